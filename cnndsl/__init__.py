@@ -1,0 +1,1 @@
+"""A small language for convolutional networks and its compiler."""

@@ -1,0 +1,1 @@
+"""The grammar of the language, read as text by the parser."""

@@ -1,0 +1,1 @@
+"""Triton kernels, read as text by the emitter: each file is whole and runs alone."""
