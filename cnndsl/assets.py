@@ -1,0 +1,16 @@
+"""The text of the files in grammars/ and kernels/, wherever the package was installed."""
+
+from importlib import resources
+from pathlib import Path
+
+
+def read(folder: str, name: str) -> str:
+    """The text of `folder/name`, such as `grammars/cnn.lark`.
+
+    Installed, the folder is a package inside `cnndsl`; in a plain checkout it stands beside it.
+    """
+    sibling = Path(__file__).parent.parent / folder / name
+    packaged = resources.files("cnndsl") / folder / name
+    if packaged.is_file():
+        return packaged.read_text(encoding="utf-8")
+    return sibling.read_text(encoding="utf-8")

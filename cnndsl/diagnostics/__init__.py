@@ -1,0 +1,1 @@
+"""What a mistake is, and how it is shown: text, JSON, fixes, and a page a code."""

@@ -1,0 +1,88 @@
+"""What a diagnostic is: data only. Rendering is in `render` and `machine`.
+
+Knows places in sources; knows nothing of syntax, layers or terminals.
+"""
+
+from typing import Literal
+
+from cnndsl.record import Record
+from cnndsl.source import Span
+
+Severity = Literal["error", "warning"]
+
+
+class Label(Record):
+    """A second place that belongs to the story, and what it has to do with it."""
+
+    span: Span
+    message: str
+
+
+class Edit(Record):
+    """Put `text` in place of what stands at `span`; an empty span inserts."""
+
+    span: Span
+    text: str
+
+
+class Fix(Record):
+    """One way to mend it: a sentence, and the edits that do it (none: advice only)."""
+
+    message: str
+    edits: tuple[Edit, ...] = ()
+
+
+class Diagnostic(Record):
+    """One mistake.
+
+    `code` is stable (`E304`); `message` is one sentence in the user's terms; `span` is the place
+    of the caret line and `caption` the words behind the carets; `labels` are other places, `notes`
+    hold the computed numbers, `fixes` what would help, the best first.
+    """
+
+    code: str
+    message: str
+    span: Span
+    caption: str = ""
+    labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+
+    @property
+    def severity(self) -> Severity:
+        """`W…` codes are warnings, all others errors."""
+        return "warning" if self.code.startswith("W") else "error"
+
+
+class Sink:
+    """Collects diagnostics; drops exact repetitions and, past `limit`, counts only."""
+
+    __slots__ = ("_items", "_seen", "dropped", "limit")
+
+    def __init__(self, limit: int = 200) -> None:
+        """Keep at most `limit` diagnostics."""
+        self._items: list[Diagnostic] = []
+        self._seen: set[tuple[str, int, int, str, str]] = set()
+        self.limit = limit
+        self.dropped = 0
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        """Take one in."""
+        span = diagnostic.span
+        key = (diagnostic.code, span.start, span.end, span.source.name, diagnostic.message)
+        if key in self._seen:
+            return
+        if len(self._items) >= self.limit:
+            self.dropped += 1
+            return
+        self._seen.add(key)
+        self._items.append(diagnostic)
+
+    @property
+    def failed(self) -> bool:
+        """Whether any of them is an error."""
+        return any(d.severity == "error" for d in self._items)
+
+    def sorted(self) -> tuple[Diagnostic, ...]:
+        """All of them in the order of their places."""
+        return tuple(sorted(self._items, key=lambda d: (d.span.source.name, d.span.start, d.code)))

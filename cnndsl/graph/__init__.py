@@ -1,0 +1,1 @@
+"""The checked network: nodes, their shapes, and what is counted on them."""

@@ -1,0 +1,1 @@
+"""What each layer of the language is, one class a layer."""

@@ -1,0 +1,1 @@
+"""Sizes as expressions in symbols, and conditions on them. The only room that imports islpy."""
