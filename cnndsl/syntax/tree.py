@@ -49,7 +49,7 @@ class Boolean(Record):
 
 
 class Reference(Record):
-    """A name that stands for a value: a symbol, a param, `height`, or an argument's keyword (`max`)."""
+    """A name that stands for a value: a symbol, a param, `height`, or a word such as `max`."""
 
     name: str
     span: Span
