@@ -1,0 +1,109 @@
+"""What is counted on a network: parameters, multiply-accumulates, bytes, receptive fields.
+
+All counts are for one image; values are 32-bit floats.
+"""
+
+from collections.abc import Iterable
+
+from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.layers.types import FLOAT_BYTES, ImageType, elements
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+
+# A parameter in training: its value, its gradient, and the two moments that Adam keeps.
+COPIES_IN_TRAINING = 4
+
+
+class ReceptiveField(Record):
+    """The input pixels that one output pixel sees, (height, width) each.
+
+    Output pixel i sees input pixels i·stride + offset up to i·stride + offset + size − 1. Source:
+    Araujo, Norris and Sim, Computing receptive fields of convolutional neural networks (2019).
+    """
+
+    size: tuple[Dim, Dim]
+    stride: tuple[int, int]
+    offset: tuple[int, int]
+
+
+class Facts(Record):
+    """What is counted on one node. `bytes` are those of its output."""
+
+    params: Dim
+    buffers: Dim
+    macs: Dim
+    bytes: Dim
+    receptive_field: ReceptiveField | None
+
+
+class Totals(Record):
+    """What is counted on the network.
+
+    `training_bytes` is what training on one image needs at least: each parameter four times (its
+    value, its gradient, and Adam's two moments), the buffers, the input and every layer's output.
+    """
+
+    params: Dim
+    buffers: Dim
+    macs: Dim
+    weight_bytes: Dim
+    training_bytes: Dim
+    receptive_field: ReceptiveField | None
+
+
+def facts(graph: Graph) -> dict[str, Facts]:
+    """The facts of every node, by its path."""
+    one = Dim.of(1)
+    fields: dict[str, ReceptiveField | None] = {INPUT: None}
+    if isinstance(graph.source, ImageType):
+        fields[INPUT] = ReceptiveField((one, one), (1, 1), (0, 0))
+    found: dict[str, Facts] = {}
+    for node in graph.nodes:
+        field = _receptive_field(node, fields[node.inputs[0]])
+        fields[node.path] = field
+        weights = node.layer.weights(node.arrives)
+        found[node.path] = Facts(
+            _sum(w.count for w in weights if w.trained),
+            _sum(w.count for w in weights if not w.trained),
+            node.layer.macs(node.arrives),
+            elements(node.output) * FLOAT_BYTES,
+            field,
+        )
+    return found
+
+
+def totals(graph: Graph, found: dict[str, Facts]) -> Totals:
+    """The sums; the receptive field is that of the last image in the network."""
+    each = [found[node.path] for node in graph.nodes]
+    params, buffers = _sum(f.params for f in each), _sum(f.buffers for f in each)
+    activations = _sum(f.bytes for f in each) + elements(graph.source) * FLOAT_BYTES
+    fields = [f.receptive_field for f in each if f.receptive_field is not None]
+    return Totals(
+        params,
+        buffers,
+        _sum(f.macs for f in each),
+        (params + buffers) * FLOAT_BYTES,
+        params * (FLOAT_BYTES * COPIES_IN_TRAINING) + buffers * FLOAT_BYTES + activations,
+        fields[-1] if fields else None,
+    )
+
+
+def _receptive_field(node: Node, before: ReceptiveField | None) -> ReceptiveField | None:
+    if before is None or not isinstance(node.output, ImageType):
+        return None
+    step = node.layer.step(node.arrives)
+    if step is None:
+        return before
+    (height, width), (down, across) = step.extent, before.stride
+    return ReceptiveField(
+        (before.size[0] + (height - 1) * down, before.size[1] + (width - 1) * across),
+        (down * step.stride[0], across * step.stride[1]),
+        (before.offset[0] - step.before[0] * down, before.offset[1] - step.before[1] * across),
+    )
+
+
+def _sum(dims: Iterable[Dim]) -> Dim:
+    total = Dim.of(0)
+    for dim in dims:
+        total = total + dim
+    return total

@@ -1,0 +1,64 @@
+"""The checked network as data: nodes in execution order, each with its layer and its output."""
+
+from cnndsl.layers.base import Layer
+from cnndsl.layers.types import TensorType
+from cnndsl.record import Record
+from cnndsl.source import Span
+
+INPUT = "input"  # the name under which nodes read the network's input
+
+
+class Node(Record):
+    """One layer in its place.
+
+    `path` is its name after blocks and repeats are expanded (`layer1.0.conv1`); `inputs` name the
+    nodes that it reads, or `input`; `arrives` and `output` are the types before and after it;
+    `uses` are the places of the block calls that lead here, the outermost first.
+    """
+
+    path: str
+    layer: Layer
+    inputs: tuple[str, ...]
+    arrives: TensorType
+    output: TensorType
+    span: Span
+    labelled: bool = False
+    uses: tuple[Span, ...] = ()
+
+
+class Constraint(Record):
+    """A condition on the symbols that the network needs, and the place that needs it.
+
+    `text` is an expression of the language, which Python evaluates to the same value; `reason` says
+    in words what fails when it does not hold.
+    """
+
+    text: str
+    reason: str
+    span: Span
+
+
+class Graph(Record):
+    """A whole network.
+
+    `source` is the input's type; `result` names the node whose output is the network's; `symbols`
+    are the free sizes in order of their appearance; `valid` is the exact condition on them in
+    lowest terms (`True` where there is none), and `constraints` its parts; `classes` the names of
+    the last layer's outputs.
+    """
+
+    name: str
+    source: TensorType
+    nodes: tuple[Node, ...]
+    result: str
+    symbols: tuple[str, ...] = ()
+    valid: str = "True"
+    constraints: tuple[Constraint, ...] = ()
+    classes: tuple[str, ...] = ()
+
+    def node(self, path: str) -> Node:
+        """The node of that name; `KeyError` where there is none."""
+        for node in self.nodes:
+            if node.path == path:
+                return node
+        raise KeyError(path)

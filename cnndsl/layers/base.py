@@ -1,0 +1,203 @@
+"""What every layer says of itself, and the roles by which fusion and emission know it.
+
+A layer is one class: its fields are its arguments in the language; its methods give conditions,
+output, parameters, arithmetic and the PyTorch meaning. Knows no syntax, no graph, no kernels.
+"""
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, Literal, dataclass_transform
+
+from cnndsl.layers.arguments import Kind
+from cnndsl.layers.types import ImageType, TensorType, VectorType
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+
+ZERO = Dim.of(0)
+REQUIRED = object()
+
+
+class Slot(Record):
+    """One argument of a layer: its kind, and its value when it is left out."""
+
+    kind: Kind
+    default: Any = REQUIRED
+    written: bool = True  # False: a number that only `torch` needs and no file can set
+
+    @property
+    def required(self) -> bool:
+        """Whether a file must give it; such arguments come by their place."""
+        return self.default is REQUIRED
+
+
+def argument(kind: Kind, *, default: Any = REQUIRED) -> Any:  # noqa: ANN401 (it stands for the field)
+    """Declare an argument. Without a default it is positional, with one it is `name=value`."""
+    return Slot(kind, default)
+
+
+class Suggestion(Record):
+    """A fix in the terms of a layer: give `argument` the value `text`, or only advice."""
+
+    message: str
+    argument: str | None = None
+    text: str = ""
+
+
+class Claim(Record):
+    """A condition that a layer needs: `left operator right`, for every size of the input.
+
+    `argument` is the one at fault (None: the layer as a whole). `message` says what is wrong when
+    it does not hold, `caption` a few words under the carets, `notes` the numbers.
+    """
+
+    left: Dim
+    operator: Literal[">=", "=="]
+    right: Dim
+    code: str
+    message: str
+    argument: str | None = None
+    caption: str = ""
+    notes: tuple[str, ...] = ()
+    suggestions: tuple[Suggestion, ...] = ()
+
+
+class Weight(Record):
+    """A tensor that belongs to a layer, by PyTorch's name and shape."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    trained: bool = True  # False: a buffer
+
+    @property
+    def count(self) -> Dim:
+        """How many numbers it holds."""
+        product = Dim.of(1)
+        for dim in self.shape:
+            product = product * dim
+        return product
+
+
+class Step(Record):
+    """How a layer moves over an image, for receptive fields.
+
+    `extent` is the span of its window in input pixels, `before` how far in front of the image the
+    first window starts; each for height and width.
+    """
+
+    extent: tuple[Dim, Dim]
+    stride: tuple[int, int]
+    before: tuple[int, int]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=False, field_specifiers=(argument,))
+class Layer(Record):
+    """The base of all layers.
+
+    `kind` is its word in the language; `accepts` the type that it reads; `slots` its arguments;
+    `examples` are lines of the language that use it, for documentation and tests.
+    """
+
+    kind: ClassVar[str]
+    accepts: ClassVar[tuple[type, ...]] = (ImageType,)
+    slots: ClassVar[dict[str, Slot]]
+    examples: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls) -> None:
+        """Read the arguments off the class body."""
+        declared = {n: s for n, s in cls.__defaults__.items() if isinstance(s, Slot)}
+        cls.slots = {**getattr(cls, "slots", {}), **declared}
+        for name, slot in declared.items():
+            if slot.required:
+                del cls.__defaults__[name]
+            else:
+                cls.__defaults__[name] = slot.default
+
+    def requires(self, x: TensorType) -> Iterator[Claim]:
+        """What must hold for this input, each with its own message."""
+        del x
+        return iter(())
+
+    def output(self, x: Any) -> TensorType:  # noqa: ANN401 (one of `accepts`)
+        """The type that comes out, once `requires` holds."""
+        return x
+
+    def weights(self, x: Any) -> tuple[Weight, ...]:  # noqa: ANN401
+        """Its parameters and buffers, in PyTorch's order."""
+        del x
+        return ()
+
+    def macs(self, x: Any) -> Dim:  # noqa: ANN401
+        """Multiply-accumulates for one image; only anchors have any."""
+        del x
+        return ZERO
+
+    def step(self, x: Any) -> Step | None:  # noqa: ANN401
+        """How it moves over an image; None where output pixel i sees just input pixel i."""
+        del x
+        return None
+
+    def formula(self, x: Any) -> tuple[str, ...]:  # noqa: ANN401
+        """Lines for `--explain`: the formula of its output size with the numbers put in."""
+        del x
+        return ()
+
+    def module(self, x: Any) -> str | None:  # noqa: ANN401
+        """The `torch.nn` module that holds its weights, as source text; None where it has none."""
+        del x
+        return None
+
+    def torch(self, x: Any, module: str, value: str) -> str:  # noqa: ANN401
+        """Its meaning as a PyTorch expression.
+
+        `module` names what `module()` made, `value` is the input's expression.
+        """
+        raise NotImplementedError(f"{self.kind} says nothing of its PyTorch meaning")
+
+    def write(self) -> str:
+        """The line of the language that makes it; arguments at their default are left out."""
+        parts = [self.kind]
+        for name, slot in self.slots.items():
+            value = getattr(self, name)
+            if slot.required:
+                parts.append(slot.kind.write(value))
+            elif value != slot.default:
+                parts.append(f"{name}={slot.kind.write(value)}")
+        return " ".join(parts)
+
+    def data(self) -> dict[str, object]:
+        """Its arguments for JSON."""
+        return {name: slot.kind.data(getattr(self, name)) for name, slot in self.slots.items()}
+
+
+# ── the five roles, and a sixth ──────────────────────────────────────────────────────────────────
+
+
+class Anchor(Layer):
+    """A product with weights: a region is built around one."""
+
+    kernel: ClassVar[str]  # which file of kernels/ computes it
+
+
+class Window(Layer):
+    """A window that slides over an image and keeps its channels."""
+
+
+class Pointwise(Layer):
+    """A function of each value alone, with its Triton text."""
+
+    accepts: ClassVar[tuple[type, ...]] = (ImageType, VectorType)
+
+    def triton(self, x: str) -> str:
+        """The Triton expression of the function; `x` names a tile of fp32 values."""
+        raise NotImplementedError(f"{self.kind} has no kernel")
+
+
+class Affine(Layer):
+    """In inference a scale and a shift for each channel, in training statistics of the batch."""
+
+
+class View(Layer):
+    """The same values under other indices: never a kernel."""
+
+
+class Opaque(Layer):
+    """A PyTorch call; it ends a region."""

@@ -1,0 +1,137 @@
+"""Pooling over windows, and over the whole image."""
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal
+
+from cnndsl.layers.arguments import Flag, Pair, Size, WindowSize, Word
+from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Window, argument
+from cnndsl.layers.types import ImageType
+from cnndsl.layers.window import AXES, Geometry
+from cnndsl.sizes.dim import Dim
+
+ONE = Pair(1, 1)
+ZERO = Pair(0, 0)
+
+
+class SameAsSize(Size):
+    """A stride that, left out, is the window's size."""
+
+
+class Pool(Window):
+    """The maximum or the average of each window, channel by channel.
+
+    Output ⌊(W + 2P − D(K−1) − 1)/S⌋ + 1; the stride is K unless given. The padding is −∞ for `max`,
+    0 for `avg`, where `count_pad=no` leaves it out of the divisor. PyTorch: `F.max_pool2d`,
+    `F.avg_pool2d`.
+    """
+
+    kind = "pool"
+    examples: ClassVar[tuple[str, ...]] = (
+        "pool max 2",
+        "pool max 3x3 stride=2 pad=1",
+        "pool avg 2",
+        "pool max 3x3 stride=2 ceil=yes",
+        "pool avg 3x3 stride=2 pad=1 count_pad=no",
+    )
+
+    function: Literal["max", "avg"] = argument(Word("max", "avg"))
+    size: Pair = argument(WindowSize())
+    stride: Pair | None = argument(SameAsSize(), default=None)
+    pad: Pair = argument(Size(0), default=ZERO)
+    dilation: Pair = argument(Size(), default=ONE)
+    ceil: bool = argument(Flag(), default=False)
+    count_pad: bool = argument(Flag(), default=True)
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sliding window."""
+        return Geometry(self.size, self.stride or self.size, self.pad, self.dilation, self.ceil)
+
+    def requires(self, x: ImageType) -> Iterator[Claim]:
+        """A window that fits, and PyTorch's bound on the padding."""
+        for axis, (side, _, _) in enumerate(AXES):
+            pad, size = self.pad.values()[axis], self.size.values()[axis]
+            yield Claim(
+                Dim.of(size),
+                ">=",
+                Dim.of(2 * pad),
+                "E308",
+                f"a padding of {pad} is more than half of a window of {size} in {side}, so some "
+                "windows would see nothing but padding",
+                "pad",
+                f"at most {size // 2}",
+                (),
+                (Suggestion(f"use `pad={size // 2}`", "pad", str(size // 2)),),
+            )
+        if self.function == "avg" and self.dilation != ONE:
+            yield Claim(
+                Dim.of(0),
+                ">=",
+                Dim.of(1),
+                "E310",
+                "`pool avg` has no dilation: PyTorch defines it for `max` only",
+                "dilation",
+                "",
+                (),
+                (Suggestion("use `dilation=1`", "dilation", "1"),),
+            )
+        yield from self.geometry.fits(x, "window")
+
+    def output(self, x: ImageType) -> ImageType:
+        """As many channels as come in."""
+        return ImageType(*self.geometry.output(x.height, x.width), x.channels)
+
+    def step(self, x: ImageType) -> Step:
+        """That of its window."""
+        del x
+        return self.geometry.step()
+
+    def formula(self, x: ImageType) -> tuple[str, ...]:
+        """The output size."""
+        return self.geometry.formula(x)
+
+    def torch(self, x: ImageType, module: str, value: str) -> str:
+        """A call of the function, with what differs from its defaults."""
+        del x, module
+        geometry = self.geometry
+        arguments = [value, _pair(geometry.size)]
+        if geometry.stride != geometry.size:
+            arguments.append(f"stride={_pair(geometry.stride)}")
+        if geometry.pad != ZERO:
+            arguments.append(f"padding={_pair(geometry.pad)}")
+        if geometry.dilation != ONE:
+            arguments.append(f"dilation={_pair(geometry.dilation)}")
+        if self.ceil:
+            arguments.append("ceil_mode=True")
+        if self.function == "avg" and not self.count_pad:
+            arguments.append("count_include_pad=False")
+        return f"F.{self.function}_pool2d({', '.join(arguments)})"
+
+
+class GlobalPool(Opaque):
+    """The maximum or the average of each whole channel: 1 x 1 x C.
+
+    PyTorch: `F.adaptive_max_pool2d` and `F.adaptive_avg_pool2d` to one pixel.
+    """
+
+    kind = "globalpool"
+    examples: ClassVar[tuple[str, ...]] = ("globalpool avg", "globalpool max")
+
+    function: Literal["max", "avg"] = argument(Word("max", "avg"))
+
+    def output(self, x: ImageType) -> ImageType:
+        """One pixel."""
+        return ImageType(Dim.of(1), Dim.of(1), x.channels)
+
+    def step(self, x: ImageType) -> Step:
+        """It sees the whole image at once."""
+        return Step((x.height, x.width), (1, 1), (0, 0))
+
+    def torch(self, x: ImageType, module: str, value: str) -> str:
+        """A call of the function."""
+        del x, module
+        return f"F.adaptive_{self.function}_pool2d({value}, 1)"
+
+
+def _pair(pair: Pair) -> str:
+    return str(pair.height) if pair.height == pair.width else f"({pair.height}, {pair.width})"

@@ -1,0 +1,141 @@
+"""The arithmetic of sliding windows, shared by convolution and pooling.
+
+Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning (2016), relationship
+15: O = ⌊(I + 2P − D(K−1) − 1) / S⌋ + 1; `ceil` as PyTorch defines it for pooling.
+"""
+
+from collections.abc import Iterator
+
+from cnndsl.layers.arguments import Pair
+from cnndsl.layers.base import Claim, Step, Suggestion
+from cnndsl.layers.types import ImageType
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+
+AXES = (("height", "high", "rows"), ("width", "wide", "columns"))
+
+
+class Geometry(Record):
+    """Size K, stride S, padding P and dilation D of a window, each for height and width."""
+
+    size: Pair
+    stride: Pair
+    pad: Pair
+    dilation: Pair
+    ceil: bool = False
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """The pixels from the window's first to its last, D(K−1)+1."""
+        return (
+            self.dilation.height * (self.size.height - 1) + 1,
+            self.dilation.width * (self.size.width - 1) + 1,
+        )
+
+    def output(self, height: Dim, width: Dim) -> tuple[Dim, Dim]:
+        """Height and width of what comes out."""
+        return self._along(0, height), self._along(1, width)
+
+    def _along(self, axis: int, length: Dim) -> Dim:
+        extent, stride, pad = self.extent[axis], self.stride.values()[axis], self.pad.values()[axis]
+        room = length + 2 * pad - extent
+        if not self.ceil or stride == 1:
+            return room // stride + 1
+        # Rounded up, the last window ends `beyond` pixels past the padding. PyTorch drops it where
+        # it would start behind the image, which is where no more than `beyond` of it is left.
+        rounded_up = (room + stride - 1) // stride + 1
+        inside = extent - pad
+        if inside >= stride:
+            return rounded_up
+        beyond = (0 - room) % stride
+        return rounded_up - (beyond + stride - inside) // stride
+
+    def step(self) -> Step:
+        """For receptive fields."""
+        height, width = self.extent
+        return Step(
+            (Dim.of(height), Dim.of(width)),
+            (self.stride.height, self.stride.width),
+            (self.pad.height, self.pad.width),
+        )
+
+    def fits(self, x: ImageType, what: str) -> Iterator[Claim]:
+        """The window must fit into the padded image."""
+        for axis, (side, adjective, _) in enumerate(AXES):
+            length, pad = x.dims[axis], self.pad.values()[axis]
+            extent = self.extent[axis]
+            padded = length + 2 * pad
+            # With `ceil` a window may hang over by less than a stride.
+            needed = max(1, extent - (self.stride.values()[axis] - 1 if self.ceil else 0))
+            around = f" with {pad} pixels of padding on both sides" if pad else ""
+            room = "only " if padded.constant is not None else ""
+            yield Claim(
+                padded,
+                ">=",
+                Dim.of(needed),
+                "E301",
+                f"the {what} is {extent} pixels {adjective}, but its input is "
+                f"{room}{padded.pretty()} pixels {adjective}{' with its padding' if pad else ''}",
+                "size",
+                f"{extent} {adjective}",
+                (f"the input is {length.pretty()} pixels {adjective}{around}",),
+                self._room(side, padded, extent, pad),
+            )
+
+    def _room(self, side: str, padded: Dim, extent: int, pad: int) -> tuple[Suggestion, ...]:
+        """Ways out of a window that does not fit."""
+        found: list[Suggestion] = []
+        have = padded.constant
+        if have is None:
+            return (Suggestion(f"make the input larger, or the window smaller, in {side}"),)
+        if have >= 1 and self.dilation.values() == (1, 1):
+            smaller = Pair(min(self.size.height, have), min(self.size.width, have))
+            found.append(Suggestion(f"make the window smaller: `{smaller}`", "size", str(smaller)))
+        enough = pad + (extent - have + 1) // 2
+        if 2 * enough <= extent:  # more than half of the window in padding is no fix
+            found.append(Suggestion(f"pad the input: `pad={enough}`", "pad", str(enough)))
+        found.append(
+            Suggestion("or remove a `pool` or a stride above, so that the image stays larger")
+        )
+        return tuple(found)
+
+    def formula(self, x: ImageType) -> tuple[str, ...]:
+        """`O = (W − K + 2P)/S + 1` with the numbers put in, once where both axes agree."""
+        pairs = (self.size, self.stride, self.pad, self.dilation)
+        if x.height == x.width and all(pair.height == pair.width for pair in pairs):
+            return (self._formula_along(1, "W", x.width),)
+        return (self._formula_along(0, "H", x.height), self._formula_along(1, "W", x.width))
+
+    def _formula_along(self, axis: int, letter: str, length: Dim) -> str:
+        size, stride, pad = (p.values()[axis] for p in (self.size, self.stride, self.pad))
+        dilation, result = self.dilation.values()[axis], self._along(axis, length)
+        general, numbers = f"{letter} − K", f"{length.pretty()} − {size}"
+        if dilation != 1:
+            general, numbers = (
+                f"{letter} − D(K−1) − 1",
+                f"{length.pretty()} − {dilation}·({size}−1) − 1",
+            )
+        if pad:
+            general, numbers = f"{general} + 2P", f"{numbers} + 2·{pad}"
+        left, right = ("⌈", "⌉") if self.ceil else ("⌊", "⌋")
+        room = length + 2 * pad - self.extent[axis]
+        if room.constant is not None and room.constant % stride == 0:
+            left = right = ""
+        return (
+            f"O = {left}({general})/S{right} + 1 = {left}({numbers})/{stride}{right} + 1 "
+            f"= {result.pretty()}"
+        )
+
+    def lost(self, axis: int, length: Dim) -> Dim | None:
+        """How many real pixels at the far side no window reaches; None where none can be.
+
+        The remainder of the division beyond the padding: max(0, (I + 2P − E) mod S − P).
+        """
+        extent, stride, pad = self.extent[axis], self.stride.values()[axis], self.pad.values()[axis]
+        if self.ceil or stride == 1 or stride - 1 <= pad:
+            return None
+        return (length + 2 * pad - extent) % stride - pad
+
+    def skipped(self, axis: int) -> int:
+        """How many pixels between two neighbouring windows no window reads."""
+        return max(0, self.stride.values()[axis] - self.extent[axis])
