@@ -112,6 +112,8 @@ def expand(text: str) -> str:
 def _cell_width(character: str) -> int:
     if character == "\t":
         return TAB_WIDTH
+    if not character.isprintable():
+        return 1  # `expand` shows a replacement character, which is narrow
     if category(character) in ("Mn", "Me"):
         return 0
     return 2 if east_asian_width(character) in ("W", "F") else 1

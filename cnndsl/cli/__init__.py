@@ -1,0 +1,1 @@
+"""The command line: `main` chooses a command; each command is a module of its name."""

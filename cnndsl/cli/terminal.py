@@ -1,0 +1,56 @@
+"""What the output goes to: its width, whether it wants colours, and messages for people on it.
+
+Knows streams and the environment; knows nothing of any command.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Literal, TextIO
+
+from cnndsl.diagnostics.model import Diagnostic
+from cnndsl.diagnostics.render import WIDTH, clean, report
+from cnndsl.diagnostics.style import COLOURED, PLAIN, Style
+
+ColorChoice = Literal["auto", "always", "never"]
+
+_WIDEST = 160  # wider lines are hard to read, however wide the window is
+
+
+def width(stream: TextIO) -> int:
+    """How many cells a line has: the terminal's, `COLUMNS`, or 100 where there is no terminal."""
+    told = os.environ.get("COLUMNS", "")
+    if told.isascii() and told.isdigit() and 0 < len(told) < 6 and int(told) > 0:
+        return min(int(told), _WIDEST)
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # no terminal; no file at all
+        return WIDTH
+    return min(columns, _WIDEST) if columns else WIDTH
+
+
+def style(color: ColorChoice, stream: TextIO) -> Style:
+    """The colours for a stream: `auto` means on a terminal, unless `NO_COLOR` is set."""
+    match color:
+        case "always":
+            return COLOURED
+        case "never":
+            return PLAIN
+        case "auto":
+            wanted = stream.isatty() and os.environ.get("TERM") != "dumb"
+            return COLOURED if wanted and not os.environ.get("NO_COLOR") else PLAIN
+
+
+def show(diagnostics: Sequence[Diagnostic], color: ColorChoice, dropped: int = 0) -> None:
+    """Print diagnostics, and how many there are, to standard error."""
+    stream = sys.stderr
+    text = report(diagnostics, width=width(stream), style=style(color, stream), dropped=dropped)
+    stream.write(text)
+
+
+def complain(message: str, *helps: str, color: ColorChoice = "auto") -> None:
+    """Print an error that has no place in a source to standard error, with what to do about it."""
+    paint = style(color, sys.stderr).paint
+    lines = [paint("error", "error") + paint("strong", f": {clean(message)}")]
+    lines += [f"  = {paint('help', 'help')}: {clean(text)}" for text in helps]
+    sys.stderr.write("\n".join(lines) + "\n")
