@@ -1,0 +1,47 @@
+"""How far the mathematics of sizes may go, and what it raises where it stops.
+
+Knows numbers and names of limits; knows neither sizes nor isl. The checker turns each of these
+exceptions into a diagnostic (`E5xx` for a limit), so that no `.cnn` file can make it hang or fill
+the memory.
+"""
+
+MAX_WEIGHT = 2_000
+"""Symbols, terms and divisions in one size, all counted; a real network stays below 200."""
+
+MAX_PRODUCT = 20_000
+"""Pairs of terms that one multiplication may have to visit."""
+
+MAX_NESTING = 40
+"""Divisions inside divisions, where they could not be made one."""
+
+MAX_BITS = 512
+"""Bits of an integer in a size: sizes that people mean have less than 64."""
+
+MAX_OPERATIONS = 5_000_000
+"""Elementary operations of isl, under one `budget` or in one question: well below a second."""
+
+MAX_LISTED = 1_024
+"""Sizes, or remainders of a division, that are looked at one by one to print a condition."""
+
+MAX_PIECES = 64
+"""Cases (`… or … or …`) into which one condition may fall before it is given up as too hard."""
+
+
+class SizeError(ArithmeticError):
+    """What is asked of a size cannot be had; the base of all that is raised here."""
+
+
+class TooLarge(SizeError):  # noqa: N818 (reads as the sentence it stands for, `except TooLarge`)
+    """A size outgrew one of the limits above, which the message names."""
+
+
+class UndefinedDivision(SizeError):  # noqa: N818 (as above)
+    """A size with symbols was divided by something that is not a positive integer constant."""
+
+
+class Undecidable(SizeError):  # noqa: N818 (as above)
+    """A comparison multiplies symbols, for which no exact answer can be promised."""
+
+
+class TooHard(SizeError):  # noqa: N818 (as above)
+    """A question about symbols took more operations than its budget."""
