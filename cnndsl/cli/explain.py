@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     code = str(arguments.code).strip().upper()
     if code not in catalogue.codes():
-        near = options.did_you_mean(list(catalogue.near(code)))
+        near = catalogue.near(code)
         terminal.complain(
             f"there is no message with the code `{arguments.code}`",
-            *near,
+            *([f"near it are {', '.join(near)}"] if near else []),
             "`cnndsl explain` lists all of them",
             color=arguments.color,
         )

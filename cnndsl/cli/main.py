@@ -72,7 +72,7 @@ def _dispatch(arguments: list[str]) -> int:
     if command is None:
         return _without_command(rest)
     if command not in COMMANDS:
-        near = options.did_you_mean(options.near(command, list(COMMANDS)))
+        near = options.did_you_mean(command, COMMANDS)
         terminal.complain(
             f"there is no command `{command}`", *near, "`cnndsl --help` lists the commands"
         )

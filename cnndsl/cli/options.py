@@ -6,6 +6,7 @@ Wraps `argparse`, whose own errors speak of `argument --x: invalid int value`.
 import argparse
 import re
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 from cnndsl.cli import terminal
@@ -54,16 +55,12 @@ class Parser(argparse.ArgumentParser):
         sys.exit(USAGE)
 
 
-def near(word: str, words: list[str]) -> list[str]:
-    """Up to three words that look like one, the nearest first."""
-    from difflib import get_close_matches
+def did_you_mean(word: str, known: Iterable[str]) -> list[str]:
+    """The help that offers the known word nearest to a misspelt one, if any is near."""
+    from cnndsl.check.suggest import nearest
 
-    return get_close_matches(word, words, n=3, cutoff=0.6)
-
-
-def did_you_mean(found: list[str]) -> list[str]:
-    """The help that offers some words, if there are any."""
-    return [f"did you mean {_either([f'`{word}`' for word in found])}?"] if found else []
+    found = nearest(word, known)
+    return [f"did you mean `{found}`?"] if found else []
 
 
 def plain_words(message: str, program: str, names: list[str]) -> tuple[str, list[str]]:
@@ -75,14 +72,14 @@ def plain_words(message: str, program: str, names: list[str]) -> tuple[str, list
     if found := re.fullmatch(r"unrecognized arguments: (.*)", message, re.DOTALL):
         first = found[1].split(" ")[0].split("=")[0]
         if first.startswith("-"):
-            return f"`{program}` has no option `{first}`", did_you_mean(near(first, names))
+            return f"`{program}` has no option `{first}`", did_you_mean(first, names)
         return f"`{first}` is one argument more than `{program}` takes", []
     if found := re.fullmatch(r"argument (.*): invalid choice: (.*) \(choose from (.*)\)", message):
         wanted = [choice.strip("'") for choice in found[3].split(", ")]
         given = found[2].strip("'")
         return (
             f"{_quoted(found[1])} is {_either(wanted)}, not `{given}`",
-            did_you_mean(near(given, wanted)),
+            did_you_mean(given, wanted),
         )
     if found := re.fullmatch(r"the following arguments are required: (.*)", message):
         missing = found[1].split(", ")

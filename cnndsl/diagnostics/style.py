@@ -65,8 +65,8 @@ class Row:
     def put(self, column: int, text: str, role: Role = "") -> None:
         """Draw a text from a cell on; tabs and characters that draw nothing as `expand` shows."""
         drawn = self._cells
-        if len(drawn) < column:
-            drawn.extend([(" ", "")] * (column - len(drawn)))
+        blank: tuple[str, Role] = (" ", "")
+        drawn.extend([blank] * (column - len(drawn)))
         for character in expand(text):
             width = display_width(character)
             if width == 0 and column > 0:
