@@ -10,11 +10,16 @@ class Relu(Pointwise):
     """max(x, 0), where NaN stays NaN. PyTorch: `F.relu`."""
 
     kind = "relu"
+    slope = "relu"
     examples: ClassVar[tuple[str, ...]] = ("relu",)
 
     def triton(self, x: str) -> str:
         """`tl.maximum` would drop NaN."""
         return f"tl.where({x} <= 0, 0.0, {x})"
+
+    def triton_gradient(self, saved: str, gradient: str) -> str:
+        """NaN is alive."""
+        return f"tl.where({saved} <= 0, 0.0, {gradient})"
 
     def torch(self, x: TensorType, module: str, value: str) -> str:
         """A call of the function."""

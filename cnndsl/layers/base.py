@@ -182,13 +182,22 @@ class Window(Layer):
 
 
 class Pointwise(Layer):
-    """A function of each value alone, with its Triton text."""
+    """A function of each value alone, with its Triton text.
+
+    `slope` says from what its derivative is computed: from its `input`, or from its `output`, which
+    only a rising function may say. `relu`: from its output, of which the sign is enough.
+    """
 
     accepts: ClassVar[tuple[type, ...]] = (ImageType, VectorType)
+    slope: ClassVar[Literal["relu", "output", "input"]]
 
     def triton(self, x: str) -> str:
         """The Triton expression of the function; `x` names a tile of fp32 values."""
         raise NotImplementedError(f"{self.kind} has no kernel")
+
+    def triton_gradient(self, saved: str, gradient: str) -> str:
+        """That of the gradient before it; `saved` names what `slope` says."""
+        raise NotImplementedError(f"{self.kind} has no backward kernel")
 
 
 class Affine(Layer):
