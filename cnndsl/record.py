@@ -31,12 +31,12 @@ class _RecordType(type):
             if isinstance(base, _RecordType):
                 inherited += [n for n in base.__fields__ if n not in inherited]
                 defaults = {**base.__defaults__, **defaults}
-        body["__slots__"] = tuple(n for n in own if n not in inherited)
-        made = super().__new__(cls, name, bases, body)
-        made.__fields__ = (*inherited, *body["__slots__"])
-        made.__defaults__ = defaults
-        made.__match_args__ = made.__fields__  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue] (read by `match`)
-        return made
+        slots = tuple(n for n in own if n not in inherited)
+        # Set before the class is made, so that `__init_subclass__` sees them.
+        body["__slots__"] = slots
+        body["__fields__"] = body["__match_args__"] = (*inherited, *slots)
+        body["__defaults__"] = defaults
+        return super().__new__(cls, name, bases, body)
 
 
 def _is_class_variable(annotation: object) -> bool:

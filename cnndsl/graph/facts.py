@@ -6,7 +6,7 @@ All counts are for one image; values are 32-bit floats.
 from collections.abc import Iterable
 
 from cnndsl.graph.graph import INPUT, Graph, Node
-from cnndsl.layers.types import FLOAT_BYTES, ImageType, elements
+from cnndsl.layers.types import FLOAT_BYTES, ImageType, Unknown, elements
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
@@ -52,13 +52,16 @@ class Totals(Record):
 
 
 def facts(graph: Graph) -> dict[str, Facts]:
-    """The facts of every node, by its path."""
+    """The facts of every node whose input is known, by its path."""
     one = Dim.of(1)
     fields: dict[str, ReceptiveField | None] = {INPUT: None}
     if isinstance(graph.source, ImageType):
         fields[INPUT] = ReceptiveField((one, one), (1, 1), (0, 0))
     found: dict[str, Facts] = {}
     for node in graph.nodes:
+        fields[node.path] = None
+        if isinstance(node.arrives, Unknown) or isinstance(node.output, Unknown):
+            continue
         field = _receptive_field(node, fields[node.inputs[0]])
         fields[node.path] = field
         weights = node.layer.weights(node.arrives)
@@ -74,7 +77,7 @@ def facts(graph: Graph) -> dict[str, Facts]:
 
 def totals(graph: Graph, found: dict[str, Facts]) -> Totals:
     """The sums; the receptive field is that of the last image in the network."""
-    each = [found[node.path] for node in graph.nodes]
+    each = [found[node.path] for node in graph.nodes if node.path in found]
     params, buffers = _sum(f.params for f in each), _sum(f.buffers for f in each)
     activations = _sum(f.bytes for f in each) + elements(graph.source) * FLOAT_BYTES
     fields = [f.receptive_field for f in each if f.receptive_field is not None]

@@ -111,7 +111,7 @@ class Layer(Record):
             else:
                 cls.__defaults__[name] = slot.default
 
-    def requires(self, x: TensorType) -> Iterator[Claim]:
+    def requires(self, x: Any) -> Iterator[Claim]:  # noqa: ANN401 (one of `accepts`)
         """What must hold for this input, each with its own message."""
         del x
         return iter(())

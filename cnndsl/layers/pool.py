@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from cnndsl.layers.arguments import Flag, Pair, Size, WindowSize, Word
+from cnndsl.layers.arguments import Flag, Pair, Size, Word
 from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Window, argument
 from cnndsl.layers.types import ImageType
 from cnndsl.layers.window import AXES, Geometry
@@ -15,6 +15,10 @@ ZERO = Pair(0, 0)
 
 class SameAsSize(Size):
     """A stride that, left out, is the window's size."""
+
+    def data(self, value: Pair | None) -> object:
+        """`Pool.data` knows the size."""
+        return super().data(value) if value is not None else None
 
 
 class Pool(Window):
@@ -35,7 +39,7 @@ class Pool(Window):
     )
 
     function: Literal["max", "avg"] = argument(Word("max", "avg"))
-    size: Pair = argument(WindowSize())
+    size: Pair = argument(Size())
     stride: Pair | None = argument(SameAsSize(), default=None)
     pad: Pair = argument(Size(0), default=ZERO)
     dilation: Pair = argument(Size(), default=ONE)
@@ -46,6 +50,11 @@ class Pool(Window):
     def geometry(self) -> Geometry:
         """The sliding window."""
         return Geometry(self.size, self.stride or self.size, self.pad, self.dilation, self.ceil)
+
+    def data(self) -> dict[str, object]:
+        """Its arguments, with the stride that it really has."""
+        stride = self.geometry.stride
+        return {**super().data(), "stride": [stride.height, stride.width]}
 
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """A window that fits, and PyTorch's bound on the padding."""

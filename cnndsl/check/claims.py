@@ -1,0 +1,124 @@
+"""What layers claim about their input, looked at: held, failed, or a need on the symbols."""
+
+from cnndsl.check.bind import Bound
+from cnndsl.check.conditions import Need
+from cnndsl.check.evaluate import Problem, compare
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
+from cnndsl.layers.base import Claim, Layer, Suggestion
+from cnndsl.layers.types import ImageType, TensorType, VectorType, show
+from cnndsl.source import Span
+from cnndsl.syntax import tree
+
+
+def examine(claim: Claim, call: tree.LayerCall, bound: Bound, sink: Sink) -> "Need | bool":
+    """True: it holds for every size; False: it fails, reported; else what it needs."""
+    diagnostic = _diagnostic(claim, call, bound)
+    try:
+        holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
+    except Problem as problem:
+        sink.add(problem.diagnostic)
+        return False
+    if isinstance(holds, bool):
+        if not holds:
+            sink.add(diagnostic)
+        return holds
+    if holds.holds:
+        return True
+    if holds.never:
+        sink.add(diagnostic)
+        return False
+    return Need(holds, diagnostic)
+
+
+def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> bool:
+    """Whether a layer reads that type of tensor at all; reports it if not."""
+    if isinstance(x, layer.accepts):
+        return True
+    if isinstance(x, ImageType):
+        indent = " " * (call.span.column - 1)
+        before = call.span.before()
+        fixes = (
+            Fix("make it a vector first: `flatten`", (Edit(before, f"flatten\n{indent}"),)),
+            Fix(
+                "or average each channel first: `globalpool avg`, then `flatten`",
+                (Edit(before, f"globalpool avg\n{indent}flatten\n{indent}"),),
+            ),
+        )
+        message = f"`{layer.kind}` needs a vector, but gets an image of {show(x)}"
+        sink.add(Diagnostic("E303", message, call.name.span, "", (), (), fixes))
+    else:
+        message = f"`{layer.kind}` needs an image, but gets a vector of {show(x)} features"
+        fixes = (Fix("put it above the `flatten`, where the image still has rows and columns"),)
+        sink.add(Diagnostic("E302", message, call.name.span, "", (), (), fixes))
+    return False
+
+
+def weights_are_fixed(
+    layer: Layer, call: tree.LayerCall, x: TensorType, sizes: tuple[str, ...], sink: Sink
+) -> bool:
+    """Weights have one size for all images: they must not depend on a symbol of the input."""
+    free = {s for w in layer.weights(x) for dim in w.shape for s in dim.symbols if s in sizes}
+    if not free:
+        return True
+    names = " and ".join(sorted(free, key=sizes.index))
+    what = f"{show(x)} features" if isinstance(x, VectorType) else f"an input of {show(x)}"
+    fixes = [Fix(f"fix the size in `input`, or by `--set {sorted(free)[0]}=…`")]
+    if isinstance(x, VectorType):
+        fixes.insert(
+            0, Fix("put `globalpool avg` above the `flatten`: one value a channel, for every size")
+        )
+    sink.add(
+        Diagnostic(
+            "E309",
+            f"the weights of this `{layer.kind}` would depend on {names}",
+            call.head,
+            f"it would have weights for {what}",
+            (),
+            (),
+            tuple(fixes),
+        )
+    )
+    return False
+
+
+def mismatch(
+    expected: tree.Shape, wanted: TensorType, got: TensorType, formula: tuple[str, ...], text: str
+) -> Diagnostic:
+    """An assertion `-> SHAPE` that is not so; `text` is the shape that the layer has."""
+    return Diagnostic(
+        "E305",
+        f"this layer's output is {show(got)}, not {show(wanted)}",
+        expected.span,
+        f"it is {show(got)}",
+        (),
+        formula,
+        (Fix(f"if that is what you want: `-> {text}`", (Edit(expected.span, text),)),),
+    )
+
+
+def _diagnostic(claim: Claim, call: tree.LayerCall, bound: Bound) -> Diagnostic:
+    span = bound.places.get(claim.argument or "", call.head)
+    return Diagnostic(
+        claim.code,
+        claim.message,
+        span,
+        claim.caption,
+        (),
+        claim.notes,
+        tuple(_fix(s, call, bound) for s in claim.suggestions),
+    )
+
+
+def _fix(suggestion: Suggestion, call: tree.LayerCall, bound: Bound) -> Fix:
+    name = suggestion.argument
+    if name is None:
+        return Fix(suggestion.message)
+    required = bound.layer.slots[name].required
+    text = suggestion.text if required else f"{name}={suggestion.text}"
+    place = bound.places.get(name)
+    edit = Edit(place, text) if place is not None else Edit(_end(call), f" {text}")
+    return Fix(suggestion.message, (edit,))
+
+
+def _end(call: tree.LayerCall) -> Span:
+    return call.head.after()

@@ -1,0 +1,138 @@
+"""What checking found out, as data and as the JSON of version 1 (see docs/interfaces)."""
+
+from cnndsl.diagnostics.model import Diagnostic
+from cnndsl.graph.facts import Facts, ReceptiveField, Totals
+from cnndsl.graph.graph import Graph
+from cnndsl.layers.types import TensorType, Unknown
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+
+VERSION = 1
+
+
+class LayerFacts(Record):
+    """One layer of the checked network, in execution order.
+
+    `input` and `output` are (height, width, channels) of an image or (features,) of a vector, empty
+    where a mistake leaves them unknown. Counts are for one image; `bytes` are those of the output.
+    """
+
+    name: str
+    kind: str
+    line: int
+    args: dict[str, object]
+    inputs: tuple[str, ...]
+    input: tuple[Dim, ...]
+    output: tuple[Dim, ...]
+    params: Dim | None
+    macs: Dim | None
+    bytes: Dim | None
+    receptive_field: ReceptiveField | None
+
+
+class Report(Record):
+    """The result of a check.
+
+    `ok` is True where there is no error (warnings are allowed); `symbols` are the free sizes and
+    params, `valid` the exact condition on them as an expression of the language, which Python
+    evaluates to the same value; `graph` is there only if `ok`.
+    """
+
+    file: str
+    model: str
+    ok: bool
+    symbols: tuple[str, ...]
+    valid: str
+    layers: tuple[LayerFacts, ...]
+    totals: Totals | None
+    diagnostics: tuple[Diagnostic, ...]
+    graph: Graph | None
+
+
+def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]:
+    """The layers of a graph with what was counted on them."""
+    rows: list[LayerFacts] = []
+    for node in graph.nodes:
+        known = found.get(node.path)
+        rows.append(
+            LayerFacts(
+                node.path,
+                node.layer.kind,
+                node.span.line,
+                node.layer.data(),
+                node.inputs,
+                node.arrives.dims,
+                node.output.dims,
+                known.params if known else None,
+                known.macs if known else None,
+                known.bytes if known else None,
+                known.receptive_field if known else None,
+            )
+        )
+    return tuple(rows)
+
+
+def is_whole(graph: Graph) -> bool:
+    """Whether every type in the graph is known."""
+    types: tuple[TensorType, ...] = (graph.source, *(node.output for node in graph.nodes))
+    return not any(isinstance(type_, Unknown) for type_ in types)
+
+
+def to_json(report: Report, diagnostics: list[dict[str, object]]) -> dict[str, object]:
+    """The object that `check --format json` prints for a file; diagnostics come as JSON already."""
+    return {
+        "version": VERSION,
+        "file": report.file,
+        "model": report.model,
+        "ok": report.ok,
+        "symbols": list(report.symbols),
+        "valid": report.valid,
+        "layers": [_layer_json(layer) for layer in report.layers],
+        "totals": _totals_json(report.totals),
+        "diagnostics": diagnostics,
+    }
+
+
+def _layer_json(layer: LayerFacts) -> dict[str, object]:
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "line": layer.line,
+        "args": layer.args,
+        "inputs": list(layer.inputs),
+        "input": [_number(dim) for dim in layer.input] or None,
+        "output": [_number(dim) for dim in layer.output] or None,
+        "params": _number(layer.params),
+        "macs": _number(layer.macs),
+        "bytes": _number(layer.bytes),
+        "receptive_field": _field_json(layer.receptive_field),
+    }
+
+
+def _totals_json(totals: Totals | None) -> dict[str, object] | None:
+    if totals is None:
+        return None
+    return {
+        "params": _number(totals.params),
+        "buffers": _number(totals.buffers),
+        "macs": _number(totals.macs),
+        "weight_bytes": _number(totals.weight_bytes),
+        "training_bytes": _number(totals.training_bytes),
+        "receptive_field": _field_json(totals.receptive_field),
+    }
+
+
+def _field_json(field: ReceptiveField | None) -> dict[str, object] | None:
+    if field is None:
+        return None
+    return {
+        "size": [_number(size) for size in field.size],
+        "stride": list(field.stride),
+        "offset": list(field.offset),
+    }
+
+
+def _number(dim: Dim | None) -> object:
+    if dim is None:
+        return None
+    return dim.constant if dim.constant is not None else str(dim)

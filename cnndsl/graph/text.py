@@ -1,0 +1,104 @@
+"""The network as text: the table of its layers, and a dump for those who build cnndsl."""
+
+from collections.abc import Sequence
+
+from cnndsl.graph.facts import Facts, ReceptiveField, Totals
+from cnndsl.graph.graph import Graph, Node
+from cnndsl.layers.types import show
+from cnndsl.sizes.dim import Dim
+from cnndsl.source import display_width
+
+_HEADER = ("layer", "", "output", "parameters", "MACs", "sees")
+_RIGHT = (3, 4)  # columns of numbers
+_GAP = "  "
+_UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+
+
+def table(graph: Graph, found: dict[str, Facts], *, explain: bool = False) -> str:
+    """One line a layer: name, what it is, output, parameters, MACs, receptive field.
+
+    With `explain`, the formula of each output size stands below its layer.
+    """
+    rows: list[tuple[str, ...]] = [("input", "", show(graph.source), "", "", "")]
+    rows += [_row(node, found.get(node.path)) for node in graph.nodes]
+    lines = _align([_HEADER, *rows])
+    if not explain:
+        return "\n".join(lines)
+    indent = " " * (max(display_width(row[0]) for row in rows) + len(_GAP))
+    text = lines[:2]
+    for node, line in zip(graph.nodes, lines[2:], strict=True):
+        text.append(line)
+        if node.path in found:
+            text += [f"{indent}{formula}" for formula in node.layer.formula(node.arrives)]
+    return "\n".join(text)
+
+
+def summary(graph: Graph, totals: Totals) -> str:
+    """The totals, and for which sizes the network is valid."""
+    lines = [
+        f"{_count(totals.params)} parameters ({_bytes(totals.weight_bytes)}), "
+        f"{_count(totals.macs)} MACs an image",
+        f"training needs {_bytes(totals.training_bytes)} for one image, with Adam in fp32",
+    ]
+    if graph.symbols:
+        free = ", ".join(graph.symbols)
+        valid = graph.valid if graph.valid != "True" else f"every {free}"
+        lines.append(f"valid for {valid}")
+    return "\n".join(lines)
+
+
+def dump(graph: Graph) -> str:
+    """Every node with its inputs and types, for `compile --emit graph` and golden files."""
+    lines = [f"graph {graph.name}", f"  input: {show(graph.source)}"]
+    for node in graph.nodes:
+        reads = ", ".join(node.inputs)
+        lines.append(f"  {node.path} = {node.layer.write()} ({reads}): {show(node.output)}")
+    lines.append(f"  return {graph.result}")
+    if graph.symbols:
+        lines.append(f"  valid: {graph.valid}")
+    return "\n".join(lines)
+
+
+def _row(node: Node, known: Facts | None) -> tuple[str, ...]:
+    what = node.layer.write()
+    if known is None:
+        return (node.path, what, "?", "", "", "")
+    params = known.params + known.buffers
+    return (
+        node.path,
+        what,
+        show(node.output),
+        _count(known.params) if params != Dim.of(0) else "",
+        _count(known.macs) if known.macs != Dim.of(0) else "",
+        _field(known.receptive_field),
+    )
+
+
+def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(display_width(row[i]) for row in rows) for i in range(len(_HEADER))]
+    lines: list[str] = []
+    for row in rows:
+        cells: list[str] = []
+        for i, cell in enumerate(row):
+            space = " " * (widths[i] - display_width(cell))
+            cells.append(space + cell if i in _RIGHT else cell + space)
+        lines.append(_GAP.join(cells).rstrip())
+    return lines
+
+
+def _field(field: ReceptiveField | None) -> str:
+    return "x".join(size.pretty() for size in field.size) if field else ""
+
+
+def _count(dim: Dim) -> str:
+    return f"{dim.constant:,}" if dim.constant is not None else dim.pretty()
+
+
+def _bytes(dim: Dim) -> str:
+    number = dim.constant
+    if number is None:
+        return f"{dim.pretty()} bytes"
+    for name, size in _UNITS:
+        if number >= size:
+            return f"{number / size:,.1f} {name}"
+    return f"{number} bytes"
