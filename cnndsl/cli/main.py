@@ -21,6 +21,7 @@ from cnndsl.cli import options, terminal
 
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
+    "check": "prove the shapes of a network; count parameters, work and memory",
     "explain": "what a message such as E304 means, with a wrong and a right example",
 }
 
@@ -38,7 +39,8 @@ commands:
 {commands}
 
 examples:
-  cnndsl explain E304                      what a message means
+  cnndsl check lenet.cnn        is it right, and what does it cost?
+  cnndsl explain E304           what does that message mean?
 
 `cnndsl COMMAND --help` shows what a command takes, `cnndsl --version` the version.
 """
