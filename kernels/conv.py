@@ -73,7 +73,7 @@ def conv_sum(
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS + group * GROUP_CHANNELS
-    weight_ptr += filter.to(tl.int64) * TERMS
+    weight_ptr += filter * TERMS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     if TAPS == "packed":
         # Few channels: one step takes the terms of several taps, to fill the matrix unit.
@@ -233,28 +233,28 @@ def conv_forward(
             exists = window_mask & (conv_row >= 0) & (conv_row < conv_height)
             exists &= (conv_column >= 0) & (conv_column < conv_width)
             z = conv_sum(
-                x_ptr,
-                weight_ptr,
-                image,
-                conv_row,
-                conv_column,
-                exists,
-                group,
-                filter,
-                filter_mask,
-                height,
-                width,
-                CHANNELS,
-                GROUPS,
-                KERNEL,
-                STRIDE,
-                PAD,
-                DILATION,
-                TAPS,
-                BLOCK_FILTERS,
-                BLOCK_PIXELS,
-                BLOCK_TERMS,
-                PRECISION,
+                x_ptr=x_ptr,
+                weight_ptr=weight_ptr,
+                image=image,
+                row=conv_row,
+                column=conv_column,
+                pixel_mask=exists,
+                group=group,
+                filter=filter,
+                filter_mask=filter_mask,
+                height=height,
+                width=width,
+                CHANNELS=CHANNELS,
+                GROUPS=GROUPS,
+                KERNEL=KERNEL,
+                STRIDE=STRIDE,
+                PAD=PAD,
+                DILATION=DILATION,
+                TAPS=TAPS,
+                BLOCK_FILTERS=BLOCK_FILTERS,
+                BLOCK_PIXELS=BLOCK_PIXELS,
+                BLOCK_TERMS=BLOCK_TERMS,
+                PRECISION=PRECISION,
             )
             if SCALE:
                 z *= scale
@@ -274,28 +274,28 @@ def conv_forward(
             row = row * 2 + pixel // (BLOCK_PIXELS // 2)
             column = column * 2 + pixel % 2
         y = conv_sum(
-            x_ptr,
-            weight_ptr,
-            image,
-            row,
-            column,
-            window_mask,
-            group,
-            filter,
-            filter_mask,
-            height,
-            width,
-            CHANNELS,
-            GROUPS,
-            KERNEL,
-            STRIDE,
-            PAD,
-            DILATION,
-            TAPS,
-            BLOCK_FILTERS,
-            BLOCK_PIXELS,
-            BLOCK_TERMS,
-            PRECISION,
+            x_ptr=x_ptr,
+            weight_ptr=weight_ptr,
+            image=image,
+            row=row,
+            column=column,
+            pixel_mask=window_mask,
+            group=group,
+            filter=filter,
+            filter_mask=filter_mask,
+            height=height,
+            width=width,
+            CHANNELS=CHANNELS,
+            GROUPS=GROUPS,
+            KERNEL=KERNEL,
+            STRIDE=STRIDE,
+            PAD=PAD,
+            DILATION=DILATION,
+            TAPS=TAPS,
+            BLOCK_FILTERS=BLOCK_FILTERS,
+            BLOCK_PIXELS=BLOCK_PIXELS,
+            BLOCK_TERMS=BLOCK_TERMS,
+            PRECISION=PRECISION,
         )
         if SCALE:
             y *= scale
@@ -327,14 +327,14 @@ def conv_forward(
     if POOL == "average":
         image, row, column = conv_place(window, out_height, out_width)
         y /= conv_window_pixels(
-            row,
-            column,
-            conv_height,
-            conv_width,
-            POOL_SIZE,
-            POOL_STRIDE,
-            POOL_PAD,
-            COUNT_PAD,
+            row=row,
+            column=column,
+            conv_height=conv_height,
+            conv_width=conv_width,
+            POOL_SIZE=POOL_SIZE,
+            POOL_STRIDE=POOL_STRIDE,
+            POOL_PAD=POOL_PAD,
+            COUNT_PAD=COUNT_PAD,
         )[None, :]
         if ACTIVATION == "relu":
             tl.store(alive_ptr + offset, code.to(alive_ptr.dtype.element_ty), mask=mask)

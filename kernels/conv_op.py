@@ -164,6 +164,8 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
     positions = geometry.pool_size[0] * geometry.pool_size[1]
     if geometry.channels % geometry.groups or geometry.filters % geometry.groups:
         raise ValueError(f"{geometry.groups} groups divide neither channels nor filters evenly")
+    if geometry.filters * geometry.kernel[0] * geometry.kernel[1] * geometry.channels >= 2**31:
+        raise ValueError("a weight of 2³¹ values or more")
     if geometry.pool == "max" and positions > 255:
         raise ValueError(f"a byte cannot tell which of {positions} pixels of a window won")
     if geometry.pool == "average" and geometry.activation == "relu" and positions > 31:
@@ -260,7 +262,7 @@ def conv_gradients(
             if needs[1]:
                 dweight = raw.to(gradient.dtype)
         if needs[2]:
-            dbias = launches.bias_gradient(geometry, gradient, kept, y)
+            dbias = launches.bias_gradient(geometry, gradient, kept, y, size[1], size[2])
     return dx, dweight, dbias, dscale
 
 
@@ -350,19 +352,19 @@ def conv_op(
         y, kept = output
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(kept)
-        _, needs_weight, _, needs_scale = ctx.needs_input_grad
+        needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
         ctx.size = (x.shape[0], x.shape[2], x.shape[3])
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(
             kept,
             y if keeps_output(geometry) else None,
             x if needs_weight or needs_scale else None,
-            weight if ctx.needs_input_grad[0] or needs_scale else None,
+            weight if needs_x or needs_scale else None,
             scale,
         )
 
     def differentiate(ctx, gradient: Tensor | None, _kept: None) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad)
+        needs = list(ctx.needs_input_grad[:4])
         if gradient is None or not any(needs):
             return None, None, None, None
         kept, y, x, weight, scale = ctx.saved_tensors

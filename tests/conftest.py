@@ -1,0 +1,10 @@
+"""What every test process needs before torch and triton are imported."""
+
+import os
+
+# Kernels run in Triton's interpreter: there may be no GPU. Offline compilation needs the real
+# compiler, so the tests that use it start a process of their own without this variable.
+os.environ["TRITON_INTERPRET"] = "1"
+# Numpy's and torch's threads only get in each other's way: pytest-xdist already uses all cores.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = "1"

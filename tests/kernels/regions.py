@@ -1,0 +1,201 @@
+"""Regions to test, what PyTorch says of them in float64, and how far a kernel may be from it."""
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnndsl.kernels.conv import conv_launch_forward
+from cnndsl.kernels.conv_grad import (
+    conv_launch_bias_gradient,
+    conv_launch_input_gradient,
+    conv_launch_weight_gradient,
+)
+from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
+
+LAUNCHES = ConvLaunches(
+    forward=conv_launch_forward,
+    input_gradient=conv_launch_input_gradient,
+    weight_gradient=conv_launch_weight_gradient,
+    bias_gradient=conv_launch_bias_gradient,
+)
+UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+
+
+def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> ConvGeometry:
+    """Fill a geometry in as the emitter does: pairs from numbers, and the fields that follow."""
+    pairs = ("stride", "pad", "dilation", "pool_size", "pool_stride", "pool_pad", "pool_dilation")
+    if "pool_size" in given:
+        given.setdefault("pool", "max")
+        given.setdefault("pool_stride", given["pool_size"])
+    for name in pairs:
+        if isinstance(given.get(name), int):
+            given[name] = (given[name], given[name])
+    kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
+    g = ConvGeometry(channels, filters, kernel, **given)
+    plain = g.pool_pad == (0, 0) and g.pool_dilation == (1, 1) and not g.ceil
+    if g.pool == "none":
+        window = "one"
+    elif g.pool_size == g.pool_stride == (2, 2) and plain:
+        window = "quad"
+    else:
+        window = "loop"
+    return g._replace(window=window, taps="packed" if channels // g.groups < 16 else "apart")
+
+
+class Result(NamedTuple):
+    """An output and the gradients of x, weight, bias and scale; None where there is none."""
+
+    y: Tensor
+    dx: Tensor | None
+    dweight: Tensor | None
+    dbias: Tensor | None
+    dscale: Tensor | None
+
+
+@dataclass
+class Case:
+    """A region with its tensors, made from a seed."""
+
+    geometry: ConvGeometry
+    shape: tuple[int, int, int]  # batch, height, width
+    dtype: torch.dtype = torch.float32
+    whole: bool = False  # whole numbers: sums are exact, and ties are many
+    seed: int = 0
+    x: Tensor = field(init=False)
+    weight: Tensor = field(init=False)
+    bias: Tensor | None = field(init=False, default=None)
+    scale: Tensor | None = field(init=False, default=None)
+    gradient: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        g, (batch, height, width) = self.geometry, self.shape
+        torch.manual_seed(self.seed)
+        self.x = self.draw(batch, g.channels, height, width)
+        self.weight = self.draw(g.filters, g.channels // g.groups, *g.kernel)
+        if g.bias:
+            self.bias = self.draw(g.filters)
+        if g.scale:
+            self.scale = self.draw(g.filters)
+        with torch.no_grad():
+            y = reference(g, self.x, self.weight, self.bias, self.scale)[1]
+        self.gradient = self.draw(*y.shape)
+
+    def draw(self, *shape: int) -> Tensor:
+        if self.whole:
+            return torch.randint(-2, 3, shape).to(self.dtype)
+        return torch.randn(shape).to(self.dtype)
+
+
+def reference(
+    g: ConvGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Give the sum before the activation, and the output, by PyTorch's own operators."""
+    z = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
+    if scale is not None:
+        z = z * scale[:, None, None]
+    if bias is not None:
+        z = z + bias[:, None, None]
+    y = z.relu() if g.activation == "relu" else z
+    return z, pooled(g, y)
+
+
+def pooled(g: ConvGeometry, y: Tensor) -> Tensor:
+    if g.pool == "max":
+        return F.max_pool2d(y, g.pool_size, g.pool_stride, g.pool_pad, g.pool_dilation, g.ceil)
+    if g.pool == "average":
+        return F.avg_pool2d(y, g.pool_size, g.pool_stride, g.pool_pad, g.ceil, g.count_pad)
+    return y
+
+
+def ours(case: Case, gradient: Tensor | None = None, name: str = "tests::region") -> Result:
+    """Run the kernels, forward and backward."""
+    region = conv_op(name, case.geometry, LAUNCHES)
+    given = [case.x, case.weight, case.bias, case.scale]
+    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in given]
+    y = region(*leaves)
+    y.backward(case.gradient if gradient is None else gradient)
+    return Result(y.detach(), *(None if t is None else t.grad for t in leaves))
+
+
+def double(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().double().requires_grad_()
+
+
+def expected(case: Case) -> tuple[Result, Tensor]:
+    """Compute the same in float64, and the gradient before the pool."""
+    leaves = [double(t) for t in (case.x, case.weight, case.bias, case.scale)]
+    z, y = reference(case.geometry, *leaves)
+    z.retain_grad()
+    y.backward(case.gradient.double())
+    return Result(y.detach(), *(None if t is None else t.grad for t in leaves)), z.grad
+
+
+def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
+    """Say how far each result may be off.
+
+    (4·2⁻²⁴·√K + 2.5·u_mma)·Σ|a||b| + u_out·|result|, where K counts the terms of a sum; the last
+    part is added by `worst`. In 16 bits the gradient before the pool is rounded once where it is
+    divided (an average), and the weight where it is scaled, as in PyTorch's own chain.
+    """
+    g = case.geometry
+    x, weight = case.x.double().abs(), case.weight.double().abs()
+    scale = torch.ones(g.filters).double() if case.scale is None else case.scale.double().abs()
+    bias = torch.zeros(g.filters).double() if case.bias is None else case.bias.double().abs()
+    taps = g.kernel[0] * g.kernel[1]
+    many = 1 + g.pool_size[0] * g.pool_size[1]
+    # Not-a-numbers and infinities are compared for themselves, not for their distance.
+    x, weight, dz = (torch.nan_to_num(t, 0.0, 0.0, 0.0) for t in (x, weight, dz.abs()))
+    rounded = UNIT[case.dtype] if g.pool == "average" or g.scale else 0.0
+
+    def coefficient(terms: int, extra: float = 0.0) -> float:
+        return 4 * 2.0**-24 * terms**0.5 + 2.5 * mma + extra
+
+    magnitude = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
+    magnitude = magnitude * scale[:, None, None] + bias[:, None, None]
+    y = coefficient(taps * g.channels // g.groups + 2) * pooled(g, magnitude)
+    xg, wg = x.requires_grad_(), (weight * scale[:, None, None, None]).requires_grad_()
+    z = F.conv2d(xg, wg, None, g.stride, g.pad, g.dilation, g.groups)
+    z.backward(dz)
+    assert xg.grad is not None
+    assert wg.grad is not None
+    terms = dz.numel() // g.filters * many
+    dx = coefficient(taps * g.filters // g.groups * many, rounded) * xg.grad
+    raw = coefficient(terms, rounded) * wg.grad
+    dscale = (raw * weight).sum((1, 2, 3))
+    dweight = raw * scale[:, None, None, None]
+    dbias = coefficient(terms) * dz.sum((0, 2, 3))
+    return Result(y, dx, dweight, dbias, dscale)
+
+
+def worst(found: Tensor, wanted: Tensor, bound: Tensor) -> float:
+    """Give the largest error in units of what is allowed: right if at most 1."""
+    assert found.shape == wanted.shape
+    if found.numel() == 0:
+        return 0.0
+    special = ~torch.isfinite(wanted)
+    same = torch.where(torch.isnan(wanted), torch.isnan(found), found.double() == wanted)
+    if not bool(same[special].all()) or not bool(torch.isfinite(found[~special]).all()):
+        return float("inf")
+    bound = bound + UNIT[found.dtype] * wanted.abs() + 1e-40
+    if found.dtype == torch.float16:
+        bound = bound + 2.0**-25  # half of the least subnormal
+    error = (found.double() - wanted).abs()
+    return float(torch.where(special, 0.0, error / bound).max())
+
+
+def check(case: Case, found: Result | None = None, mma: float = 0.0) -> dict[str, float]:
+    """Compare output and gradients with float64, each against its bound."""
+    found = ours(case) if found is None else found
+    wanted, dz = expected(case)
+    allowed = bounds(case, dz, mma)
+    errors = {}
+    for name in Result._fields:
+        a, b, c = getattr(found, name), getattr(wanted, name), getattr(allowed, name)
+        assert (a is None) == (b is None), name
+        if a is not None:
+            errors[name] = worst(a, b, c)
+    assert max(errors.values()) <= 1, errors
+    return errors
