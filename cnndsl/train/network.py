@@ -1,0 +1,97 @@
+"""What training asks of a network: logits, an input shape. Any `nn.Module` that maps images does.
+
+Modules that `cnndsl.compile` makes have `logits(x)` and `input_shape`; of others, the output is
+taken for the logits. Knows no data and no files.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from cnndsl.train.errors import TrainError
+from cnndsl.train.examples import Examples
+
+
+def logits_of(model: nn.Module, images: Tensor) -> Tensor:
+    """What the network says of each class, before any softmax."""
+    logits = cast("Callable[[Tensor], Tensor]", getattr(model, "logits", model))
+    return logits(images)
+
+
+def input_shape(model: nn.Module) -> tuple[int | None, ...] | None:
+    """(channels, height, width), None for what is free; None if the network does not tell."""
+    return cast("tuple[int | None, ...] | None", getattr(model, "input_shape", None))
+
+
+def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) -> int:
+    """Raise `TrainError` unless the data fits the network; gives the number of classes."""
+    wanted, given = input_shape(model), examples.shape
+    if len(given) != 3:
+        raise TrainError(
+            f"one image has the shape {given}", "give three dims: (channels, height, width)"
+        )
+    if wanted is not None and any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
+        raise TrainError(
+            f"the network takes images of {_words(wanted)}, but the data has {_words(given)}",
+            f"let the network begin with `input {_words(given)}`",
+            "or use data of the network's size",
+        )
+    images, _ = next(iter(examples.batches(2, None)))
+    parameter = next(model.parameters(), None)
+    device = parameter.device if parameter is not None else images.device
+    training = model.training
+    try:
+        with torch.no_grad():
+            answer = logits_of(model.eval(), images[:2].to(device))
+    finally:
+        model.train(training)
+    if answer.ndim != 2 or answer.shape[0] != min(2, len(images)):
+        raise TrainError(
+            f"for each image the network gives the shape {tuple(answer.shape[1:])}",
+            f"let it end in one number a class: `flatten` and `fc {len(classes) or 'N'}`",
+        )
+    if classes and answer.shape[1] != len(classes):
+        raise TrainError(
+            f"the network tells {answer.shape[1]} classes apart, but the data has {len(classes)}",
+            f"let its last layer be `fc {len(classes)}`",
+        )
+    return answer.shape[1]
+
+
+def first_not_finite(model: nn.Module, images: Tensor) -> str | None:
+    """Where nan or infinity comes from: the images, a parameter, or the first layer to give it."""
+    if not _finite(images):
+        return "the images already hold nan or infinity"
+    for name, parameter in model.named_parameters():
+        if not _finite(parameter):
+            return f"`{name}` is not finite"
+    culprits: list[str] = []
+
+    def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: object) -> None:
+            if isinstance(output, Tensor) and not _finite(output):
+                culprits.append(name)
+
+        return hook
+
+    layers = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
+    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers if name]
+    try:
+        with torch.no_grad():
+            logits_of(model, images)
+    finally:
+        for handle in hooks:
+            handle.remove()
+    return f"the first layer to give nan or infinity is `{culprits[0]}`" if culprits else None
+
+
+def _finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())
+
+
+def _words(shape: tuple[int | None, ...]) -> str:
+    """Channels, height and width as the language writes them: height x width x channels."""
+    channels, height, width = ("?" if s is None else str(s) for s in shape)
+    return f"{height} x {width} x {channels}"

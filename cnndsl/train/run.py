@@ -1,0 +1,167 @@
+"""The folder of a run: what was asked for, what came of it, and the checkpoints.
+
+    config.json    the settings, the data, the classes, the versions
+    source.cnn     the network as it was written   (a run from Python has none)
+    model.py       the module that it became       (likewise)
+    metrics.jsonl  one line an epoch
+    checkpoints/   see `checkpoint`
+
+A folder appears under its name when it is complete, with a first checkpoint in it, so it can be
+resumed from the moment it exists. One process at a time may train in it.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, cast
+
+from cnndsl.record import Record
+from cnndsl.train import disk
+from cnndsl.train.checkpoint import Checkpoint, save
+from cnndsl.train.errors import TrainError, UsageError
+
+
+class Origin(Record):
+    """Where a network comes from: its source, the values that were set, the emitted module."""
+
+    source: str
+    settings: dict[str, Any]
+    module: str
+
+
+class Run:
+    """A run folder that exists."""
+
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self._lock = -1
+
+    @property
+    def source(self) -> Path:
+        """The network's source."""
+        return self.path / "source.cnn"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """What each finished epoch came to; a last line that was torn by a crash is left out."""
+        return _read_metrics(self.path / "metrics.jsonl")
+
+    def add_metrics(self, values: dict[str, Any]) -> None:
+        """Append an epoch's line, and wait until the disk has it."""
+        with (self.path / "metrics.jsonl").open("ab") as file:
+            file.write(json.dumps(values).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def rewind(self, epochs: int) -> None:
+        """Keep the lines of the first `epochs` epochs: those after them will be written again."""
+        kept = [json.dumps(m) + "\n" for m in self.metrics if m.get("epoch", 0) <= epochs]
+        disk.replace(self.path / "metrics.jsonl", "".join(kept).encode())
+
+    def lock(self) -> None:
+        """Keep other processes from training here, until this one ends however it ends."""
+        self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.unlock()
+            raise UsageError(
+                f"another process is training in `{self.path}`",
+                "wait for it to end, or train into another folder: `--out`",
+            ) from error
+        for folder in (self.path, self.path / "checkpoints"):
+            disk.sweep(folder)
+
+    def unlock(self) -> None:
+        """Let other processes train here."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def refuse_existing(path: Path) -> None:
+    """Raise `UsageError` when a new run cannot be made at `path`."""
+    if (path / "config.json").exists():
+        raise UsageError(
+            f"`{path}` holds a run already, which would be lost",
+            f"go on with it: `--resume {path}`",
+            "or train into another folder: `--out`",
+        )
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise UsageError(
+            f"`{path}` exists and is no run", "train into a folder that does not exist: `--out`"
+        )
+
+
+def create(path: Path, config: dict[str, Any], origin: Origin | None, first: Checkpoint) -> Run:
+    """Make the folder of a new run."""
+    refuse_existing(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in path.parent.glob(f".{path.name}.*.new"):
+        if not _alive(leftover.name.split(".")[-2]):
+            shutil.rmtree(leftover, ignore_errors=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.mkdir()
+    disk.write(fresh / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    disk.write(fresh / "metrics.jsonl", b"")
+    if origin is not None:
+        disk.write(fresh / "source.cnn", origin.source.encode())
+        disk.write(fresh / "model.py", origin.module.encode())
+    save(fresh, first)
+    disk.settle(fresh)
+    try:
+        fresh.rename(path)  # onto nothing, or an empty folder
+    except OSError:
+        refuse_existing(path)  # another process was faster
+        raise
+    disk.settle(path.parent)
+    return Run(path, config)
+
+
+def _alive(process: str) -> bool:
+    try:
+        os.kill(int(process), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
+
+
+def open_run(path: Path) -> Run:
+    """The run in a folder; `UsageError` if there is none."""
+    try:
+        config = cast("object", json.loads((path / "config.json").read_bytes()))
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"there is no run in `{path}`", f"train one: `cnndsl train FILE --out {path}`"
+        ) from error
+    except ValueError as error:
+        raise TrainError(f"`{path / 'config.json'}` is not whole", "train anew: `--out`") from error
+    match config:
+        case {"version": 1, "recipe": {}, "data": {}}:
+            return Run(path, cast("dict[str, Any]", config))
+        case {"version": int(version)}:
+            raise TrainError(
+                f"`{path}` was made by another version of cnndsl (its format is {version}, not 1)",
+                "use that version, or train anew: `--out`",
+            )
+        case _:
+            raise TrainError(f"`{path / 'config.json'}` describes no run", "train anew: `--out`")
+
+
+def _read_metrics(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            value = cast("object", json.loads(line)) if line else None
+        except ValueError:  # cut off when the process was killed
+            continue
+        if isinstance(value, dict):
+            found.append(cast("dict[str, Any]", value))
+    return found
