@@ -145,11 +145,11 @@ class Flag(Kind):
 class Number(Kind):
     """A number, with or without a point, from `low` on and up to `high`."""
 
-    def __init__(self, low: float, high: float | None = None) -> None:
-        """`high` itself is allowed; None means no bound."""
-        self.low, self.high = low, high
+    def __init__(self, low: float, high: float | None = None, *, positive: bool = False) -> None:
+        """`high` itself is allowed (None: no bound), and `low` too unless `positive`."""
+        self.low, self.high, self.positive = low, high, positive
         bound = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
-        self.what = f"a number {bound}, such as `0.5`"
+        self.what = "a positive number" if positive else f"a number {bound}"
 
     def read(self, value: Value) -> float:
         """The float."""
@@ -157,7 +157,8 @@ class Number(Kind):
             value = float(value.constant)
         if isinstance(value, bool) or not isinstance(value, float):
             raise Refusal(self.what)
-        if value < self.low or (self.high is not None and value > self.high):
+        too_low = value <= self.low if self.positive else value < self.low
+        if too_low or (self.high is not None and value > self.high):
             raise Refusal(self.what)
         return value
 

@@ -24,7 +24,7 @@ class Conv(Anchor):
     examples: ClassVar[tuple[str, ...]] = (
         "conv 6 5x5 pad=same",
         "conv 64 7x7 stride=2 pad=3 bias=no",
-        "conv 8 3x1 dilation=2x1 pad=1x0",
+        "conv 8 3x1 pad=2x0 dilation=2",
         "conv 12 3x3 groups=3",
     )
 

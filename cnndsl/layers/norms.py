@@ -20,7 +20,7 @@ class BatchNorm(Affine):
     accepts = (ImageType, VectorType)
     examples: ClassVar[tuple[str, ...]] = ("batchnorm", "batchnorm eps=0.001 momentum=0.01")
 
-    eps: float = argument(Number(0.0), default=1e-5)
+    eps: float = argument(Number(0.0, positive=True), default=1e-5)
     momentum: float = argument(Number(0.0, 1.0), default=0.1)
     affine: bool = argument(Flag(), default=True)
 

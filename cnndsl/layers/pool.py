@@ -32,10 +32,10 @@ class Pool(Window):
     kind = "pool"
     examples: ClassVar[tuple[str, ...]] = (
         "pool max 2",
-        "pool max 3x3 stride=2 pad=1",
+        "pool max 3 stride=2 pad=1",
         "pool avg 2",
-        "pool max 3x3 stride=2 ceil=yes",
-        "pool avg 3x3 stride=2 pad=1 count_pad=no",
+        "pool max 2x3 stride=2 ceil=yes",
+        "pool avg 3 stride=2 pad=1 count_pad=no",
     )
 
     function: Literal["max", "avg"] = argument(Word("max", "avg"))
