@@ -3,6 +3,7 @@ import pickle
 from typing import ClassVar
 
 import pytest
+
 from cnndsl.record import Record, field
 
 

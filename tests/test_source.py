@@ -1,8 +1,9 @@
 import unicodedata
 
-from cnndsl.source import TAB_WIDTH, Source, Span, display_width, expand
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cnndsl.source import TAB_WIDTH, Source, Span, display_width, expand
 
 TEXTS = st.text(st.sampled_from("ab \t\r\n名\u0301\u3000\u200b\x00é{"), max_size=30)
 

@@ -62,10 +62,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes the stream once more when it ends, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLOSED
-    except OSError as error:
-        return _system_failed(error, "--traceback" in arguments)
     except Exception as error:  # no bug of ours may show a traceback unasked
-        return _we_failed(error, "--traceback" in arguments)
+        if "--traceback" in arguments:
+            _print_traceback(error)
+        match error:
+            case ModuleNotFoundError(name=str(name)) if name.split(".")[0] != "cnndsl":
+                return _not_installed(name)
+            case OSError():
+                return _system_failed(error)
+            case _:
+                return _we_failed(error, "--traceback" in arguments)
     return status
 
 
@@ -122,19 +128,29 @@ def _version() -> str:
         return "(a checkout that is not installed)"
 
 
-def _system_failed(error: OSError, with_traceback: bool) -> int:
-    if with_traceback:
-        _print_traceback(error)
+def _not_installed(name: str) -> int:
+    package = name.split(".")[0]
+    _last_words(
+        f"this needs the package `{_DISTRIBUTIONS.get(package, package)}`, which is not installed",
+        "`pip install 'cnndsl[train]'` installs all that the commands need",
+    )
+    return SYSTEM
+
+
+# Packages that are imported under another name than they are installed by.
+_DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
+
+
+def _system_failed(error: OSError) -> int:
     where = f" {error.filename}:" if error.filename is not None else ""
     _last_words(f"the system refused:{where} {error.strerror or error}")
     return SYSTEM
 
 
-def _we_failed(error: Exception, with_traceback: bool) -> int:
+def _we_failed(error: Exception, is_shown: bool) -> int:
     """Say that the fault is ours, and keep what we need to mend it."""
     what = f"cnndsl itself failed ({type(error).__name__}): a bug in cnndsl, not in your file"
-    if with_traceback:
-        _print_traceback(error)
+    if is_shown:
         _last_words(what, "please report it, with the lines above")
         return INTERNAL
     try:

@@ -4,6 +4,7 @@ import re
 from textwrap import dedent
 
 import pytest
+
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.diagnostics.render import render, report, summary
 from cnndsl.diagnostics.style import COLOURED, PLAIN
