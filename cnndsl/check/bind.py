@@ -143,15 +143,17 @@ class _Binding:
         """The argument's value; a bare word that the slot understands stands for itself."""
         if isinstance(expression, tree.Reference) and expression.name in slot.kind.words:
             return expression.name
-        if isinstance(expression, tree.Reference) and slot.kind.words:
-            near = nearest(expression.name, slot.kind.words)
-            if near is not None and not self.evaluator.knows(expression.name):
+        if isinstance(expression, tree.Reference) and not self.evaluator.knows(expression.name):
+            word = expression.name
+            near = slot.kind.meant.get(word) or nearest(word, slot.kind.words)
+            if near is not None or slot.kind.meant:
                 self._report(
                     "E206",
-                    f"`{name}` of `{self.form.kind}` takes {slot.kind.what}, "
-                    f"not `{expression.name}`",
+                    f"`{name}` of `{self.form.kind}` takes {slot.kind.what}, not `{word}`",
                     expression.span,
-                    fixes=(Fix(f"did you mean `{near}`?", (Edit(expression.span, near),)),),
+                    fixes=(Fix(f"did you mean `{near}`?", (Edit(expression.span, near),)),)
+                    if near
+                    else (),
                 )
                 return None
         value = self.evaluator.value(expression)

@@ -3,16 +3,21 @@
 from cnndsl.check.bind import Bound
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
-from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer, Suggestion
 from cnndsl.layers.types import ImageType, TensorType, VectorType, show
 from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 
-def examine(claim: Claim, call: tree.LayerCall, bound: Bound, sink: Sink) -> "Need | bool":
-    """True: it holds for every size; False: it fails, reported; else what it needs."""
-    diagnostic = _diagnostic(claim, call, bound)
+def examine(
+    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None, sink: Sink
+) -> "Need | bool":
+    """True: it holds for every size; False: it fails, reported; else what it needs.
+
+    `origin` is where the dim came from that the claim is about.
+    """
+    diagnostic = _diagnostic(claim, call, bound, origin)
     try:
         holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
     except Problem as problem:
@@ -96,14 +101,16 @@ def mismatch(
     )
 
 
-def _diagnostic(claim: Claim, call: tree.LayerCall, bound: Bound) -> Diagnostic:
+def _diagnostic(
+    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None
+) -> Diagnostic:
     span = bound.places.get(claim.argument or "", call.head)
     return Diagnostic(
         claim.code,
         claim.message,
         span,
         claim.caption,
-        (),
+        (origin,) if origin is not None else (),
         claim.notes,
         tuple(_fix(s, call, bound) for s in claim.suggestions),
     )

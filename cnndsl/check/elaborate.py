@@ -20,7 +20,7 @@ from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.arguments import Value
 from cnndsl.layers.base import Layer
 from cnndsl.layers.table import BY_KIND
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, write
+from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show, write
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
@@ -277,13 +277,26 @@ class Elaborator:
     def _claims_hold(self, call: tree.LayerCall, bound: Bound, before: TensorType) -> bool:
         good = True
         for claim in bound.layer.requires(before):
-            found = examine(claim, call, bound, self._sink)
+            origin = self._origin(claim.about, before)
+            found = examine(claim, call, bound, origin, self._sink)
             if isinstance(found, Need):
                 self._needs.append(found)
             elif not found:
                 good = False
                 break  # a second message about the same numbers would say nothing new
         return good
+
+    def _origin(self, dim: int | None, current: TensorType) -> Label | None:
+        """The layer that gave the current tensor's dim its value, if one did."""
+        if dim is None:
+            return None
+        for node in reversed(self._nodes):
+            arrived = node.arrives.dims
+            if isinstance(node.output, Unknown) or len(arrived) != len(node.output.dims):
+                return None
+            if arrived[dim] != node.output.dims[dim]:
+                return Label(node.span, f"the image is {show(current)} from here on")
+        return None
 
     def _path(self, layer: Layer, label: tree.Name | None) -> str:
         """The label, or the kind and its count; reports a label that is taken."""

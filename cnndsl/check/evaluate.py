@@ -97,7 +97,7 @@ class Evaluator:
             return self._names[name]
         near = nearest(name, self._names)
         fixes = [Fix(f"did you mean `{near}`?", (Edit(span, near),))] if near else []
-        fixes.append(Fix(f"or give it a value above: `let {name} = …` or `param {name} = …`"))
+        fixes.append(Fix(f"give it a value above: `let {name} = …` or `param {name} = …`"))
         raise Problem(
             Diagnostic("E211", f"nothing is called `{name}` here", span, fixes=tuple(fixes))
         )

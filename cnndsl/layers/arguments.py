@@ -37,6 +37,7 @@ class Kind:
 
     what: str = ""
     words: tuple[str, ...] = ()  # bare words that it understands
+    meant: dict[str, str] = {}  # noqa: RUF012 (never changed): what other tools write for them
 
     def read(self, value: Value) -> Any:  # noqa: ANN401 (each kind has a type of its own)
         """The field's value, or `Refusal`."""
@@ -130,6 +131,16 @@ class Flag(Kind):
     """`yes` or `no`."""
 
     what = "`yes` or `no`"
+    meant = {  # noqa: RUF012 (never changed)
+        "true": "yes",
+        "True": "yes",
+        "on": "yes",
+        "false": "no",
+        "False": "no",
+        "off": "no",
+        "none": "no",
+        "None": "no",
+    }
 
     def read(self, value: Value) -> bool:
         """The boolean."""
@@ -169,6 +180,12 @@ class Number(Kind):
 
 class Word(Kind):
     """One of a few words."""
+
+    meant = {  # noqa: RUF012 (never changed)
+        "average": "avg",
+        "mean": "avg",
+        "maximum": "max",
+    }
 
     def __init__(self, *words: str) -> None:
         """The words, in the order in which messages name them."""

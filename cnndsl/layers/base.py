@@ -45,8 +45,9 @@ class Suggestion(Record):
 class Claim(Record):
     """A condition that a layer needs: `left operator right`, for every size of the input.
 
-    `argument` is the one at fault (None: the layer as a whole). `message` says what is wrong when
-    it does not hold, `caption` a few words under the carets, `notes` the numbers.
+    `argument` is the one at fault (None: the layer as a whole), `about` the dim of the input that
+    it meets. `message` says what is wrong when it does not hold, `caption` a few words under the
+    carets, `notes` the numbers.
     """
 
     left: Dim
@@ -55,6 +56,7 @@ class Claim(Record):
     code: str
     message: str
     argument: str | None = None
+    about: int | None = None  # index into the input's dims
     caption: str = ""
     notes: tuple[str, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()

@@ -54,10 +54,9 @@ class Conv(Anchor):
         if self.pad == "same":
             yield from self._odd_extent()
         yield from self.geometry.fits(x, "filter")
-        for what, count in (("input channels", x.channels), ("filters", self.filters)):
-            groups = self.groups.constant
-            if groups is None or groups > 1:
-                yield self._divides(what, count)
+        if self.groups != Dim.of(1):
+            yield self._divides("input channels", x.channels, about=2)
+            yield self._divides("filters", self.filters, about=None)
 
     def _odd_extent(self) -> Iterator[Claim]:
         for size, dilation in zip(self.size.values(), self.dilation.values(), strict=True):
@@ -76,13 +75,14 @@ class Conv(Anchor):
                 f"`pad=same` needs a filter of odd size: for {self.size} the padding D(K−1)/2 is "
                 f"{reach}/2, which is no whole number",
                 "size",
+                None,
                 "even",
                 (),
                 tuple(Suggestion(f"use `{pair}`", "size", str(pair)) for pair in near),
             )
             return
 
-    def _divides(self, what: str, count: Dim) -> Claim:
+    def _divides(self, what: str, count: Dim, about: int | None) -> Claim:
         groups, have = self.groups.constant, count.constant
         notes: tuple[str, ...] = ()
         fixes: tuple[Suggestion, ...] = ()
@@ -99,6 +99,7 @@ class Conv(Anchor):
             "E306",
             f"{self.groups.pretty()} groups do not divide {count.pretty()} {what}",
             "groups",
+            about,
             "does not divide",
             notes,
             fixes,

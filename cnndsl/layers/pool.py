@@ -68,6 +68,7 @@ class Pool(Window):
                 f"a padding of {pad} is more than half of a window of {size} in {side}, so some "
                 "windows would see nothing but padding",
                 "pad",
+                None,
                 f"at most {size // 2}",
                 (),
                 (Suggestion(f"use `pad={size // 2}`", "pad", str(size // 2)),),
@@ -80,6 +81,7 @@ class Pool(Window):
                 "E310",
                 "`pool avg` has no dilation: PyTorch defines it for `max` only",
                 "dilation",
+                None,
                 "",
                 (),
                 (Suggestion("use `dilation=1`", "dilation", "1"),),

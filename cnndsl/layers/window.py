@@ -61,42 +61,42 @@ class Geometry(Record):
 
     def fits(self, x: ImageType, what: str) -> Iterator[Claim]:
         """The window must fit into the padded image."""
-        for axis, (side, adjective, _) in enumerate(AXES):
-            length, pad = x.dims[axis], self.pad.values()[axis]
-            extent = self.extent[axis]
-            padded = length + 2 * pad
+        for axis, (_, adjective, _) in enumerate(AXES):
+            extent, pad = self.extent[axis], self.pad.values()[axis]
+            padded = x.dims[axis] + 2 * pad
             # With `ceil` a window may hang over by less than a stride.
             needed = max(1, extent - (self.stride.values()[axis] - 1 if self.ceil else 0))
-            around = f" with {pad} pixels of padding on both sides" if pad else ""
-            room = "only " if padded.constant is not None else ""
+            only = "only " if padded.constant is not None else ""
+            with_padding = " with its padding" if pad else ""
             yield Claim(
                 padded,
                 ">=",
                 Dim.of(needed),
                 "E301",
                 f"the {what} is {extent} pixels {adjective}, but its input is "
-                f"{room}{padded.pretty()} pixels {adjective}{' with its padding' if pad else ''}",
+                f"{only}{padded.pretty()} pixels {adjective}{with_padding}",
                 "size",
+                axis,
                 f"{extent} {adjective}",
-                (f"the input is {length.pretty()} pixels {adjective}{around}",),
-                self._room(side, padded, extent, pad),
+                (self._formula_along(axis, "HW"[axis], x.dims[axis]),),
+                self._ways_to_fit(padded, extent, pad),
             )
 
-    def _room(self, side: str, padded: Dim, extent: int, pad: int) -> tuple[Suggestion, ...]:
-        """Ways out of a window that does not fit."""
-        found: list[Suggestion] = []
+    def _ways_to_fit(self, padded: Dim, extent: int, pad: int) -> tuple[Suggestion, ...]:
         have = padded.constant
         if have is None:
-            return (Suggestion(f"make the input larger, or the window smaller, in {side}"),)
+            return (Suggestion("make the input larger, or the window smaller"),)
+        found: list[Suggestion] = []
         if have >= 1 and self.dilation.values() == (1, 1):
-            smaller = Pair(min(self.size.height, have), min(self.size.width, have))
+            height, width = (
+                n if n <= have else have - (n - have) % 2 * (have > 1) for n in self.size.values()
+            )
+            smaller = Pair(height, width)
             found.append(Suggestion(f"make the window smaller: `{smaller}`", "size", str(smaller)))
         enough = pad + (extent - have + 1) // 2
         if 2 * enough <= extent:  # more than half of the window in padding is no fix
             found.append(Suggestion(f"pad the input: `pad={enough}`", "pad", str(enough)))
-        found.append(
-            Suggestion("or remove a `pool` or a stride above, so that the image stays larger")
-        )
+        found.append(Suggestion("take out a `pool` or a stride above: the image stays larger"))
         return tuple(found)
 
     def formula(self, x: ImageType) -> tuple[str, ...]:
