@@ -1,6 +1,5 @@
 """The text of the files in grammars/ and kernels/, wherever the package was installed."""
 
-from importlib import resources
 from pathlib import Path
 
 
@@ -9,8 +8,9 @@ def read(folder: str, name: str) -> str:
 
     Installed, the folder is a package inside `cnndsl`; in a plain checkout it stands beside it.
     """
+    # `importlib.resources` would do the first half, for a tenth of what a whole check may cost.
+    packaged = Path(__file__).parent / folder / name
     sibling = Path(__file__).parent.parent / folder / name
-    packaged = resources.files("cnndsl") / folder / name
     if packaged.is_file():
         return packaged.read_text(encoding="utf-8")
     return sibling.read_text(encoding="utf-8")

@@ -4,9 +4,11 @@ Knows the form of the pages in `codes/`; knows nothing of what the checker does 
 (`tests/diagnostics/test_codes.py` holds the two together).
 """
 
-from importlib import resources
+from pathlib import Path
 
 from cnndsl.record import Record
+
+_PAGES = Path(__file__).parent / "codes"
 
 
 class Example(Record):
@@ -30,17 +32,14 @@ class Page(Record):
 
 def codes() -> tuple[str, ...]:
     """Every code that has a page, in order."""
-    folder = resources.files("cnndsl.diagnostics") / "codes"
-    names = [entry.name for entry in folder.iterdir()]
-    return tuple(sorted(name.removesuffix(".md") for name in names if name.endswith(".md")))
+    return tuple(sorted(path.stem for path in _PAGES.glob("*.md")))
 
 
 def page(code: str) -> Page:
     """The page of a code; `KeyError` for one that has none."""
     if code not in codes():
         raise KeyError(code)
-    path = resources.files("cnndsl.diagnostics") / "codes" / f"{code}.md"
-    return parse(code, path.read_text(encoding="utf-8"))
+    return parse(code, (_PAGES / f"{code}.md").read_text(encoding="utf-8"))
 
 
 def near(code: str) -> tuple[str, ...]:
