@@ -39,6 +39,7 @@ class Floor:
     """`numerator // divisor`, already canonical: only `_floor` makes one."""
 
     __slots__ = (
+        "__weakref__",
         "_hash",
         "divisor",
         "is_linear",

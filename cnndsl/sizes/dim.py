@@ -131,6 +131,10 @@ class Dim:
             return self
         return Dim.sum(_substituted(term, values) for term in self.terms)
 
+    def positive_part(self) -> "Dim":
+        """The terms that are added, without those that are subtracted."""
+        return _from({monomial: n for monomial, n in self.terms if n > 0})
+
     def factors(self) -> "tuple[int, tuple[Dim, ...]]":
         """A number and sizes whose product this is, as far as factors are easily found."""
         if self.constant is not None:
@@ -261,6 +265,7 @@ class Dim:
 
 
 _interned: "WeakValueDictionary[Terms, Dim]" = WeakValueDictionary()
+_floors: "WeakValueDictionary[tuple[Dim, int], Floor]" = WeakValueDictionary()
 _constants: dict[int, Dim] = {}
 _constants.update({n: Dim.of(n) for n in range(-1, 257)})
 
@@ -329,7 +334,10 @@ def _floor(dim: Dim, divisor: int) -> Dim:
 
 
 def _atom(numerator: Dim, divisor: int) -> Dim:
-    return _from_sorted((((Floor(numerator, divisor),), 1),))
+    atom = _floors.get((numerator, divisor))
+    if atom is None:
+        atom = _floors.setdefault((numerator, divisor), Floor(numerator, divisor))
+    return _from_sorted((((atom,), 1),))
 
 
 def _merged(numerator: Dim, divisor: int) -> Dim | None:

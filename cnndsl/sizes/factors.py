@@ -131,8 +131,8 @@ def _root(coefficients: list[int]) -> tuple[int, int, list[int]] | None:
     first, last = abs(coefficients[0]), abs(coefficients[-1])
     if max(first, last) > _LARGEST_TRIED:
         return None
-    for a in _divisors(first):
-        for size in _divisors(last):
+    for a in divisors(first):
+        for size in divisors(last):
             for b in (size, -size):
                 quotient = _quotient(coefficients, a, b)
                 if quotient is not None and gcd(a, b) == 1:
@@ -153,6 +153,7 @@ def _quotient(coefficients: list[int], a: int, b: int) -> list[int] | None:
     return quotient if coefficients[-1] + carry == 0 else None
 
 
-def _divisors(n: int) -> list[int]:
+def divisors(n: int) -> list[int]:
+    """The positive divisors of a positive number, in order."""
     small = [d for d in range(1, isqrt(n) + 1) if n % d == 0]
     return small + [n // d for d in reversed(small) if d * d != n]

@@ -23,6 +23,9 @@ MAX_OPERATIONS = 5_000_000
 MAX_LISTED = 1_024
 """Sizes, or remainders of a division, that are looked at one by one to print a condition."""
 
+MAX_FACTORED = 1_000_000_000_000
+"""The largest number whose divisors are tried, to solve `16*(H // 4)*(W // 4) == 400`."""
+
 MAX_PIECES = 64
 """Cases (`… or … or …`) into which one condition may fall before it is given up as too hard."""
 
