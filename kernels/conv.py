@@ -12,20 +12,19 @@ from torch import Tensor
 
 from .conv_op import (
     ConvGeometry,
-    ConvTile,
-    block_size,
     channels_last,
     conv_precision,
     conv_sizes,
-    refuse_launch,
 )
+from .shared import Tile, block_size, refuse_launch
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
 
 @triton.jit
 def conv_activation(z):
-    return tl.where(z <= 0, 0.0, z)  # NaN passes
+    """Apply ReLU; NaN passes."""
+    return tl.where(z <= 0, 0.0, z)
 
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -45,6 +44,7 @@ def conv_place(
 def conv_sum(
     x_ptr,
     weight_ptr,
+    scale_ptr,
     image,
     row,
     column,
@@ -61,6 +61,7 @@ def conv_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
+    SCALE: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -108,7 +109,15 @@ def conv_sum(
             weight_mask = filter_mask[:, None] & channel_mask[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
             total = tl.dot(weight, x, total, input_precision=PRECISION)
+    if SCALE:
+        total *= tl.load(scale_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
     return total
+
+
+@triton.jit
+def conv_biased(z, bias_ptr, filter, filter_mask):
+    """Add the bias to a tile of filters by pixels."""
+    return z + tl.load(bias_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -154,6 +163,141 @@ def conv_window_pixels(
         columns = tl.minimum(left + POOL_SIZE[1], conv_width) - tl.maximum(left, 0)
     # Windows outside the image, in a tile that is not full, must not divide by zero.
     return tl.maximum(rows * columns, 1).to(tl.float32)
+
+
+@triton.jit
+def conv_quads(
+    z,
+    bias_ptr,
+    filter,
+    filter_mask,
+    BIAS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    POOL: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
+    code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
+    if POOL == "max":
+        y, b, c, d = conv_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+        code = tl.where(conv_better(b, y), 2, code)
+        y = tl.where(conv_better(b, y), b, y)
+        code = tl.where(conv_better(c, y), 3, code)
+        y = tl.where(conv_better(c, y), c, y)
+        code = tl.where(conv_better(d, y), 4, code)
+        y = tl.where(conv_better(d, y), d, y)
+    else:
+        if BIAS:
+            z = conv_biased(z, bias_ptr, filter, filter_mask)
+        if ACTIVATION == "relu":
+            alive = tl.where(z <= 0, 0, 1)
+            a, b, c, d = conv_corners(alive, BLOCK_FILTERS, BLOCK_PIXELS)
+            code = a | b << 1 | c << 2 | d << 3
+            z = conv_activation(z)
+        a, b, c, d = conv_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+        y = (a + b + c + d) / 4
+    return y, code
+
+
+@triton.jit
+def conv_windows(
+    x_ptr,
+    weight_ptr,
+    bias_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    window_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    conv_height: tl.constexpr,
+    conv_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BIAS: tl.constexpr,
+    SCALE: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    POOL: tl.constexpr,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    COUNT_PAD: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve and pool over any windows: once for each position in them, keeping best or sum."""
+    y = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    code = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.int32)
+    for position in range(POOL_SIZE[0] * POOL_SIZE[1]):
+        down = position // POOL_SIZE[1] * POOL_DILATION[0]
+        right = position % POOL_SIZE[1] * POOL_DILATION[1]
+        conv_row = row * POOL_STRIDE[0] - POOL_PAD[0] + down
+        conv_column = column * POOL_STRIDE[1] - POOL_PAD[1] + right
+        exists = window_mask & (conv_row >= 0) & (conv_row < conv_height)
+        exists &= (conv_column >= 0) & (conv_column < conv_width)
+        z = conv_sum(
+            x_ptr=x_ptr,
+            weight_ptr=weight_ptr,
+            scale_ptr=scale_ptr,
+            image=image,
+            row=conv_row,
+            column=conv_column,
+            pixel_mask=exists,
+            group=group,
+            filter=filter,
+            filter_mask=filter_mask,
+            height=height,
+            width=width,
+            CHANNELS=CHANNELS,
+            GROUPS=GROUPS,
+            KERNEL=KERNEL,
+            STRIDE=STRIDE,
+            PAD=PAD,
+            DILATION=DILATION,
+            TAPS=TAPS,
+            SCALE=SCALE,
+            BLOCK_FILTERS=BLOCK_FILTERS,
+            BLOCK_PIXELS=BLOCK_PIXELS,
+            BLOCK_TERMS=BLOCK_TERMS,
+            PRECISION=PRECISION,
+        )
+        if POOL == "max":
+            # Padding is never chosen; the first pixel is, whatever it holds.
+            better = exists[None, :] & (conv_better(z, y) | (code == 0))
+            y = tl.where(better, z, y)
+            code = tl.where(better, position + 1, code)
+        else:
+            if BIAS:
+                z = conv_biased(z, bias_ptr, filter, filter_mask)
+            if ACTIVATION == "relu":
+                code |= tl.where(exists[None, :] & ~(z <= 0), 1, 0) << position
+                z = conv_activation(z)
+            y += tl.where(exists[None, :], z, 0.0)
+    if POOL == "average":
+        y /= conv_window_pixels(
+            row=row,
+            column=column,
+            conv_height=conv_height,
+            conv_width=conv_width,
+            POOL_SIZE=POOL_SIZE,
+            POOL_STRIDE=POOL_STRIDE,
+            POOL_PAD=POOL_PAD,
+            COUNT_PAD=COUNT_PAD,
+        )[None, :]
+    return y, code
 
 
 @triton.jit
@@ -206,76 +350,64 @@ def conv_forward(
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    if WINDOW == "quad":
-        # Columns in an order that gives one thread of the matrix unit all four pixels of a window.
-        BLOCK_WINDOWS: tl.constexpr = BLOCK_PIXELS // 4
-        window = tile * BLOCK_WINDOWS + pixel % (BLOCK_PIXELS // 2) // 2
-    else:
-        BLOCK_WINDOWS: tl.constexpr = BLOCK_PIXELS
-        window = tile * BLOCK_WINDOWS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = conv_place(window, out_height, out_width)
-    if BIAS:
-        bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
-    if SCALE:
-        scale = tl.load(scale_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
-
     if WINDOW == "loop":
-        # Any window: the tile is computed once for each position in it, and y is the best or sum.
-        y = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-        code = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.int32)
-        for position in range(POOL_SIZE[0] * POOL_SIZE[1]):
-            down = position // POOL_SIZE[1] * POOL_DILATION[0]
-            right = position % POOL_SIZE[1] * POOL_DILATION[1]
-            conv_row = row * POOL_STRIDE[0] - POOL_PAD[0] + down
-            conv_column = column * POOL_STRIDE[1] - POOL_PAD[1] + right
-            exists = window_mask & (conv_row >= 0) & (conv_row < conv_height)
-            exists &= (conv_column >= 0) & (conv_column < conv_width)
-            z = conv_sum(
-                x_ptr=x_ptr,
-                weight_ptr=weight_ptr,
-                image=image,
-                row=conv_row,
-                column=conv_column,
-                pixel_mask=exists,
-                group=group,
-                filter=filter,
-                filter_mask=filter_mask,
-                height=height,
-                width=width,
-                CHANNELS=CHANNELS,
-                GROUPS=GROUPS,
-                KERNEL=KERNEL,
-                STRIDE=STRIDE,
-                PAD=PAD,
-                DILATION=DILATION,
-                TAPS=TAPS,
-                BLOCK_FILTERS=BLOCK_FILTERS,
-                BLOCK_PIXELS=BLOCK_PIXELS,
-                BLOCK_TERMS=BLOCK_TERMS,
-                PRECISION=PRECISION,
-            )
-            if SCALE:
-                z *= scale
-            if POOL == "max":
-                better = exists[None, :] & (conv_better(z, y) | (code == 0))
-                y = tl.where(better, z, y)
-                code = tl.where(better, position + 1, code)
-            else:
-                if BIAS:
-                    z += bias
-                if ACTIVATION == "relu":
-                    code |= tl.where(exists[None, :] & ~(z <= 0), 1, 0) << position
-                    z = conv_activation(z)
-                y += tl.where(exists[None, :], z, 0.0)
+        window = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        window_mask = window < batch * out_height * out_width
+        image, row, column = conv_place(window, out_height, out_width)
+        pooled = conv_windows(
+            x_ptr=x_ptr,
+            weight_ptr=weight_ptr,
+            bias_ptr=bias_ptr,
+            scale_ptr=scale_ptr,
+            image=image,
+            row=row,
+            column=column,
+            window_mask=window_mask,
+            group=group,
+            filter=filter,
+            filter_mask=filter_mask,
+            height=height,
+            width=width,
+            conv_height=conv_height,
+            conv_width=conv_width,
+            CHANNELS=CHANNELS,
+            GROUPS=GROUPS,
+            KERNEL=KERNEL,
+            STRIDE=STRIDE,
+            PAD=PAD,
+            DILATION=DILATION,
+            TAPS=TAPS,
+            BIAS=BIAS,
+            SCALE=SCALE,
+            ACTIVATION=ACTIVATION,
+            POOL=POOL,
+            POOL_SIZE=POOL_SIZE,
+            POOL_STRIDE=POOL_STRIDE,
+            POOL_PAD=POOL_PAD,
+            POOL_DILATION=POOL_DILATION,
+            COUNT_PAD=COUNT_PAD,
+            BLOCK_FILTERS=BLOCK_FILTERS,
+            BLOCK_PIXELS=BLOCK_PIXELS,
+            BLOCK_TERMS=BLOCK_TERMS,
+            PRECISION=PRECISION,
+        )
+        y = pooled[0]
     else:
+        pixel = tl.arange(0, BLOCK_PIXELS)
+        if WINDOW == "quad":
+            # The pixels of a window lie in columns that one thread of the matrix unit holds.
+            window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
+        else:
+            window = tile * BLOCK_PIXELS + pixel
+        window_mask = window < batch * out_height * out_width
+        image, row, column = conv_place(window, out_height, out_width)
         if WINDOW == "quad":
             row = row * 2 + pixel // (BLOCK_PIXELS // 2)
             column = column * 2 + pixel % 2
         y = conv_sum(
             x_ptr=x_ptr,
             weight_ptr=weight_ptr,
+            scale_ptr=scale_ptr,
             image=image,
             row=row,
             column=column,
@@ -292,57 +424,38 @@ def conv_forward(
             PAD=PAD,
             DILATION=DILATION,
             TAPS=TAPS,
+            SCALE=SCALE,
             BLOCK_FILTERS=BLOCK_FILTERS,
             BLOCK_PIXELS=BLOCK_PIXELS,
             BLOCK_TERMS=BLOCK_TERMS,
             PRECISION=PRECISION,
         )
-        if SCALE:
-            y *= scale
-        if POOL == "max":
-            a, b, c, d = conv_corners(y, BLOCK_FILTERS, BLOCK_PIXELS)
-            y, code = a, tl.full((BLOCK_FILTERS, BLOCK_WINDOWS), 1, tl.int32)
-            code = tl.where(conv_better(b, y), 2, code)
-            y = tl.where(conv_better(b, y), b, y)
-            code = tl.where(conv_better(c, y), 3, code)
-            y = tl.where(conv_better(c, y), c, y)
-            code = tl.where(conv_better(d, y), 4, code)
-            y = tl.where(conv_better(d, y), d, y)
-        elif POOL == "average":
-            if BIAS:
-                y += bias
-            if ACTIVATION == "relu":
-                live = tl.where(y <= 0, 0, 1)
-                a, b, c, d = conv_corners(live, BLOCK_FILTERS, BLOCK_PIXELS)
-                code = a | b << 1 | c << 2 | d << 3
-                y = conv_activation(y)
-            a, b, c, d = conv_corners(y, BLOCK_FILTERS, BLOCK_PIXELS)
-            y = a + b + c + d
-
-    if WINDOW == "quad":
-        window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
+        if WINDOW == "quad":
+            pooled = conv_quads(
+                z=y,
+                bias_ptr=bias_ptr,
+                filter=filter,
+                filter_mask=filter_mask,
+                BIAS=BIAS,
+                ACTIVATION=ACTIVATION,
+                POOL=POOL,
+                BLOCK_FILTERS=BLOCK_FILTERS,
+                BLOCK_PIXELS=BLOCK_PIXELS,
+            )
+            y = pooled[0]
+            window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
+            window_mask = window < batch * out_height * out_width
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     if POOL == "average":
-        image, row, column = conv_place(window, out_height, out_width)
-        y /= conv_window_pixels(
-            row=row,
-            column=column,
-            conv_height=conv_height,
-            conv_width=conv_width,
-            POOL_SIZE=POOL_SIZE,
-            POOL_STRIDE=POOL_STRIDE,
-            POOL_PAD=POOL_PAD,
-            COUNT_PAD=COUNT_PAD,
-        )[None, :]
         if ACTIVATION == "relu":
-            tl.store(alive_ptr + offset, code.to(alive_ptr.dtype.element_ty), mask=mask)
+            tl.store(alive_ptr + offset, pooled[1].to(alive_ptr.dtype.element_ty), mask=mask)
     else:
-        # Bias and a rising activation change no order, so they can wait until the best is known.
+        # Bias and a rising activation change no order, so they wait until the best is known.
         if BIAS:
-            y += bias
+            y = conv_biased(y, bias_ptr, filter, filter_mask)
         if POOL == "max":
+            code = pooled[1]
             if ACTIVATION == "relu":
                 code = tl.where(y <= 0, 0, code)
             tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
@@ -356,7 +469,7 @@ def conv_forward(
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
 
 
-def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> ConvTile:
+def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels x terms of a program, by what compiles without spills."""
     filters = block_size(geometry.filters // geometry.groups, 64)
     pixels = 64 if geometry.window == "loop" else 128
@@ -364,7 +477,7 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Conv
     if geometry.taps == "packed":
         terms = 32
     terms = block_size(geometry.channels // geometry.groups, terms)
-    return ConvTile(filters, pixels, terms, 4, 3)
+    return Tile(filters, pixels, terms, 4, 3)
 
 
 def conv_launch_forward(

@@ -16,20 +16,19 @@ from torch import Tensor
 from .conv import conv_place, conv_window_pixels
 from .conv_op import (
     ConvGeometry,
-    ConvTile,
-    block_size,
     channels_last,
     conv_precision,
     conv_sizes,
-    refuse_launch,
 )
+from .shared import Tile, block_size, refuse_launch, split_count
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
 
 @triton.jit
 def conv_activation_gradient(saved, gradient):
-    return tl.where(saved <= 0, 0.0, gradient)  # NaN is alive
+    """Take a gradient back through ReLU, of which the output was saved; NaN is alive."""
+    return tl.where(saved <= 0, 0.0, gradient)
 
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -313,7 +312,7 @@ def conv_weight_gradient(
     BLOCK_WINDOWS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute a part of the weight's gradient: a sum over some windows and all positions in them."""
+    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
@@ -506,31 +505,26 @@ def conv_steps(strides: tuple[int, int], dilations: tuple[int, int]) -> tuple[tu
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_splits(programs: int, blocks: int) -> int:
-    """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
-    return max(1, min(blocks, 512 // programs))
-
-
 def conv_saved(geometry: ConvGeometry, kept: Tensor, y: Tensor | None) -> Tensor | None:
     """Say from what the slope of the activation follows."""
     return kept if geometry.activation == "input" else y
 
 
-def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str) -> ConvTile:
+def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str) -> Tile:
     """Choose pixels x channels x filters a step."""
     channels = block_size(geometry.channels // geometry.groups, 64)
     most = 32 if dx.element_size() == 4 else 64
     filters = block_size(geometry.filters // geometry.groups, most)
-    return ConvTile(64, channels, filters, 4, 3)
+    return Tile(64, channels, filters, 4, 3)
 
 
-def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> ConvTile:
+def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x terms x windows a step."""
     filters = block_size(geometry.filters // geometry.groups, 64)
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
-    return ConvTile(filters, block_size(terms, 64), 32, 4, 3)
+    return Tile(filters, block_size(terms, 64), 32, 4, 3)
 
 
 def conv_launch_input_gradient(
@@ -614,7 +608,7 @@ def conv_launch_weight_gradient(
         programs = taps * triton.cdiv(channels, tile.columns)
     programs *= geometry.groups * triton.cdiv(geometry.filters // geometry.groups, tile.rows)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = conv_splits(programs, triton.cdiv(windows, tile.terms))
+    splits = split_count(programs, triton.cdiv(windows, tile.terms))
     refuse_launch(x, programs * splits, windows * geometry.pool_size[0] * geometry.pool_size[1])
     partial = x.new_empty((splits, geometry.filters, taps, channels), dtype=torch.float32)
     conv_weight_gradient[(programs * splits,)](
@@ -672,7 +666,7 @@ def conv_launch_bias_gradient(
     block_windows = 64
     block_filters = block_size(geometry.filters, 64)
     programs = triton.cdiv(geometry.filters, block_filters)
-    splits = conv_splits(programs, triton.cdiv(windows, block_windows))
+    splits = split_count(programs, triton.cdiv(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     conv_bias_gradient[(programs * splits,)](

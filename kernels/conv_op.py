@@ -11,6 +11,9 @@ from typing import NamedTuple
 import torch
 import triton
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from .shared import refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
@@ -44,16 +47,6 @@ class ConvLaunches(NamedTuple):
     input_gradient: Callable[..., None]
     weight_gradient: Callable[..., Tensor]
     bias_gradient: Callable[..., Tensor]
-
-
-class ConvTile(NamedTuple):
-    """The share of one program: a tile of a matrix product, terms a step; warps and stages."""
-
-    rows: int
-    columns: int
-    terms: int
-    warps: int
-    stages: int
 
 
 class ConvSizes(NamedTuple):
@@ -106,11 +99,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
     return ConvSizes(height, width, *conv, *out)
 
 
-def block_size(size: int, most: int) -> int:
-    """Give the least power of two that holds the size, from 16, the least a matrix unit takes."""
-    return min(most, max(16, triton.next_power_of_2(size)))
-
-
 def channels_last(tensor: Tensor) -> Tensor:
     """Give the tensor with channels innermost in memory: itself, if it already is so."""
     return tensor.contiguous(memory_format=torch.channels_last)
@@ -126,7 +114,7 @@ def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     )
 
 
-def kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None:
+def conv_kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None:
     """What forward keeps for backward beside x and y; None if nothing.
 
     A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
@@ -142,7 +130,7 @@ def kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None
     return None
 
 
-def keeps_output(geometry: ConvGeometry) -> bool:
+def conv_keeps_output(geometry: ConvGeometry) -> bool:
     """Tell whether backward reads y: the slope follows from it, and no byte says it."""
     unpooled_relu = geometry.activation == "relu" and geometry.pool == "none"
     return geometry.activation == "output" or unpooled_relu
@@ -153,7 +141,7 @@ def conv_outputs(geometry: ConvGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
     y = new_image(x, shape)
-    kept = kept_dtype(geometry, x.dtype)
+    kept = conv_kept_dtype(geometry, x.dtype)
     if kept is None:
         return y, x.new_empty(0, dtype=torch.uint8)
     return y, torch.empty_like(y, dtype=kept)
@@ -176,7 +164,7 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
         raise ValueError("an activation whose slope needs its input cannot be followed by a pool")
 
 
-def refuse_inputs(
+def refuse_conv(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -184,39 +172,14 @@ def refuse_inputs(
     scale: Tensor | None,
 ) -> None:
     """Raise for tensors that do not fit together or do not fit the region."""
-    for name, vector, expected in (("bias", bias, geometry.bias), ("scale", scale, geometry.scale)):
-        if (vector is not None) != expected:
-            raise ValueError(f"this convolution takes {'a' if expected else 'no'} {name}")
-        if vector is not None and vector.device != x.device:
-            raise ValueError(f"x is on {x.device}, {name} on {vector.device}")
-        if vector is not None and tuple(vector.shape) != (geometry.filters,):
-            raise ValueError(f"{name} has shape {tuple(vector.shape)}, not ({geometry.filters},)")
-    if weight.device != x.device:
-        raise ValueError(f"x is on {x.device}, weight on {weight.device}")
-    if weight.dtype != x.dtype or x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(
-            f"x is {x.dtype}, weight {weight.dtype}: both must be one of float32/16/b16"
-        )
+    shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
+    vectors = [("bias", bias, geometry.bias), ("scale", scale, geometry.scale)]
+    refuse_tensors(x, weight, shape, vectors)
     if x.dim() != 4 or x.shape[1] != geometry.channels:
         raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.channels}, H, W)")
-    shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
-    if tuple(weight.shape) != shape:
-        raise ValueError(f"weight has shape {tuple(weight.shape)}, not {shape}")
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     if min(sizes) < 1:
         raise ValueError(f"an input of {sizes.height} x {sizes.width} is too small for this region")
-
-
-def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
-    """Raise where no kernel can run, or where 32 bits are too few.
-
-    Programs, pixels and the place of a value within its image are counted in 32 bits; an image
-    starts at a 64-bit address. The margin is for tiles that are not full.
-    """
-    if not x.is_cuda and not triton.knobs.runtime.interpret:
-        raise RuntimeError(f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1")
-    if max(programs, pixels, x[:1].numel()) >= 2**31 - 2**20:
-        raise ValueError("this batch has 2³¹ pixels or more, or an image 2³¹ values: split it")
 
 
 def conv_precision(x: Tensor) -> str:
@@ -224,6 +187,25 @@ def conv_precision(x: Tensor) -> str:
     if triton.knobs.runtime.interpret or torch.backends.cudnn.conv.fp32_precision != "tf32":
         return "ieee"
     return "tf32"
+
+
+def conv_empty_gradients(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
+    g = geometry
+    dx = gradient.new_empty(0)
+    dweight = gradient.new_empty(0)
+    if needs[0]:
+        dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
+    if needs[1]:
+        dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
+    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
+    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
+    return dx, dweight, dbias, dscale
 
 
 def conv_gradients(
@@ -243,7 +225,7 @@ def conv_gradients(
     With z = conv(x, weight) · scale + bias and dz its gradient: dx = dconv(dz, weight · scale),
     dweight = raw · scale and dscale = Σ raw · weight, where raw is an unscaled weight's gradient.
     """
-    dx, dweight, dbias, dscale = empty_gradients(geometry, gradient, size, needs)
+    dx, dweight, dbias, dscale = conv_empty_gradients(geometry, gradient, size, needs)
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dscale.zero_()
     gradient = channels_last(gradient)
@@ -266,30 +248,30 @@ def conv_gradients(
     return dx, dweight, dbias, dscale
 
 
-def empty_gradients(
+def conv_keep(
     geometry: ConvGeometry,
-    gradient: Tensor,
-    size: Sequence[int],
-    needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
-    g = geometry
-    dx = gradient.new_empty(0)
-    dweight = gradient.new_empty(0)
-    if needs[0]:
-        dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
-    if needs[1]:
-        dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
-    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
-    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
-    return dx, dweight, dbias, dscale
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor | None, ...],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    """Save for backward what the needed gradients read, and no more."""
+    x, weight, bias, scale = inputs
+    y, kept = output
+    needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(kept)
+    ctx.size = (x.shape[0], x.shape[2], x.shape[3])
+    ctx.dtypes = (x.dtype, weight.dtype, *(None if v is None else v.dtype for v in (bias, scale)))
+    ctx.save_for_backward(
+        kept,
+        y if conv_keeps_output(geometry) else None,
+        x if needs_weight or needs_scale else None,
+        weight if needs_x or needs_scale else None,
+        scale,
+    )
 
 
-def conv_op(
-    name: str,
-    geometry: ConvGeometry,
-    launches: ConvLaunches,
-) -> Callable[..., Tensor]:
+def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callable[..., Tensor]:
     """Register a region with PyTorch; the function that is returned runs it.
 
     The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
@@ -297,31 +279,22 @@ def conv_op(
     """
     refuse_geometry(geometry)
 
-    @torch.library.custom_op(name, mutates_args=())
     def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
+        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        refuse_inputs(geometry, x, weight, bias, scale)
+        refuse_conv(geometry, x, weight, bias, scale)
         y, kept = conv_outputs(geometry, x)
         if y.numel() > 0:
             with torch.cuda.device_of(x):
                 launches.forward(geometry, x, weight, bias, scale, y, kept)
         return y, kept
 
-    @forward.register_fake
-    def _(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
+    def fake_forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        refuse_inputs(geometry, x, weight, bias, scale)
+        refuse_conv(geometry, x, weight, bias, scale)
         return conv_outputs(geometry, x)
 
-    @torch.library.custom_op(f"{name}_backward", mutates_args=())
     def backward(
         gradient: Tensor,
         kept: Tensor,
@@ -334,8 +307,7 @@ def conv_op(
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return conv_gradients(geometry, launches, gradient, kept, y, x, weight, scale, size, needs)
 
-    @backward.register_fake
-    def _(
+    def fake_backward(
         gradient: Tensor,
         kept: Tensor,
         y: Tensor | None,
@@ -345,42 +317,33 @@ def conv_op(
         size: Sequence[int],
         needs: Sequence[bool],
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return empty_gradients(geometry, gradient, size, needs)
+        return conv_empty_gradients(geometry, gradient, size, needs)
 
-    def keep(ctx, inputs, output) -> None:
-        x, weight, bias, scale = inputs
-        y, kept = output
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(kept)
-        needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
-        ctx.size = (x.shape[0], x.shape[2], x.shape[3])
-        ctx.bias_dtype = None if bias is None else bias.dtype
-        ctx.save_for_backward(
-            kept,
-            y if keeps_output(geometry) else None,
-            x if needs_weight or needs_scale else None,
-            weight if needs_x or needs_scale else None,
-            scale,
-        )
+    forward_op = torch.library.custom_op(name, forward, mutates_args=())
+    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
 
-    def differentiate(ctx, gradient: Tensor | None, _kept: None) -> tuple[Tensor | None, ...]:
+    def keep(
+        ctx: FunctionCtx, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]
+    ) -> None:
+        conv_keep(geometry, ctx, inputs, output)
+
+    def differentiate(
+        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
+    ) -> tuple[Tensor | None, ...]:
         needs = list(ctx.needs_input_grad[:4])
         if gradient is None or not any(needs):
             return None, None, None, None
-        kept, y, x, weight, scale = ctx.saved_tensors
-        found = backward(gradient, kept, y, x, weight, scale, ctx.size, needs)
-        dx, dweight, dbias, dscale = (d if n else None for d, n in zip(found, needs, strict=True))
-        if dbias is not None:
-            dbias = dbias.to(ctx.bias_dtype)
-        if dscale is not None:
-            dscale = dscale.to(scale.dtype)
-        return dx, dweight, dbias, dscale
+        found = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs)
+        dtypes = zip(found, needs, ctx.dtypes, strict=True)
+        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
-    def refuse_second(ctx, *gradients: Tensor | None) -> None:
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
         raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
 
-    forward.register_autograd(differentiate, setup_context=keep)
-    backward.register_autograd(refuse_second)
+    forward_op.register_fake(fake_forward)
+    forward_op.register_autograd(differentiate, setup_context=keep)
+    backward_op.register_fake(fake_backward)
+    backward_op.register_autograd(refuse_second)
 
     def run(
         x: Tensor,
@@ -391,7 +354,7 @@ def conv_op(
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)
-        y, _ = forward(x, weight, bias, scale)
+        y, _ = forward_op(x, weight, bias, scale)
         return y
 
     return run

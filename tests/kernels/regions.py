@@ -125,12 +125,15 @@ def double(tensor: Tensor | None) -> Tensor | None:
 
 
 def expected(case: Case) -> tuple[Result, Tensor]:
-    """Compute the same in float64, and the gradient before the pool."""
+    """Compute the same in float64, and the sum of all |gradient| that comes to a pixel."""
     leaves = [double(t) for t in (case.x, case.weight, case.bias, case.scale)]
     z, y = reference(case.geometry, *leaves)
     z.retain_grad()
-    y.backward(case.gradient.double())
-    return Result(y.detach(), *(None if t is None else t.grad for t in leaves)), z.grad
+    y.backward(case.gradient.double(), retain_graph=True)
+    result = Result(y.detach(), *(None if t is None else t.grad.clone() for t in leaves))
+    z.grad = None
+    y.backward(case.gradient.double().abs())
+    return result, z.grad
 
 
 def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
