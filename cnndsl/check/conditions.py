@@ -16,6 +16,8 @@ from cnndsl.source import Span
 if TYPE_CHECKING:
     from cnndsl.sizes.condition import Condition
 
+USUAL_SIZES = (224, 256, 32)  # of images, the most usual first
+
 
 class Need(Record):
     """A condition that a place in the file needs; `diagnostic` says so when it is not met."""
@@ -32,47 +34,111 @@ class Promise(Record):
 
 
 class Verdict(Record):
-    """The exact valid set in lowest terms, and its parts with their places."""
+    """The exact valid set in lowest terms, its parts with their places, and a member of it."""
 
     valid: str
     constraints: tuple[Constraint, ...]
+    example: tuple[tuple[str, int], ...] = ()
 
 
-def judge(
-    symbols: tuple[str, ...],
-    needs: tuple[Need, ...],
-    promises: tuple[Promise, ...],
-    after_input: Span,
-    sink: Sink,
-) -> Verdict:
-    """Report each need that is not met, and give the valid set.
+class Judge:
+    """Weighs the needs of a network against the promises of its file."""
 
-    `after_input` is where a missing `require` would be inserted.
-    """
-    if not needs and not promises:
-        return Verdict("True", ())
-    promised = sizes.Condition.always(symbols)
-    for promise in promises:
-        promised = promised & promise.condition
-    if promises and promised.never:
-        sink.add(_contradiction(promises))
-        return Verdict("False", ())
-    valid, constraints = promised, [_constraint(p.condition, p.span) for p in promises]
-    known = promised
-    for need in needs:
-        valid = valid & need.condition
-        missing = need.condition.given(known)
-        if missing.holds:
-            continue
-        constraints.append(_constraint(missing, need.diagnostic.span))
-        if known.__and__(need.condition).never:
-            sink.add(need.diagnostic)
-            continue
-        rest = missing.without_lower_bounds()
-        if promises or not rest.holds:
-            sink.add(_unmet(need, missing, known, promises, after_input))
-        known = known & need.condition
-    return Verdict(str(valid), tuple(constraints))
+    def __init__(
+        self,
+        symbols: tuple[str, ...],
+        promises: tuple[Promise, ...],
+        after_input: Span,
+        sink: Sink,
+    ) -> None:
+        """`after_input` is where a missing `require` would be inserted."""
+        self._symbols, self._promises = symbols, promises
+        self._after_input, self._sink = after_input, sink
+
+    def verdict(self, needs: tuple[tuple[Need, ...], ...]) -> Verdict:
+        """Report each group of needs that is not met, once, and give the valid set.
+
+        The needs of a group come from one layer: what is said of its height is mostly true of its
+        width as well.
+        """
+        if not needs and not self._promises:
+            valid = " and ".join(f"{name} >= 1" for name in self._symbols) or "True"
+            return Verdict(valid, (), tuple((name, USUAL_SIZES[0]) for name in self._symbols))
+        known = sizes.Condition.always(self._symbols)
+        for promise in self._promises:
+            known = known & promise.condition
+        if known.never:
+            self._sink.add(_contradiction(self._promises))
+            return Verdict("False", ())
+        constraints = [_constraint(p.condition, p.span) for p in self._promises]
+        for group in needs:
+            joint = group[0].condition
+            for need in group[1:]:
+                joint = joint & need.condition
+            missing = joint.given(known)
+            if missing.holds:
+                continue
+            constraints.append(_constraint(missing, group[0].diagnostic.span))
+            still = known & joint
+            if still.never or self._must_be_promised(missing):
+                self._sink.add(self._unmet(group, joint, missing, known, still.never))
+            if still.never:
+                return Verdict("False", tuple(constraints))
+            known = still
+        return Verdict(str(known), tuple(constraints), _example(known))
+
+    def _must_be_promised(self, missing: "Condition") -> bool:
+        return bool(self._promises) or not missing.without_lower_bounds().holds
+
+    def _first_unmet(self, group: tuple[Need, ...], known: "Condition") -> Need:
+        """The need that is to blame: one that has to be promised before one that is inferred."""
+        failing = [need for need in group if not known.implies(need.condition)]
+        for need in failing:
+            if self._must_be_promised(need.condition.given(known)):
+                return need
+        return failing[0]
+
+    def _unmet(
+        self,
+        group: tuple[Need, ...],
+        joint: "Condition",
+        missing: "Condition",
+        known: "Condition",
+        impossible: bool,
+    ) -> Diagnostic:
+        """The first failing need's own diagnostic, with the condition and a counterexample."""
+        original = self._first_unmet(group, known).diagnostic
+        labels = tuple(Label(p.span, "this does not imply it") for p in self._promises)
+        if impossible:
+            return original.replace(
+                code="E403",
+                message=f"{original.message}: no size that is valid up to here is valid here too",
+                labels=(*original.labels, *labels),
+            )
+        requirements = ", ".join(missing.requirements())
+        # Where the needed holds, or what is known does not: the rest are counterexamples.
+        example = (joint | ~known).typical_counterexample() or {}
+        shown = ", ".join(f"{n} = {v}" for n, v in example.items() if n in missing.symbols)
+        promise = Fix(
+            f"promise it: `require {requirements}`",
+            (Edit(self._after_input, f"\nrequire {requirements}"),),
+        )
+        return original.replace(
+            code="E402" if self._promises else "E401",
+            message=f"{original.message}, unless {missing}",
+            labels=(*original.labels, *labels),
+            notes=(*original.notes, f"for example, it fails for {shown}"),
+            fixes=(promise, *original.fixes),
+        )
+
+
+def _example(condition: "Condition") -> tuple[tuple[str, int], ...]:
+    """Sizes that a user might have and that are valid, or the smallest ones."""
+    for size in USUAL_SIZES:
+        usual = dict.fromkeys(condition.symbols, size)
+        if condition.contains(usual):
+            return tuple(usual.items())
+    return tuple((condition.smallest() or {}).items())
 
 
 def _constraint(condition: "Condition", span: Span) -> Constraint:
@@ -86,31 +152,4 @@ def _contradiction(promises: tuple[Promise, ...]) -> Diagnostic:
         promises[-1].span,
         labels=tuple(Label(p.span, "and this") for p in promises[:-1]),
         fixes=(Fix("weaken one of them"),),
-    )
-
-
-def _unmet(
-    need: Need,
-    missing: "Condition",
-    known: "Condition",
-    promises: tuple[Promise, ...],
-    after_input: Span,
-) -> Diagnostic:
-    """The need's own diagnostic, with the exact condition, a counterexample and the promise."""
-    text = str(missing)
-    example = (known & ~need.condition).smallest()
-    shown = ", ".join(f"{n} = {v}" for n, v in (example or {}).items())
-    notes = (f"it holds exactly for {missing.pretty()}",)
-    if shown:
-        notes = (*notes, f"for example, it fails for {shown}")
-    require = ", ".join(text.split(" and ")) if " or " not in text else text
-    promise = Fix(f"promise it: `require {require}`", (Edit(after_input, f"\nrequire {require}"),))
-    labels = tuple(Label(p.span, "this does not imply it") for p in promises)
-    original = need.diagnostic
-    return original.replace(
-        code="E402" if promises else "E401",
-        message=f"{original.message}, unless {missing.pretty()}",
-        labels=(*original.labels, *labels),
-        notes=(*original.notes, *notes),
-        fixes=(promise, *original.fixes),
     )

@@ -7,10 +7,19 @@ run reports every independent mistake.
 from collections.abc import Mapping
 from typing import cast
 
+from cnndsl import sizes
 from cnndsl.check.bind import Bound, bind
 from cnndsl.check.claims import accepted, examine, mismatch, weights_are_fixed
-from cnndsl.check.conditions import Need, Promise, judge
-from cnndsl.check.evaluate import Evaluator, Problem, compare, describe, is_condition, names_in
+from cnndsl.check.conditions import Judge, Need, Promise, Verdict
+from cnndsl.check.evaluate import (
+    Evaluator,
+    Problem,
+    compare,
+    describe,
+    is_condition,
+    names_in,
+    size_problem,
+)
 from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import OTHER_NAMES, nearest
 from cnndsl.check.warnings import warn
@@ -44,8 +53,9 @@ class Elaborator:
         self._at = INPUT
         self._nodes: list[Node] = []
         self._labels: dict[str, Span] = {}
+        self._defined: set[str] = set()  # names of `param` and `let`
         self._counts: dict[str, int] = {}
-        self._needs: list[Need] = []
+        self._needs: list[tuple[Need, ...]] = []
         self._promises: list[Promise] = []
         self._classes: tree.Labels | None = None
         self._warned_no_input = False
@@ -55,10 +65,7 @@ class Elaborator:
         for statement in self._file.statements:
             self._statement(statement)
         self._finish()
-        inserted = self._input.span.after() if self._input else self._start()
-        verdict = judge(
-            self._scope.symbols, tuple(self._needs), tuple(self._promises), inserted, self._sink
-        )
+        verdict = self._judge()
         return Graph(
             self._model.name.text if self._model else _model_name(self._file.source.name),
             self._source,
@@ -67,8 +74,18 @@ class Elaborator:
             self._scope.symbols,
             verdict.valid,
             verdict.constraints,
+            verdict.example,
             tuple(text.value for text in self._classes.names) if self._classes else (),
         )
+
+    def _judge(self) -> Verdict:
+        after_input = self._input.span.after() if self._input else self._start()
+        judge = Judge(self._scope.symbols, tuple(self._promises), after_input, self._sink)
+        try:
+            return judge.verdict(tuple(self._needs))
+        except sizes.SizeError as error:
+            self._sink.add(size_problem(error, after_input))
+            return Verdict("False", ())
 
     def _statement(self, statement: tree.Statement) -> None:
         match statement:
@@ -160,7 +177,7 @@ class Elaborator:
 
     def _define(self, statement: tree.Param | tree.Let) -> None:
         name, span = statement.name.text, statement.name.span
-        if name in self._scope:
+        if name in self._defined or name in self._scope.symbols:
             self._report(
                 "E208",
                 f"`{name}` has a value already",
@@ -168,10 +185,7 @@ class Elaborator:
                 fixes=(Fix("choose another name"),),
             )
             return
-        if name in OWN_SIZES or name in BY_KIND:
-            what = "the current tensor's size" if name in OWN_SIZES else "a layer"
-            self._report("E208", f"`{name}` is {what}", span, fixes=(Fix("choose another name"),))
-            return
+        self._defined.add(name)
         setting = self._scope.setting(name) if isinstance(statement, tree.Param) else None
         if setting is not None:
             self._scope.put(name, setting)
@@ -232,9 +246,12 @@ class Elaborator:
         form = self._form(call)
         if form is not None:
             self._own_sizes(before)
-            bound = bind(call, form, self._evaluator, self._sink)
-            if bound is not None:
-                after = self._apply(call, bound, before)
+            try:
+                bound = bind(call, form, self._evaluator, self._sink)
+                if bound is not None:
+                    after = self._apply(call, bound, before)
+            except sizes.SizeError as error:
+                self._sink.add(size_problem(error, call.head))
         self._current = self._asserted(call, after)
 
     def _form(self, call: tree.LayerCall) -> type[Layer] | None:
@@ -252,11 +269,14 @@ class Elaborator:
         return None
 
     def _own_sizes(self, current: TensorType) -> None:
-        for name in OWN_SIZES:
-            self._scope.drop(name)
-        if isinstance(current, ImageType):
-            for name, dim in zip(OWN_SIZES, current.dims, strict=True):
-                self._scope.put(name, dim)
+        """Make `height`, `width` and `channels` those of the current tensor.
+
+        A file that gives one of these names a value of its own keeps it.
+        """
+        dims = current.dims if isinstance(current, ImageType) else (None,) * len(OWN_SIZES)
+        for name, dim in zip(OWN_SIZES, dims, strict=True):
+            if name not in self._defined:
+                self._scope.put(name, dim) if dim is not None else self._scope.drop(name)
 
     def _apply(self, call: tree.LayerCall, bound: Bound, before: TensorType) -> TensorType:
         """The output of a layer on `before`, after its claims were looked at."""
@@ -275,16 +295,17 @@ class Elaborator:
         return after
 
     def _claims_hold(self, call: tree.LayerCall, bound: Bound, before: TensorType) -> bool:
-        good = True
+        needs: list[Need] = []
         for claim in bound.layer.requires(before):
             origin = self._origin(claim.about, before)
             found = examine(claim, call, bound, origin, self._sink)
             if isinstance(found, Need):
-                self._needs.append(found)
+                needs.append(found)
             elif not found:
-                good = False
-                break  # a second message about the same numbers would say nothing new
-        return good
+                return False  # a second message about the same numbers would say nothing new
+        for code in dict.fromkeys(need.diagnostic.code for need in needs):
+            self._needs.append(tuple(n for n in needs if n.diagnostic.code == code))
+        return True
 
     def _origin(self, dim: int | None, current: TensorType) -> Label | None:
         """The layer that gave the current tensor's dim its value, if one did."""
@@ -331,11 +352,13 @@ class Elaborator:
         wanted = _type_of(cast("list[Dim]", dims))
         if isinstance(after, Unknown) or wanted is None:
             return after if wanted is None else wanted
-        formula = self._nodes[-1].layer.formula(self._nodes[-1].arrives)
+        last = self._nodes[-1]
+        formula = last.layer.formula(last.arrives)
         wrong = mismatch(expected, wanted, after, formula, write(after))
         if len(wanted.dims) != len(after.dims):
             self._sink.add(wrong)
             return after
+        needs: list[Need] = []
         for want, got in zip(wanted.dims, after.dims, strict=True):
             try:
                 equal = compare(got, "==", want, expected.span)
@@ -346,7 +369,9 @@ class Elaborator:
                 self._sink.add(wrong)
                 return after
             if equal is not True and not equal.holds:
-                self._needs.append(Need(equal, wrong))
+                needs.append(Need(equal, wrong))
+        if needs:
+            self._needs.append(tuple(needs))
         return after
 
     # ── at the end ───────────────────────────────────────────────────────────────────────────────

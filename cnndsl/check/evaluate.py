@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     from cnndsl.sizes.condition import Condition
+    from cnndsl.sizes.limits import SizeError
 
 Operator = Literal["==", "!=", "<=", ">=", "<", ">"]
 
@@ -49,13 +50,15 @@ class Evaluator:
             return self._evaluate(expression)
         except Problem as problem:
             self._sink.add(problem.diagnostic)
-            return None
+        except sizes.SizeError as error:
+            self._sink.add(size_problem(error, expression.span))
+        return None
 
     def condition(self, expression: tree.Expression) -> "bool | Condition | None":
         """Its truth; None where it has none, which has been reported."""
         value = self.value(expression)
         if value is None or isinstance(value, bool) or is_condition(value):
-            return cast("bool | Condition | None", value)
+            return value
         self._sink.add(
             Diagnostic(
                 "E206",
@@ -118,7 +121,7 @@ class Evaluator:
     def _truth(self, expression: tree.Expression) -> "bool | Condition":
         value = self._evaluate(expression)
         if isinstance(value, bool) or is_condition(value):
-            return cast("bool | Condition", value)
+            return value
         raise Problem(
             Diagnostic(
                 "E206",
@@ -199,18 +202,26 @@ def compare(left: Dim, operator: Operator, right: Dim, span: Span) -> "bool | Co
         return operator in ("==", "<=", ">=")
     try:
         return sizes.Condition.compare(left, operator, right)
-    except sizes.Undecidable as problem:
-        text = f"{left.pretty()} {operator} {right.pretty()}"
-        raise Problem(
-            Diagnostic(
-                "E404",
-                f"whether {text} holds cannot be decided: sizes are multiplied with each other",
-                span,
-                fixes=(
-                    Fix("give one of them a number: in `input`, by `param NAME = …`, or `--set`"),
-                ),
-            )
-        ) from problem
+    except sizes.SizeError as error:
+        raise Problem(size_problem(error, span)) from error
+
+
+def size_problem(error: "SizeError", span: Span) -> Diagnostic:
+    """What the mathematics of sizes could not do, as a message at `span`."""
+    numbers = Fix("give one of the sizes a number: in `input`, by `param NAME = …`, or `--set`")
+    match error:
+        case sizes.Undecidable():
+            message = "this cannot be decided for all sizes: free sizes are multiplied"
+            return Diagnostic("E404", message, span, notes=(str(error),), fixes=(numbers,))
+        case sizes.UndefinedDivision():
+            message = "a size is divided by what is no positive number"
+            return Diagnostic("E207", message, span, notes=(str(error),))
+        case sizes.TooHard():
+            message = "deciding this for all sizes takes too many steps"
+            return Diagnostic("E504", message, span, notes=(str(error),), fixes=(numbers,))
+        case _:
+            message = "the formula of this size outgrows what the checker handles"
+            return Diagnostic("E503", message, span, notes=(str(error),), fixes=(numbers,))
 
 
 def describe(value: object) -> str:

@@ -43,8 +43,8 @@ class Graph(Record):
 
     `source` is the input's type; `result` names the node whose output is the network's; `symbols`
     are the free sizes in order of their appearance; `valid` is the exact condition on them in
-    lowest terms (`True` where there is none), and `constraints` its parts; `classes` the names of
-    the last layer's outputs.
+    lowest terms (`True` where there is none), and `constraints` its parts, `example` values that
+    meet it; `classes` the names of the last layer's outputs.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Graph(Record):
     symbols: tuple[str, ...] = ()
     valid: str = "True"
     constraints: tuple[Constraint, ...] = ()
+    example: tuple[tuple[str, int], ...] = ()
     classes: tuple[str, ...] = ()
 
     def node(self, path: str) -> Node:

@@ -34,17 +34,22 @@ def table(graph: Graph, found: dict[str, Facts], *, explain: bool = False) -> st
 
 
 def summary(graph: Graph, totals: Totals) -> str:
-    """The totals, and for which sizes the network is valid."""
-    lines = [
-        f"{_count(totals.params)} parameters ({_bytes(totals.weight_bytes)}), "
-        f"{_count(totals.macs)} MACs an image",
-        f"training needs {_bytes(totals.training_bytes)} for one image, with Adam in fp32",
+    """The totals; those that grow with the image are given for one size as well."""
+    example = dict(graph.example)
+    counted = [
+        f"{_count(totals.params)} parameters ({_bytes(totals.weight_bytes)})",
+        f"{_count(_at(totals.macs, example))} MACs an image",
     ]
-    if graph.symbols:
-        free = ", ".join(graph.symbols)
-        valid = graph.valid if graph.valid != "True" else f"every {free}"
-        lines.append(f"valid for {valid}")
-    return "\n".join(lines)
+    memory = _bytes(_at(totals.training_bytes, example))
+    training = f"training needs {memory} for one image, with Adam in fp32"
+    if not graph.symbols:
+        return f"{', '.join(counted)}\n{training}"
+    at = ", ".join(f"{name} = {value}" for name, value in graph.example)
+    return f"valid for {graph.valid}\n{', '.join(counted)} at {at}\n{training}, at that size"
+
+
+def _at(dim: Dim, example: dict[str, int]) -> Dim:
+    return dim if dim.constant is not None else Dim.of(dim.evaluate(example))
 
 
 def dump(graph: Graph) -> str:
@@ -87,7 +92,10 @@ def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _field(field: ReceptiveField | None) -> str:
-    return "x".join(size.pretty() for size in field.size) if field else ""
+    if field is None:
+        return ""
+    known = all(size.constant is not None for size in field.size)
+    return ("x" if known else " x ").join(size.pretty() for size in field.size)
 
 
 def _count(dim: Dim) -> str:

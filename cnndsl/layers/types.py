@@ -64,4 +64,9 @@ def write(type_: TensorType) -> str:
 
 def _factor(dim: Dim) -> str:
     text = dim.pretty()
-    return f"({text})" if any(sign in text for sign in (" + ", " − ", " - ")) else text
+    depth = 0
+    for character in text:
+        depth += (character in "(⌊") - (character in ")⌋")
+        if depth == 0 and character in "+−":
+            return f"({text})"
+    return text
