@@ -1,0 +1,148 @@
+"""Text to tree. Never raises, whatever the text: what cannot be read becomes a diagnostic.
+
+Runs the grammar's tables over the tokens. Knows shifting, reducing and where to go on after a
+mistake; what a mistake is called stands in `errors`, what a rule makes in `build`.
+
+After a mistake the parser forgets the statement, puts an ERROR in its place, skips to the end of
+the line or to a brace, and goes on there; blocks behind a broken head are read like others.
+"""
+
+import gc
+from typing import Any
+
+from cnndsl.diagnostics.model import Sink
+from cnndsl.source import Source
+from cnndsl.syntax import tree
+from cnndsl.syntax.build import BUILDERS
+from cnndsl.syntax.errors import Situation, mistake
+from cnndsl.syntax.layout import settle
+from cnndsl.syntax.lex import Token, lexicon, tokens
+
+_STOPS = ("_NL", "LBRACE", "RBRACE", "$END")
+
+
+def parse(source: Source, sink: Sink) -> tree.File:
+    """The tree of a source; each mistake goes to `sink` and leaves a `Broken` in the tree."""
+    collecting = gc.isenabled()
+    gc.disable()  # the tree has no cycles, and the collector would walk it again and again
+    try:
+        found = settle(source, tokens(source.text), sink)
+        statements = _Parser(source, found, sink).run()
+    finally:
+        if collecting:
+            gc.enable()
+    return tree.File(source, statements)
+
+
+class _Parser:
+    """The stacks of one run."""
+
+    def __init__(self, source: Source, found: list[Token], sink: Sink) -> None:
+        self.source = source
+        self.tokens = found
+        self.sink = sink
+        self.tables = lexicon().tables
+        self.words = frozenset(lexicon().words.values())
+        self.states = [self.tables.start]
+        self.values: list[Any] = []
+        self.starts: list[int] = []
+        self.ends: list[int] = [0]
+
+    def run(self) -> tuple[tree.Statement, ...]:
+        """Read all tokens; the file's statements."""
+        rows = self.tables.rows
+        states = self.states
+        position = 0
+        while states[-1] != self.tables.end:
+            token = self.tokens[position]
+            row = rows[states[-1]]
+            action = row.get(token.kind)
+            if action is None and token.kind in self.words:
+                action = row.get("NAME")
+            if action is None:
+                position = self._recover(position)
+            elif action < 0:
+                self._reduce(-action - 1)
+            else:
+                self._shift(action, token, token.start, token.end)
+                position += 1
+        return self.values[-1]
+
+    def _shift(self, state: int, value: object, start: int, end: int) -> None:
+        self.states.append(state)
+        self.values.append(value)
+        self.starts.append(start)
+        self.ends.append(end)
+
+    def _reduce(self, index: int) -> None:
+        """Put one symbol in the place of a rule's right-hand side."""
+        origin, length, action, kept, spread = self.tables.rules[index]
+        states, values, starts, ends = self.states, self.values, self.starts, self.ends
+        base = len(values) - length
+        if action == "":
+            if length > 1:
+                values[base] = values[base + kept[0]]
+                del values[base + 1 :], starts[base + 1 :]
+                ends[base + 1 :] = ends[-1:]
+                del states[base + 2 :]
+            states[-1] = self.tables.rows[states[-2]][origin]
+            return
+        start, end = starts[base] if length else ends[-1], ends[-1]
+        children: list[Any] = []
+        for i, inside in zip(kept, spread, strict=True):
+            value = values[base + i]
+            if not inside:
+                children.append(value)
+            elif children:
+                children += value
+            else:
+                children = value  # nobody else holds this list: it grows in place
+        if action != "*":
+            value = BUILDERS[action](children, self.source.span(start, end))
+        else:
+            value = children
+        del states[base + 1 :], values[base:], starts[base:], ends[base + 1 :]
+        self._shift(self.tables.rows[states[-1]][origin], value, start, end)
+
+    def _recover(self, position: int) -> int:
+        """Go on behind a token that fits nowhere; the position of the next to read."""
+        self._close_body()
+        if "JUNK" not in self.tables.rows[self.states[-1]]:
+            # Not behind a broken head, whose mistake is known: a new one.
+            self.sink.add(mistake(self._situation(position)))
+            self._forget_statement(position)
+        stop = position
+        while self.tokens[stop].kind not in _STOPS:
+            stop += 1
+        if stop > position:
+            junk = self.tables.rows[self.states[-1]]["JUNK"]
+            self._shift(junk, None, self.tokens[position].start, self.tokens[stop - 1].end)
+        return stop
+
+    def _close_body(self) -> None:
+        """Finish the block that a `}` closed, if that is what was read last."""
+        while (action := self.tables.rows[self.states[-1]].get("JUNK", 0)) < 0:
+            self._reduce(-action - 1)
+
+    def _forget_statement(self, position: int) -> None:
+        """Put ERROR in the place of all that was read of this statement."""
+        start = self.tokens[position].start
+        while "ERROR" not in self.tables.rows[self.states[-1]]:
+            self.states.pop()
+            self.values.pop()
+            self.ends.pop()
+            start = self.starts.pop()
+        error = self.tables.rows[self.states[-1]]["ERROR"]
+        self._shift(error, None, start, max(start, self.tokens[position - 1].end))
+
+    def _situation(self, position: int) -> Situation:
+        first = position
+        while first > 0 and self.tokens[first - 1].kind not in _STOPS:
+            first -= 1
+        return Situation(
+            source=self.source,
+            token=self.tokens[position],
+            before=tuple(self.tokens[first:position]),
+            after=tuple(self.tokens[position + 1 : position + 4]),
+            expected=frozenset(self.tables.rows[self.states[-1]]),
+        )
