@@ -68,7 +68,9 @@ class _Binding:
 
         Where one is missing, the values say which: `pool 2` gives a size and no function.
         """
-        required = [(n, s) for n, s in self.form.slots.items() if s.required]
+        required = [
+            (n, s) for n, s in self.form.slots.items() if s.required and n not in self.values
+        ]
         missing = len(required) - len(given)
         for name, slot in required:
             if not given:

@@ -33,6 +33,18 @@ class Promise(Record):
     span: Span
 
 
+class _Unmet(Record):
+    """A need that neither follows from what is `known` nor may be inferred.
+
+    `joint` is the condition of its whole group, `missing` what is left of it.
+    """
+
+    need: Need
+    joint: "Condition"
+    missing: "Condition"
+    known: "Condition"
+
+
 class Verdict(Record):
     """The exact valid set in lowest terms, its parts with their places, and a member of it."""
 
@@ -64,13 +76,14 @@ class Judge:
         if not needs and not self._promises:
             valid = " and ".join(f"{name} >= 1" for name in self._symbols) or "True"
             return Verdict(valid, (), tuple((name, USUAL_SIZES[0]) for name in self._symbols))
-        known = sizes.Condition.always(self._symbols)
+        promised = sizes.Condition.always(self._symbols)
         for promise in self._promises:
-            known = known & promise.condition
-        if known.never:
+            promised = promised & promise.condition
+        if promised.never:
             self._sink.add(_contradiction(self._promises))
             return Verdict("False", ())
         constraints = [_constraint(p.condition, p.span) for p in self._promises]
+        known, unmet = promised, list[_Unmet]()
         for group in needs:
             joint = group[0].condition
             for need in group[1:]:
@@ -79,12 +92,15 @@ class Judge:
             if missing.holds:
                 continue
             constraints.append(_constraint(missing, group[0].diagnostic.span))
-            still = known & joint
-            if still.never or self._must_be_promised(missing):
-                self._sink.add(self._unmet(group, joint, missing, known, still.never))
-            if still.never:
+            if (known & joint).never:
+                self._sink.add(self._impossible(self._first_unmet(group, known)))
                 return Verdict("False", tuple(constraints))
-            known = still
+            if self._must_be_promised(missing):
+                unmet.append(_Unmet(self._first_unmet(group, known), joint, missing, known))
+            known = known & joint
+        enough = known.given(promised).requirements() if unmet else ()
+        for one in unmet:
+            self._sink.add(self._message(one, enough))
         return Verdict(str(known), tuple(constraints), _example(known))
 
     def _must_be_promised(self, missing: "Condition") -> bool:
@@ -98,34 +114,31 @@ class Judge:
                 return need
         return failing[0]
 
-    def _unmet(
-        self,
-        group: tuple[Need, ...],
-        joint: "Condition",
-        missing: "Condition",
-        known: "Condition",
-        impossible: bool,
-    ) -> Diagnostic:
-        """The first failing need's own diagnostic, with the condition and a counterexample."""
-        original = self._first_unmet(group, known).diagnostic
-        labels = tuple(Label(p.span, "this does not imply it") for p in self._promises)
-        if impossible:
-            return original.replace(
-                code="E403",
-                message=f"{original.message}: no size that is valid up to here is valid here too",
-                labels=(*original.labels, *labels),
-            )
-        requirements = ", ".join(missing.requirements())
-        # Where the needed holds, or what is known does not: the rest are counterexamples.
-        example = (joint | ~known).typical_counterexample() or {}
-        shown = ", ".join(f"{n} = {v}" for n, v in example.items() if n in missing.symbols)
-        promise = Fix(
-            f"promise it: `require {requirements}`",
-            (Edit(self._after_input, f"\nrequire {requirements}"),),
+    def _impossible(self, need: Need) -> Diagnostic:
+        original = need.diagnostic
+        labels = tuple(Label(p.span, "with this") for p in self._promises)
+        return original.replace(
+            code="E403",
+            message=f"{original.message}: no size that is valid up to here is valid here too",
+            labels=(*original.labels, *labels),
         )
+
+    def _message(self, unmet: "_Unmet", enough: tuple[str, ...]) -> Diagnostic:
+        """The need's own diagnostic, with its condition, a counterexample, and what to promise.
+
+        `enough` is what the whole network needs, so that after the fix nothing is missing.
+        """
+        original, known = unmet.need.diagnostic, unmet.known
+        labels = tuple(Label(p.span, "this does not imply it") for p in self._promises)
+        # Where it is met, or what is known is not: all others are counterexamples.
+        example = (unmet.joint | ~known).typical_counterexample() or {}
+        shown = ", ".join(f"{n} = {v}" for n, v in example.items() if n in unmet.missing.symbols)
+        condition = " and ".join(unmet.missing.requirements())
+        require = f"require {', '.join(enough)}"
+        promise = Fix(f"promise it: `{require}`", (Edit(self._after_input, f"\n{require}"),))
         return original.replace(
             code="E402" if self._promises else "E401",
-            message=f"{original.message}, unless {missing}",
+            message=f"{original.message}, unless {condition}",
             labels=(*original.labels, *labels),
             notes=(*original.notes, f"for example, it fails for {shown}"),
             fixes=(promise, *original.fixes),
