@@ -16,22 +16,34 @@ ZERO = Dim.of(0)
 REQUIRED = object()
 
 
+Way = Literal["place", "name", "to", "like"]
+
+
 class Slot(Record):
-    """One argument of a layer: its kind, and its value when it is left out."""
+    """One argument of a layer: its kind, its value when it is left out, and how it is written."""
 
     kind: Kind
-    default: Any = REQUIRED
-    written: bool = True  # False: a number that only `torch` needs and no file can set
+    default: Any
+    way: Way
 
     @property
     def required(self) -> bool:
-        """Whether a file must give it; such arguments come by their place."""
-        return self.default is REQUIRED
+        """Whether a file must give it, in its place among the others that it must give."""
+        return self.way == "place"
 
 
-def argument(kind: Kind, *, default: Any = REQUIRED) -> Any:  # noqa: ANN401 (it stands for the field)
-    """Declare an argument. Without a default it is positional, with one it is `name=value`."""
-    return Slot(kind, default)
+def argument(
+    kind: Kind,
+    *,
+    default: Any = REQUIRED,  # noqa: ANN401 (it stands for the field, which has any type)
+    way: Way | None = None,
+) -> Any:  # noqa: ANN401 (as above)
+    """Declare an argument. Without a default it is positional, with one it is `name=value`.
+
+    `way` is `to` or `like` for arguments behind these words, as in `pool max to 7x7`; a layer of
+    several forms is one class a form, and the word chooses between them.
+    """
+    return Slot(kind, default, way or ("place" if default is REQUIRED else "name"))
 
 
 class Suggestion(Record):
@@ -108,7 +120,7 @@ class Layer(Record):
         declared = {n: s for n, s in cls.__defaults__.items() if isinstance(s, Slot)}
         cls.slots = {**getattr(cls, "slots", {}), **declared}
         for name, slot in declared.items():
-            if slot.required:
+            if slot.default is REQUIRED:
                 del cls.__defaults__[name]
             else:
                 cls.__defaults__[name] = slot.default
@@ -159,7 +171,9 @@ class Layer(Record):
         parts = [self.kind]
         for name, slot in self.slots.items():
             value = getattr(self, name)
-            if slot.required:
+            if slot.way in ("to", "like"):
+                parts.append(f"{slot.way} {slot.kind.write(value)}")
+            elif slot.required:
                 parts.append(slot.kind.write(value))
             elif value != slot.default:
                 parts.append(f"{name}={slot.kind.write(value)}")
