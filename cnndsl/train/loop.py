@@ -333,7 +333,7 @@ class _Session:
                 "deviation": list(scale.deviation) if scale else None,
                 "fingerprint": self.data.fingerprint,
             },
-            "set": origin.settings if origin else {},
+            "set": list(origin.settings) if origin else [],
             "threads": torch.get_num_threads(),
             "versions": versions(),
         }

@@ -24,10 +24,10 @@ from cnndsl.train.errors import TrainError, UsageError
 
 
 class Origin(Record):
-    """Where a network comes from: its source, the values that were set, the emitted module."""
+    """Where a network comes from: its source, what was set (`width=64`), the emitted module."""
 
     source: str
-    settings: dict[str, Any]
+    settings: tuple[str, ...]
     module: str
 
 
