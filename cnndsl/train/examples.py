@@ -192,6 +192,6 @@ def as_examples(data: object) -> Examples:
             return BatchExamples(cast("Iterable[Batch]", data))
         case _:
             raise TrainError(
-                f"a {type(data).__name__} is no data to train on",
+                f"an object of type {type(data).__name__} is no data to train on",
                 "give (images, labels), a map-style Dataset, or an iterable of batches",
             )
