@@ -1,6 +1,6 @@
-"""Cuts a text into tokens, and holds the limits that are counted in characters and tokens.
+"""What the tokens of the language look like: the terminals of the grammar as one pattern.
 
-Knows the terminals of the grammar's tables; knows neither its rules nor what tokens mean.
+Knows the terminals; knows neither the rules of the grammar nor what tokens mean.
 """
 
 import re
@@ -52,18 +52,3 @@ class Lexicon:
 def lexicon() -> Lexicon:
     """The lexicon of the language, made once."""
     return Lexicon(load())
-
-
-def tokens(text: str) -> list[Token]:
-    """All tokens of a text, bad ones too, without blanks and comments."""
-    known = lexicon()
-    words = known.words
-    kinds = known.kinds
-    found: list[Token] = []
-    for match in known.pattern.finditer(text):
-        kind = kinds[match.lastindex or 0]
-        if kind == "NAME":
-            kind = words.get(match.group(), "NAME")
-        if kind:
-            found.append(Token(kind, match.start(), match.end()))
-    return found

@@ -12,11 +12,11 @@ from typing import Any
 
 from cnndsl.diagnostics.model import Sink
 from cnndsl.source import Source
-from cnndsl.syntax import tree
+from cnndsl.syntax import limits, tree
 from cnndsl.syntax.build import BUILDERS
 from cnndsl.syntax.errors import Situation, mistake
 from cnndsl.syntax.layout import settle
-from cnndsl.syntax.lex import Token, lexicon, tokens
+from cnndsl.syntax.lex import Token, lexicon
 
 _STOPS = ("_NL", "LBRACE", "RBRACE", "$END")
 
@@ -26,12 +26,26 @@ def parse(source: Source, sink: Sink) -> tree.File:
     collecting = gc.isenabled()
     gc.disable()  # the tree has no cycles, and the collector would walk it again and again
     try:
-        found = settle(source, tokens(source.text), sink)
-        statements = _Parser(source, found, sink).run()
+        tokens = _tokens(source, sink)
+        if tokens is None:
+            return tree.File(source, (tree.Broken(source.span(0, len(source.text))),))
+        return tree.File(source, _Parser(source, tokens, sink).run())
     finally:
         if collecting:
             gc.enable()
-    return tree.File(source, statements)
+
+
+def _tokens(source: Source, sink: Sink) -> list[Token] | None:
+    """What the grammar reads, or None where a limit is exceeded."""
+    if unfit := limits.unfit_text(source):
+        sink.add(unfit)
+        return None
+    tokens = limits.tokens_of(source.text)
+    excess = limits.too_many_tokens(source, tokens) or limits.too_deep(source, tokens)
+    if excess:
+        sink.add(excess)
+        return None
+    return settle(source, tokens, sink)
 
 
 class _Parser:
