@@ -76,6 +76,7 @@ class Elaborator:
             verdict.constraints,
             verdict.example,
             tuple(text.value for text in self._classes.names) if self._classes else (),
+            self._input.span if self._input else None,
         )
 
     def _judge(self) -> Verdict:

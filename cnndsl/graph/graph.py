@@ -56,6 +56,7 @@ class Graph(Record):
     constraints: tuple[Constraint, ...] = ()
     example: tuple[tuple[str, int], ...] = ()
     classes: tuple[str, ...] = ()
+    place: Span | None = None
 
     def node(self, path: str) -> Node:
         """The node of that name; `KeyError` where there is none."""
