@@ -1,4 +1,4 @@
-"""`cnndsl explain E304`: the page of a code, laid out for a terminal."""
+"""`cnndsl explain E301`: the page of a code, laid out for a terminal."""
 
 import argparse
 import sys
@@ -14,10 +14,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  cnndsl explain          list every code\n"
-        "  cnndsl explain E304     explain one"
+        "  cnndsl explain E301     explain one"
     )
     parser.add_argument(
-        "code", metavar="CODE", nargs="?", help="such as E304; without it, all are listed"
+        "code", metavar="CODE", nargs="?", help="such as E301; without it, all are listed"
     )
 
 

@@ -22,7 +22,7 @@ from cnndsl.cli import options, terminal
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "check": "prove the shapes of a network; count parameters, work and memory",
-    "explain": "what a message such as E304 means, with a wrong and a right example",
+    "explain": "what a message such as E301 means, with a wrong and a right example",
 }
 
 INTERNAL = 70
@@ -40,7 +40,7 @@ commands:
 
 examples:
   cnndsl check lenet.cnn        is it right, and what does it cost?
-  cnndsl explain E304           what does that message mean?
+  cnndsl explain E301           what does that message mean?
 
 `cnndsl COMMAND --help` shows what a command takes, `cnndsl --version` the version.
 """

@@ -63,7 +63,7 @@ def parse(code: str, text: str) -> Page:
     wrong, found_right, right = rest.partition("\n## Right\n")
     if not found or not found_right:
         raise ValueError(f"{code}.md needs `## Wrong`, then `## Right`")
-    wrongs, rights = _blocks(wrong), _blocks(right)
+    wrongs, rights = blocks(wrong), blocks(right)
     if [block.info for block in wrongs][1:] != ["text"] or len(rights) != 1:
         raise ValueError(
             f"{code}.md needs an example and its ```text under Wrong, an example under Right"
@@ -79,7 +79,8 @@ def parse(code: str, text: str) -> Page:
     )
 
 
-def _blocks(text: str) -> list[Example]:
+def blocks(text: str) -> list[Example]:
+    """The fenced blocks of a piece of Markdown."""
     blocks: list[Example] = []
     info: str | None = None
     lines: list[str] = []

@@ -137,7 +137,8 @@ def _drawing(diagnostic: Diagnostic, fix: Fix) -> list[_Drawn]:
 
 
 def _is_said(edit: Edit, message: str) -> bool:
-    return (edit.text.strip() or edit.span.text.strip()) in message
+    lines = (edit.text.strip() or edit.span.text.strip()).splitlines()
+    return all(line.strip() in message for line in lines)
 
 
 def _apply(source: Source, edits: list[Edit], first: int, last: int) -> list[_Drawn]:

@@ -301,6 +301,9 @@ def test_a_fix_that_says_what_it_writes_shows_nothing_more():
     fix = Fix("put `flatten` in front of it", (Edit(at(source, "fc").before(), "flatten\n"),))
     assert with_fix(source, at(source, "fc"), fix) == "put `flatten` in front of it"
 
+    twice = Fix("`flatten`, then `relu`", (Edit(at(source, "fc").before(), "flatten\n  relu\n"),))
+    assert with_fix(source, at(source, "fc"), twice) == "`flatten`, then `relu`"
+
 
 def test_a_fix_that_is_large_or_elsewhere_is_words_only():
     source, other = Source("a.cnn", "fc 10\n"), Source("b.cnn", "x")
