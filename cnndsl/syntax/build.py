@@ -110,16 +110,25 @@ def _tail(children: list[Any]) -> tuple[tree.Name | None, tree.Shape | None]:
     return label, expected
 
 
-def _layer(children: list[Any], span: Span) -> tree.LayerCall:
+def _is_broken(tail: list[Any]) -> bool:
+    """Whether the shape behind `->` had a mistake."""
+    return bool(tail) and isinstance(tail[-1], tree.Broken)
+
+
+def _layer(children: list[Any], span: Span) -> tree.LayerCall | tree.Broken:
     name, *rest = children
+    if _is_broken(rest):
+        return tree.Broken(span)
     arguments = [c for c in rest if isinstance(c, tree.Argument)]
     label, expected = _tail(rest[len(arguments) :])
     head = name.span.to(arguments[-1].span) if arguments else name.span
     return tree.LayerCall(name, tuple(arguments), label, expected, head, span)
 
 
-def _merge(children: list[Any], span: Span) -> tree.Merge:
+def _merge(children: list[Any], span: Span) -> tree.Merge | tree.Broken:
     kind, joined, *rest = children
+    if _is_broken(rest):
+        return tree.Broken(span)
     label, expected = _tail(rest)
     branches = tuple(c for c in joined if isinstance(c, tree.Body))
     others = tuple(c for c in joined if isinstance(c, tree.Name))
@@ -146,6 +155,11 @@ def _block(children: list[Any], span: Span) -> tree.Block:
     return tree.Block(name, tuple(parameters), body, span)
 
 
+def _input(children: list[Any], span: Span) -> tree.Input | tree.Broken:
+    shape = children[0]
+    return tree.Broken(span) if isinstance(shape, tree.Broken) else tree.Input(shape, span)
+
+
 def _optional(children: list[Any]) -> tuple[Any, Any]:
     return children[0], children[1] if len(children) > 1 else None
 
@@ -153,7 +167,7 @@ def _optional(children: list[Any]) -> tuple[Any, Any]:
 BUILDERS: dict[str, Builder] = {
     "start": lambda children, _span: tuple(children),
     "model": lambda children, span: tree.Model(children[0], span),
-    "input": lambda children, span: tree.Input(children[0], span),
+    "input": _input,
     "labels": lambda children, span: tree.Labels(tuple(children), span),
     "use": lambda children, span: tree.Use(children[0], span),
     "require": lambda children, span: tree.Require(tuple(children), span),

@@ -12,9 +12,9 @@ from typing import Any
 
 from cnndsl.diagnostics.model import Sink
 from cnndsl.source import Source
-from cnndsl.syntax import limits, tree
+from cnndsl.syntax import limits, slips, tree
 from cnndsl.syntax.build import BUILDERS
-from cnndsl.syntax.errors import Situation, mistake
+from cnndsl.syntax.errors import Situation, mistake, second_statement
 from cnndsl.syntax.layout import settle
 from cnndsl.syntax.lex import Token, lexicon
 
@@ -71,8 +71,8 @@ class _Parser:
             token = self.tokens[position]
             row = rows[states[-1]]
             action = row.get(token.kind)
-            if action is None and token.kind in self.words:
-                action = row.get("NAME")
+            if action is None and token.kind in self.words and "ERROR" not in row:
+                action = row.get("NAME")  # but no layer is called `else` or `to`
             if action is None:
                 position = self._recover(position)
             elif action < 0:
@@ -113,17 +113,38 @@ class _Parser:
                 children = value  # nobody else holds this list: it grows in place
         if action != "*":
             value = BUILDERS[action](children, self.source.span(start, end))
+            if action == "layer" or action == "shape":
+                value = self._without_slip(value)
         else:
             value = children
         del states[base + 1 :], values[base:], starts[base:], ends[base + 1 :]
         self._shift(self.tables.rows[states[-1]][origin], value, start, end)
+
+    def _without_slip(self, node: tree.LayerCall | tree.Shape | tree.Broken) -> object:
+        """The node, or `Broken` where the grammar could read what nobody means."""
+        match node:
+            case tree.LayerCall():
+                slip = slips.in_layer(node)
+            case tree.Shape():
+                slip = slips.in_shape(node)
+            case tree.Broken():
+                return node
+        if slip is None:
+            return node
+        self.sink.add(slip)
+        return tree.Broken(node.span)
 
     def _recover(self, position: int) -> int:
         """Go on behind a token that fits nowhere; the position of the next to read."""
         self._close_body()
         if "JUNK" not in self.tables.rows[self.states[-1]]:
             # Not behind a broken head, whose mistake is known: a new one.
-            self.sink.add(mistake(self._situation(position)))
+            situation = self._situation(position)
+            if self._begins_statement(position):
+                self.sink.add(second_statement(situation))
+                self._end_line(position)
+                return position
+            self.sink.add(mistake(situation))
             self._forget_statement(position)
         stop = position
         while self.tokens[stop].kind not in _STOPS:
@@ -149,14 +170,40 @@ class _Parser:
         error = self.tables.rows[self.states[-1]]["ERROR"]
         self._shift(error, None, start, max(start, self.tokens[position - 1].end))
 
+    def _begins_statement(self, position: int) -> bool:
+        """Whether a statement was complete with its `}`, and this is the next."""
+        if position == 0 or self.tokens[position - 1].kind != "RBRACE":
+            return False
+        kind = self.tokens[position].kind
+        return (kind == "NAME" or kind in lexicon().starters) and self._accepts("_NL")
+
+    def _end_line(self, position: int) -> None:
+        """Read on as if there were a line end before this token."""
+        while (action := self.tables.rows[self.states[-1]]["_NL"]) < 0:
+            self._reduce(-action - 1)
+        place = self.tokens[position].start
+        self._shift(action, None, place, place)
+
+    def _accepts(self, kind: str) -> bool:
+        """Whether a token of this kind could be read now; changes nothing."""
+        states = self.states.copy()
+        while (action := self.tables.rows[states[-1]].get(kind)) is not None and action < 0:
+            origin, length, *_ = self.tables.rules[-action - 1]
+            del states[len(states) - length :]
+            states.append(self.tables.rows[states[-1]][origin])
+        return action is not None
+
     def _situation(self, position: int) -> Situation:
         first = position
         while first > 0 and self.tokens[first - 1].kind not in _STOPS:
             first -= 1
+        stop = position
+        while self.tokens[stop].kind not in _STOPS:
+            stop += 1
         return Situation(
             source=self.source,
             token=self.tokens[position],
             before=tuple(self.tokens[first:position]),
-            after=tuple(self.tokens[position + 1 : position + 4]),
-            expected=frozenset(self.tables.rows[self.states[-1]]),
+            after=tuple(self.tokens[position + 1 : stop]),
+            accepts=self._accepts,
         )
