@@ -470,14 +470,21 @@ def conv_forward(
 
 
 def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
-    """Choose filters x pixels x terms of a program, by what compiles without spills."""
-    filters = block_size(geometry.filters // geometry.groups, 64)
-    pixels = 64 if geometry.window == "loop" else 128
-    terms = 32 if x.element_size() == 4 else 64
+    """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    filters = geometry.filters // geometry.groups
+    terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
-        terms = 32
-    terms = block_size(geometry.channels // geometry.groups, terms)
-    return Tile(filters, pixels, terms, 4, 3)
+        terms *= geometry.kernel[0] * geometry.kernel[1]
+    if x.element_size() == 4 and precision == "ieee":
+        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
+        return Tile(block_size(filters, 32), 32 if geometry.window == "loop" else 64, 16, 4, 2)
+    most = 128 // x.element_size()
+    if geometry.taps == "packed" or geometry.window == "one":
+        most = 32
+    if geometry.window == "loop":
+        # Beside the sum, the best so far and its position take as many registers again.
+        return Tile(block_size(filters, 64), 32, block_size(terms, most), 4, 2)
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_launch_forward(

@@ -511,20 +511,24 @@ def conv_saved(geometry: ConvGeometry, kept: Tensor, y: Tensor | None) -> Tensor
 
 
 def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str) -> Tile:
-    """Choose pixels x channels x filters a step."""
-    channels = block_size(geometry.channels // geometry.groups, 64)
-    most = 32 if dx.element_size() == 4 else 64
-    filters = block_size(geometry.filters // geometry.groups, most)
-    return Tile(64, channels, filters, 4, 3)
+    """Choose pixels x channels, and filters a step, by what compiles without spills."""
+    channels = geometry.channels // geometry.groups
+    filters = geometry.filters // geometry.groups
+    if dx.element_size() == 4 and precision == "ieee":
+        return Tile(32, block_size(channels, 64), 16, 4, 2)
+    most = 128 // dx.element_size()
+    return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
 def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
-    """Choose filters x terms x windows a step."""
-    filters = block_size(geometry.filters // geometry.groups, 64)
+    """Choose filters x terms, and windows a step, by what compiles without spills."""
+    filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
-    return Tile(filters, block_size(terms, 64), 32, 4, 3)
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
+    return Tile(block_size(filters, 64), block_size(terms, 64), 128 // x.element_size(), 4, 2)
 
 
 def conv_launch_input_gradient(
@@ -663,7 +667,7 @@ def conv_launch_bias_gradient(
     """Launch the kernel of the bias's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 64
+    block_windows = 32
     block_filters = block_size(geometry.filters, 64)
     programs = triton.cdiv(geometry.filters, block_filters)
     splits = split_count(programs, triton.cdiv(windows, block_windows))

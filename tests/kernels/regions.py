@@ -5,8 +5,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 from cnndsl.kernels.conv import conv_launch_forward
 from cnndsl.kernels.conv_grad import (
     conv_launch_bias_gradient,
@@ -14,6 +12,7 @@ from cnndsl.kernels.conv_grad import (
     conv_launch_weight_gradient,
 )
 from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
+from torch import Tensor
 
 LAUNCHES = ConvLaunches(
     forward=conv_launch_forward,

@@ -1,0 +1,1 @@
+"""Loads and runs emitted modules, and compiles their kernels. Here torch starts."""

@@ -1,0 +1,232 @@
+"""Compiles kernels for a GPU that need not be there, and counts what their machine code uses.
+
+`record` runs code that launches kernels, on tensors of the device `meta` (shapes without memory),
+and notes the launches in place of doing them; `compile_launch` compiles one for a target;
+`measure` reads the machine code. Needs the real compiler: a process in which kernels are
+interpreted (TRITON_INTERPRET=1) cannot compile. Knows nothing of networks.
+"""
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnndsl.record import Record
+
+# Triton carries no types: this is what it takes and gives.
+Untyped = Any
+triton: Any = import_module("triton")
+JITFunction: Any = import_module("triton.runtime.jit").JITFunction
+ASTSource: Any = import_module("triton.compiler").ASTSource
+GPUTarget: Any = import_module("triton.backends.compiler").GPUTarget
+
+DTYPES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.uint8: "u8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+}
+
+
+class TargetError(Exception):
+    """A target that is not known, or a kernel that does not compile for it."""
+
+
+class Launch(Record):
+    """A kernel and what it would have been launched with."""
+
+    kernel: str
+    function: Any
+    arguments: Mapping[str, Any]
+    options: Mapping[str, int]
+
+    @property
+    def dtype(self) -> str:
+        """Name the type of the values that the kernel reads first."""
+        tensors = (a for a in self.arguments.values() if isinstance(a, torch.Tensor))
+        return next((DTYPES[tensor.dtype] for tensor in tensors), "")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Give what was chosen for this launch: block sizes, precision, warps, stages."""
+        chosen = {
+            name: value
+            for name, value in self.arguments.items()
+            if name.startswith("BLOCK_") or name == "PRECISION"
+        }
+        return {**chosen, **self.options}
+
+
+class Compiled(Record):
+    """A launch compiled for a target: the text or code of each stage, by its name."""
+
+    launch: Launch
+    target: str
+    stages: Mapping[str, str | bytes]
+    shared_bytes: int
+
+
+class Usage(Record):
+    """What the machine code of a kernel uses; in the JSON of `compile --stats`."""
+
+    kernel: str
+    dtype: str
+    target: str
+    config: Mapping[str, Any]
+    registers: int
+    spills: int
+    shared_bytes: int
+    mma: str
+    tma: bool
+    instructions: int
+
+    def json(self) -> dict[str, Any]:
+        """Give the object that interfaces.md describes."""
+        return {name: getattr(self, name) for name in self.__fields__}
+
+
+@contextmanager
+def recording() -> Generator[list[Launch]]:
+    """Note the launches in the block, and do none of them."""
+    launches: list[Launch] = []
+
+    def note(self: Untyped, *args: Untyped, **given: Untyped) -> None:
+        del given["grid"], given["warmup"]
+        options = {name: given.pop(name) for name in ("num_warps", "num_stages") if name in given}
+        arguments = {**dict(zip(self.arg_names, args, strict=False)), **given}
+        launches.append(Launch(self.fn.__name__, self, arguments, options))
+
+    run = JITFunction.run
+    JITFunction.run = note
+    try:
+        yield launches
+    finally:
+        JITFunction.run = run
+
+
+def record(code: Callable[[], object]) -> list[Launch]:
+    """Note the launches of a function, and do none of them."""
+    with recording() as launches:
+        code()
+    return launches
+
+
+def gpu_target(name: str) -> Untyped:
+    """Give Triton's own description of `sm_90`, `gfx942` and their like."""
+    if re.fullmatch(r"sm_[0-9]{2,3}", name):
+        return GPUTarget("cuda", int(name[3:]), 32)
+    if re.fullmatch(r"gfx[0-9a-f]{3,4}", name):
+        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
+    raise TargetError(f"no target is called {name!r}: for example sm_80, sm_90, gfx942")
+
+
+def compile_launch(launch: Launch, target: str) -> Compiled:
+    """Compile for the target, with the types and sizes of the launch, as launching would."""
+    if not isinstance(launch.function, JITFunction):
+        raise TargetError("kernels are interpreted in this process (TRITON_INTERPRET=1)")
+    signature: dict[str, str] = {}
+    constants: dict[tuple[int, ...], Any] = {}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {}
+    for parameter in launch.function.params:
+        place = (parameter.num,)
+        value = launch.arguments.get(parameter.name)
+        kind, is_aligned = _kind(value, is_constant=parameter.is_constexpr)
+        signature[parameter.name] = kind
+        if kind == "constexpr":
+            constants[place] = value
+        if is_aligned:
+            attributes[place] = [["tt.divisibility", 16]]
+    source = ASTSource(launch.function, signature, constants, attributes)
+    try:
+        kernel = triton.compile(source, target=gpu_target(target), options=dict(launch.options))
+    except Exception as error:  # the compiler raises errors of many kinds, each with its own text
+        raise TargetError(f"{launch.kernel} does not compile for {target}: {error}") from error
+    return Compiled(launch, target, dict(kernel.asm), int(kernel.metadata.shared))
+
+
+def _kind(value: object, *, is_constant: bool) -> tuple[str, bool]:
+    """Give a parameter's type in Triton's words, and whether 16 divides its value or address."""
+    if is_constant or value is None or (isinstance(value, int) and value == 1):
+        return "constexpr", False
+    if isinstance(value, torch.Tensor):
+        return f"*{DTYPES[value.dtype]}", True
+    if isinstance(value, int):
+        return ("i32" if -(2**31) <= value < 2**31 else "i64"), value % 16 == 0
+    return "fp32", False
+
+
+def measure(compiled: Compiled) -> Usage:
+    """Count registers, spills, matrix instructions and the rest in the machine code."""
+    if "cubin" in compiled.stages:
+        return _measure_nvidia(compiled)
+    return _measure_amd(compiled)
+
+
+def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
+    launch = compiled.launch
+    return Usage(
+        kernel=launch.kernel,
+        dtype=launch.dtype,
+        target=compiled.target,
+        config=launch.config,
+        shared_bytes=compiled.shared_bytes,
+        **counted,
+    )
+
+
+def _measure_nvidia(compiled: Compiled) -> Usage:
+    cubin = compiled.stages["cubin"]
+    assert isinstance(cubin, bytes)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.cubin"
+        path.write_bytes(cubin)
+        resources = _cuobjdump("-res-usage", path)
+        code = _cuobjdump("-sass", path)
+    # One line an instruction: /*0050*/  @!P0 LDG.E.128 R4, [R2.64] ;  An opcode starts a word.
+    opcodes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", code, re.M)
+    registers = re.search(r"REG:(\d+)", resources)
+    if registers is None or not opcodes:
+        raise TargetError(f"cuobjdump says nothing of {compiled.launch.kernel}")
+    return _usage(
+        compiled,
+        registers=int(registers[1]),
+        spills=sum(opcode in ("LDL", "STL") for opcode in opcodes),
+        mma="wgmma" if "HGMMA" in opcodes else "mma" if "HMMA" in opcodes else "fma",
+        tma=any(opcode.startswith("UTMA") for opcode in opcodes),
+        instructions=len(opcodes),
+    )
+
+
+def _cuobjdump(option: str, path: Path) -> str:
+    tool: str = triton.knobs.nvidia.cuobjdump.path
+    done = subprocess.run([tool, option, str(path)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TargetError(f"{tool} {option}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _measure_amd(compiled: Compiled) -> Usage:
+    code = compiled.stages["amdgcn"]
+    assert isinstance(code, str)
+
+    def directive(name: str) -> int:
+        found = re.search(rf"^\s*\.{name}:\s+(\d+)", code, re.M)
+        return int(found[1]) if found else 0
+
+    opcodes = re.findall(r"^\t([a-z][a-z0-9_]+)", code, re.M)
+    return _usage(
+        compiled,
+        registers=directive("vgpr_count"),
+        spills=directive("vgpr_spill_count") + directive("sgpr_spill_count"),
+        mma="mma" if any(o.startswith(("v_mfma", "v_wmma")) for o in opcodes) else "fma",
+        tma=False,
+        instructions=len(opcodes),
+    )
