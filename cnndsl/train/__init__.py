@@ -18,16 +18,19 @@ from cnndsl.train.evaluate import Scores, evaluate
 from cnndsl.train.loop import Outcome, resume, train
 from cnndsl.train.recipe import Recipe
 from cnndsl.train.run import Origin, Run, open_run
+from cnndsl.train.trained import Prediction, Trained
 
 __all__ = [
     "Data",
     "Origin",
     "Outcome",
+    "Prediction",
     "Recipe",
     "Run",
     "Scale",
     "Scores",
     "TrainError",
+    "Trained",
     "UsageError",
     "as_data",
     "evaluate",

@@ -108,6 +108,26 @@ def load(name: str, channels: int | None = None, seed: int = 0, scale: Scale | N
 NAMES = ("digits",)
 
 
+def load_for_test(
+    name: str, trained_on: str, classes: tuple[str, ...], channels: int, seed: int, scale: Scale
+) -> Examples:
+    """What a trained network is judged by, scaled as it was trained.
+
+    Of the set that it was trained on, and of a folder that has a test part, only the test images;
+    of any other folder all.
+    """
+    path = Path(name)
+    if name in NAMES or not path.is_dir() or str(path.resolve()) == trained_on:
+        test = load(name, channels, seed, scale).test
+    else:
+        found = folder.read(path, channels, classes)
+        images, labels = found.test or found.train
+        test = TensorExamples(scale(images), labels)
+    if test is None:
+        raise TrainError(f"`{name}` has too few images to keep some for the test", "add images")
+    return test
+
+
 def read_digits() -> tuple[Tensor, Tensor]:
     """scikit-learn's 1,797 digits: grey 8x8 images with values 0 … 1, and their classes.
 

@@ -27,24 +27,21 @@ class Folder(Record):
     classes: tuple[str, ...]
 
 
-def read(path: Path, channels: int | None) -> Folder:
-    """All images below a folder, values 0 … 1; grey for one channel, RGB for three (or None)."""
+def read(path: Path, channels: int | None, known: tuple[str, ...] = ()) -> Folder:
+    """All images below a folder, values 0 … 1; grey for one channel, RGB for three (or None).
+
+    `known` are the classes of a network that was trained before, in its order.
+    """
     test = next((path / n for n in _TEST_FOLDERS if (path / n).is_dir()), None)
     if (path / "train").is_dir() and test is not None:
-        classes = _classes(path / "train")
-        others = _classes(test)
-        strangers = [name for name in others if name not in classes]
-        if strangers:
-            raise TrainError(
-                f"the class `{strangers[0]}` is in {test.name}/ but not in train/",
-                f"add images to {path / 'train' / strangers[0]}, or remove it from {test.name}/",
-            )
+        classes = _classes(path / "train", known)
+        _classes(test, classes)
         return Folder(
             _read_part(path / "train", classes, channels),
             _read_part(test, classes, channels),
             classes,
         )
-    classes = _classes(path)
+    classes = _classes(path, known)
     return Folder(_read_part(path, classes, channels), None, classes)
 
 
@@ -69,15 +66,22 @@ def read_image(
     return _tensor(image), tuple(done)
 
 
-def _classes(path: Path) -> tuple[str, ...]:
+def _classes(path: Path, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The classes that have a folder; if some are `known`, those, and there may be no other."""
     names = sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if len(names) < 2:
+    strangers = [name for name in names if known and name not in known]
+    if strangers:
+        raise TrainError(
+            f"`{path / strangers[0]}` is none of the classes that are trained",
+            f"these are: {', '.join(known)}",
+        )
+    if len(names) < (1 if known else 2):
         found = f"only `{names[0]}`" if names else "none"
         raise TrainError(
             f"`{path}` needs a folder for each class, at least two; it has {found}",
             "for example: animals/cat/1.png, animals/dog/1.png",
         )
-    return tuple(names)
+    return known or tuple(names)
 
 
 def _read_part(path: Path, classes: tuple[str, ...], channels: int | None) -> tuple[Tensor, Tensor]:

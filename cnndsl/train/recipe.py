@@ -15,9 +15,10 @@ from cnndsl.train.errors import UsageError
 DType = Literal["fp32", "bf16"]
 DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
-# The share of all steps in which the learning rate rises to its peak; afterwards it falls to zero
-# along half a cosine. Without the rise, AdamW's first steps are too large for deep networks.
-WARM_UP = 0.1
+# In a tenth of all steps, and at most this many, the learning rate rises to its peak; afterwards
+# it falls to zero along half a cosine. Without the rise, AdamW's first steps are too large for deep
+# networks.
+_RISE = 500
 
 
 class Recipe(Record):
@@ -98,7 +99,7 @@ def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> Optimizer:
 
 def rate_at(recipe: Recipe, step: int, steps: int) -> float:
     """The learning rate of step `step` (from 0) of `steps`."""
-    rising = max(1, round(WARM_UP * steps))
+    rising = max(1, min(_RISE, round(0.1 * steps)))
     if step < rising:
         return recipe.lr * (step + 1) / rising
     done = (step - rising) / max(1, steps - rising)

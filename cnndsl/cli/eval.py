@@ -1,0 +1,110 @@
+"""`cnndsl eval RUN`: how often a trained network is right, and what it takes for what."""
+
+import argparse
+import json
+from typing import TYPE_CHECKING
+
+from cnndsl.cli import training
+
+if TYPE_CHECKING:
+    from cnndsl.train import Scores, Trained
+
+_WIDEST_TABLE = 20  # classes; of more, only the most frequent mistakes are listed
+_LISTED = 10
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = (
+        "Judge a trained network: its accuracy, and which class it takes for which."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  cnndsl eval runs/digits                        on the test images of its own data\n"
+        "  cnndsl eval runs/animals --data more-animals   on other images of the same classes"
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "--data", metavar="NAME|PATH", help="other images than the test part of its own data"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda or auto: the GPU if there is one",
+    )
+    parser.add_argument(
+        "--format", metavar="FORM", choices=("text", "json"), default="text", help="text or json"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print accuracy and confusion matrix."""
+    return training.guarded(_evaluate, arguments)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    network = training.trained(arguments.run, arguments.device)
+    scores = network.evaluate(arguments.data)
+    if arguments.format == "json":
+        print(json.dumps(_as_json(network, scores), ensure_ascii=False))
+    else:
+        print(show(scores, tuple(network.name(i) for i in range(len(scores.confusion)))))
+    return 0
+
+
+def _as_json(network: "Trained", scores: "Scores") -> dict[str, object]:
+    return {
+        "version": 1,
+        "run": str(network.run.path),
+        "step": network.step,
+        "accuracy": scores.accuracy,
+        "right": scores.right,
+        "count": scores.count,
+        "loss": scores.loss,
+        "classes": [network.name(i) for i in range(len(scores.confusion))],
+        "confusion": scores.confusion,
+    }
+
+
+def show(scores: "Scores", names: tuple[str, ...]) -> str:
+    """Accuracy, and the confusion matrix or the most frequent mistakes."""
+    lines = [
+        f"accuracy {scores.accuracy:.2%} ({scores.right:,} of {scores.count:,} images), "
+        f"loss {scores.loss:.4f}",
+        "",
+    ]
+    lines += _table(scores, names) if len(names) <= _WIDEST_TABLE else _mistakes(scores, names)
+    return "\n".join(lines)
+
+
+def _table(scores: "Scores", names: tuple[str, ...]) -> list[str]:
+    cells = [[str(count) if count else "·" for count in row] for row in scores.confusion]
+    width = max(len(text) for text in (*names, *(c for row in cells for c in row)))
+    label = max(len(name) for name in (*names, "is"))
+    rows = [f"{'is':>{label}} │ taken for", _row("", names, "right", label, width)]
+    rows.append("─" * label + "─┼" + "─" * ((width + 2) * len(names) + 9))
+    for i, (name, row) in enumerate(zip(names, cells, strict=True)):
+        total = sum(scores.confusion[i])
+        share = f"{scores.confusion[i][i] / total:.1%}" if total else "–"
+        rows.append(_row(name, tuple(row), share, label, width))
+    return rows
+
+
+def _row(name: str, cells: tuple[str, ...], last: str, label: int, width: int) -> str:
+    columns = "".join(f"  {cell:>{width}}" for cell in cells)
+    return f"{name:>{label}} │{columns}  {last:>7}".rstrip()
+
+
+def _mistakes(scores: "Scores", names: tuple[str, ...]) -> list[str]:
+    found = [
+        (count, names[is_], names[taken])
+        for is_, row in enumerate(scores.confusion)
+        for taken, count in enumerate(row)
+        if is_ != taken and count
+    ]
+    if not found:
+        return ["no mistakes"]
+    found.sort(key=lambda mistake: -mistake[0])
+    rows = [f"{count:>8,}  {is_} taken for {taken}" for count, is_, taken in found[:_LISTED]]
+    return ["the most frequent mistakes:", *rows]

@@ -1,0 +1,71 @@
+"""`cnndsl predict RUN IMAGE…`: what a trained network takes images for."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnndsl.cli import training
+
+if TYPE_CHECKING:
+    from cnndsl.train import Prediction
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = (
+        "Say what images show. An image that is not of the network's size, or has colours where\n"
+        "it takes grey, is converted, and its line says so. It should look like those that were\n"
+        "trained on: scikit-learn's digits are white on black, and fill the image."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  cnndsl predict runs/digits seven.png\n"
+        "  cnndsl predict runs/animals *.jpg --top 1"
+    )
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file: png, jpg, …")
+    parser.add_argument(
+        "--top", metavar="N", type=int, default=3, help="how many classes to name for each (3)"
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda or auto: the GPU if there is one",
+    )
+    parser.add_argument(
+        "--format",
+        metavar="FORM",
+        choices=("text", "json"),
+        default="text",
+        help="text, or json: one object an image, one image a line",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print a line an image."""
+    return training.guarded(_predict, arguments)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    network = training.trained(arguments.run, arguments.device)
+    for name in arguments.images:
+        prediction = network.predict(Path(name))
+        if arguments.format == "json":
+            print(json.dumps(_as_json(name, prediction), ensure_ascii=False))
+        else:
+            print(show(name, prediction, max(1, arguments.top)))
+    return 0
+
+
+def _as_json(name: str, prediction: "Prediction") -> dict[str, object]:
+    classes = [{"class": text, "probability": chance} for text, chance in prediction.classes]
+    return {"version": 1, "image": name, "classes": classes, "converted": list(prediction.done)}
+
+
+def show(name: str, prediction: "Prediction", top: int) -> str:
+    """One line: the file, the likeliest classes, what was done to the image."""
+    chances = ", ".join(f"{text} {chance:.1%}" for text, chance in prediction.classes[:top])
+    done = f"  ({', '.join(prediction.done)})" if prediction.done else ""
+    return f"{name}: {chances}{done}"
