@@ -1,0 +1,99 @@
+"""The last look at an emitted file: it holds nothing but what the emitter meant to write.
+
+A `.cnn` file is hostile input. Should a text from one ever get past the emitter as code, the file
+is not written. Knows which Python the emitter uses; knows nothing of networks.
+"""
+
+import ast
+from collections.abc import Iterator
+
+IMPORTS = frozenset(
+    {"collections.abc", "math", "torch", "torch.autograd.function", "torch.nn.functional"}
+    | {"triton", "triton.language", "typing"}
+)
+# Every other name must be defined in the file itself.
+BUILTINS = frozenset(
+    {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "int"}
+    | {"len", "list", "max", "min", "pow", "range", "str", "sum", "super", "tuple", "zip"}
+)
+# Parts of torch and triton that read files, load code or leave Python.
+FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})
+LIBRARIES = frozenset({"F", "nn", "torch", "triton"})
+_STATEMENTS = (
+    ast.AnnAssign,
+    ast.Assign,
+    ast.Assert,
+    ast.AugAssign,
+    ast.ClassDef,
+    ast.Expr,
+    ast.For,
+    ast.FunctionDef,
+    ast.If,
+    ast.Import,
+    ast.ImportFrom,
+    ast.Pass,
+    ast.Raise,
+    ast.Return,
+    ast.While,
+    ast.With,
+)
+
+
+class Unsafe(Exception):  # noqa: N818 (it names what the text is)
+    """The emitted text holds something that the emitter never writes: a bug in cnndsl."""
+
+
+def inspect(text: str) -> None:
+    """Raise `Unsafe` unless the text holds only what an emitted file may hold."""
+    tree = ast.parse(text)
+    known = BUILTINS | set(_defined(tree))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import(names=names):
+                _demand(all(n.name in IMPORTS for n in names), node, "an import")
+            case ast.ImportFrom(module=module, level=level):
+                _demand(module in IMPORTS and not level, node, "an import")
+            case ast.stmt():
+                _demand(isinstance(node, _STATEMENTS), node, f"a {type(node).__name__}")
+            case ast.Name(id=name):
+                _demand(name in known, node, f"the name {name!r}")
+            case ast.Attribute(attr=name):
+                _attribute(node)
+            case ast.Lambda() | ast.Await() | ast.Yield() | ast.YieldFrom() | ast.NamedExpr():
+                raise Unsafe(f"line {node.lineno}: a {type(node).__name__}")
+            case _:
+                continue
+
+
+def _defined(tree: ast.AST) -> Iterator[str]:
+    """The names that a file defines, each of which must be plain ASCII and not Python's own."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
+                pass
+            case ast.Name(id=name, ctx=ast.Store()):
+                pass
+            case ast.alias(name=name, asname=other):
+                name = other or name.split(".")[0]
+            case _:
+                continue
+        _demand(name.isascii() and not _is_hidden(name), node, f"the name {name!r}")
+        yield name
+
+
+def _attribute(node: ast.Attribute) -> None:
+    root = node.value
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    outside = isinstance(root, ast.Name) and root.id in LIBRARIES and node.attr in FORBIDDEN
+    fine = node.attr.isascii() and not _is_hidden(node.attr) and not outside
+    _demand(fine, node, f"`.{node.attr}`")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith("__") and name != "__init__"
+
+
+def _demand(holds: bool, node: ast.AST, what: str) -> None:
+    if not holds:
+        raise Unsafe(f"line {getattr(node, 'lineno', 0)}: {what}")

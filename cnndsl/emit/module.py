@@ -1,0 +1,211 @@
+"""The whole emitted file, from a checked network: what stands in it, and in which order.
+
+    text = emit(graph, source).text
+
+The same network and version give the same bytes. Nothing from the source gets into the text but
+names that are identifiers, strings as literals, and numbers.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+
+from cnndsl import assets
+from cnndsl.emit import imports, kernels, layout, network, region, splice
+from cnndsl.emit.fit import fit
+from cnndsl.emit.guard import inspect
+from cnndsl.emit.kernels import Signature
+from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
+from cnndsl.emit.prune import prune
+from cnndsl.emit.region import Section
+from cnndsl.fuse.regions import Region, parts
+from cnndsl.graph.graph import Graph
+from cnndsl.layers.types import show
+from cnndsl.record import Record
+from cnndsl.source import Source
+
+AROUND = "module.py"  # in kernels/: where kernels run, and batchnorm in inference
+# What every network needs. `network` and `region` write code with these names.
+_BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
+_BASE_NAMES = frozenset({"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "torch"})
+
+
+class Written(Record):
+    """An emitted file: its text, and the name of the class in it."""
+
+    text: str
+    name: str
+
+
+def emit(graph: Graph, source: Source) -> Written:
+    """Write the module of a network that was checked."""
+    found = parts(graph)
+    regions = [part for part in found if isinstance(part, Region)]
+    files = _files(regions)
+    texts = _kernel_texts(regions)
+    names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
+    name = names.give(identifier(graph.name))
+    sections = _sections(regions, texts, names)
+    body = [region.write(section) for section in sections]
+    body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
+    body = [*_shared(regions, files, body), *body]
+    text = _file(graph, source, name, body, [_BASE, *files.values()])
+    inspect(text)
+    return Written(text, name)
+
+
+# ── kernels ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files(regions: Sequence[Region]) -> dict[str, str]:
+    """The texts of the files of kernels/ that these regions need, in the order of their use."""
+    if not regions:
+        return {}
+    families = kernels.families(regions)
+    names = [AROUND, kernels.SHARED, *(kernels.OPERATORS[kind] for kind in families)]
+    names += [name for kind in families for name in kernels.KERNELS[kind]]
+    return {name: assets.read("kernels", name) for name in names}
+
+
+def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
+    """The kernels of each signature, under names of its own."""
+    loose: dict[Signature, frozenset[str]] = {}
+    for part in regions:
+        own = kernels.signature(part)
+        loose[own] = loose.get(own, frozenset()) | kernels.loose_sizes(part)
+    return {
+        own: kernels.specialised(
+            "\n\n".join(assets.read("kernels", name) for name in kernels.KERNELS[own.family]),
+            own,
+            sizes,
+        )
+        for own, sizes in loose.items()
+    }
+
+
+def _sections(
+    regions: Sequence[Region], texts: dict[Signature, str], names: Names
+) -> list[Section]:
+    """The regions with their names; the first of a signature shows its kernels."""
+    shown: dict[Signature, tuple[int, str]] = {}
+    sections: list[Section] = []
+    for number, part in enumerate(regions, 1):
+        own = kernels.signature(part)
+        text = ""
+        if own not in shown:
+            prefix = _free_prefix(own.name, [name for _, name in shown.values()])
+            shown[own] = (number, prefix)
+            text = kernels.prefixed(texts[own], own.replace(name=prefix))
+        shown_in, prefix = shown[own]
+        function = names.give(joined(node.path for node in part.nodes))
+        sections.append(
+            Section(
+                number,
+                part,
+                own.replace(name=prefix),
+                function,
+                names.give(f"{function}_op"),
+                names.give(function.upper()),
+                text,
+                shown_in,
+            )
+        )
+    return sections
+
+
+def _free_prefix(wanted: str, taken: Sequence[str]) -> str:
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        name = f"{wanted}_{number}"
+    return name
+
+
+def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str]) -> list[str]:
+    """What the sections use together, without what no region needs."""
+    found: list[str] = []
+    users = list(body)
+    operators = [kernels.OPERATORS[kind] for kind in kernels.families(regions)]
+    for name in [*reversed(operators), kernels.SHARED, AROUND] if files else []:
+        text, _ = splice.bare(files[name])
+        if name in operators:
+            text = splice.settle(text, _common_switches(regions, name))
+        roots = _words(users)
+        text = prune(text, [n for n in splice.definitions(text) if n in roots])
+        if text.strip():
+            found.insert(0, text)
+            users.append(text)
+    title = layout.banner("what all regions share")
+    return [title, *found] if found else []
+
+
+def _common_switches(regions: Sequence[Region], operators: str) -> dict[str, object]:
+    """The switches that have one value in all regions of a family."""
+    values: dict[str, set[object]] = {}
+    for part in regions:
+        own = kernels.signature(part)
+        if kernels.OPERATORS[own.family] == operators:
+            for name, value in own.switches:
+                values.setdefault(f"geometry.{name}", set()).add(value)
+    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+
+
+def _words(texts: Iterable[str]) -> frozenset[str]:
+    """All names in these texts."""
+    found: set[str] = set()
+    for text in texts:
+        found |= set(splice.definitions(text))
+        found |= {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+    return frozenset(found)
+
+
+# ── the file ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def _network(graph: Graph, name: str, text: str) -> str:
+    """The last section: what the network takes, and the class."""
+    title = layout.banner("the network")
+    return layout.blocks([title, network.check(graph, name), text])
+
+
+def _file(
+    graph: Graph, source: Source, name: str, body: Sequence[str], texts: Iterable[str]
+) -> str:
+    written = fit(layout.blocks(body))
+    version = _version()
+    key = "\n".join([version, graph.name, source.text, written])
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    head = f'"""{_docstring(graph, source, name, version)}\n"""\n\n'
+    used = {n.id for n in ast.walk(ast.parse(written)) if isinstance(n, ast.Name)}
+    found = [statement for text in texts for statement in imports.statements(text)]
+    head += imports.write([s for s in found if not getattr(s, "level", 0)], used) + "\n"
+    if "NAMESPACE" in used:
+        space = f"cnndsl_{name.lower()}_{digest[:12]}"
+        head += "\n# Of this module's operators in PyTorch, so that two modules never meet.\n"
+        head += f"NAMESPACE = {layout.literal(space)}\n\n"
+    return f"{head}\n{written}" if "NAMESPACE" in used else f"{head}\n\n{written}"
+
+
+def _docstring(graph: Graph, source: Source, name: str, version: str) -> str:
+    digest = hashlib.sha256(source.text.encode()).hexdigest()
+    valid = f"valid where {graph.valid}" if graph.symbols else "valid for this size of image only"
+    lines = [
+        f"{name}, a convolutional network: {show(graph.source)} to {network.outcome(graph)}.",
+        "",
+        f"Made by cnndsl {version} from a source with this SHA-256; {valid}.",
+        digest,
+        "",
+        "It needs torch and triton. A region is a few layers in a row that one kernel computes",
+        "forward, and a few kernels backward. They run on CUDA, and in Triton's interpreter where",
+        "TRITON_INTERPRET=1 is set before the import; elsewhere, and in float64, the layers run as",
+        "PyTorch's operators. To see how, begin with the function at the end of a region.",
+    ]
+    return "\n".join(lines)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("cnndsl")
+    except metadata.PackageNotFoundError:
+        return "(a checkout that is not installed)"

@@ -1,0 +1,187 @@
+"""Removes what nothing uses any more, once the switches of a kernel file are settled.
+
+Functions and values that nothing reaches, parameters of kernels that no line reads, with the
+arguments given for them, and local values that no line reads. Knows Python and which calls only
+compute; knows no layers.
+"""
+
+import ast
+from collections.abc import Iterable, Iterator
+
+from cnndsl.emit.lines import Edit, Lines, apply, tidy, without
+
+# What these do is seen from outside: a line that calls one is never idle.
+_EFFECTS = ("store", "atomic_add", "debug_barrier", "device_assert", "device_print")
+
+
+def prune(text: str, roots: Iterable[str]) -> str:
+    """The text without all that the definitions named in `roots` do not need."""
+    roots = tuple(roots)
+    while True:
+        before = text
+        text = _without_unreached(text, roots)
+        text = _without_idle_lines(text)
+        text = _without_idle_parameters(text)
+        if text == before:
+            return tidy(text)
+
+
+# ── definitions ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _without_unreached(text: str, roots: tuple[str, ...]) -> str:
+    source = Lines(text)
+    places = {_name(statement): statement for statement in source.tree.body}
+    reached: set[str] = set()
+    waiting = [name for name in roots if name in places]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += [n for n in _names(places[name]) if n in places]
+    edits: list[Edit] = []
+    for name, statement in places.items():
+        if name not in reached:
+            first, last = _first_line(statement), statement.end_lineno or statement.lineno
+            while first > 1 and source.lines[first - 2].startswith("#"):
+                first -= 1
+            edits.append((source.starts[first - 1], source.starts[last], ""))
+    return tidy(apply(text, edits))
+
+
+def _name(statement: ast.stmt) -> str:
+    match statement:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+            return name
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            return name
+        case _:
+            return f"line {statement.lineno}"
+
+
+def _first_line(statement: ast.stmt) -> int:
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return min([statement.lineno, *(d.lineno for d in statement.decorator_list)])
+    return statement.lineno
+
+
+def _names(tree: ast.AST) -> Iterator[str]:
+    return (n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+
+
+# ── local values ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _without_idle_lines(text: str) -> str:
+    source = Lines(text)
+    edits: list[Edit] = []
+    for function in ast.walk(source.tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        read = {
+            n.id
+            for n in ast.walk(function)
+            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+        }
+        for body in _all_bodies(function):
+            idle = [s for s in body if _is_idle(s, read)]
+            if len(idle) == len(body):
+                continue  # a body of nothing is no Python: leave it for people to see
+            for statement in idle:
+                start, end = statement.lineno, statement.end_lineno or statement.lineno
+                while source.lines[start - 2].lstrip().startswith("#"):
+                    start -= 1
+                edits.append((source.starts[start - 1], source.starts[end], ""))
+    return tidy(apply(text, edits))
+
+
+def _all_bodies(function: ast.FunctionDef) -> Iterator[list[ast.stmt]]:
+    for node in ast.walk(function):
+        for name in ("body", "orelse"):
+            body = getattr(node, name, None)
+            if isinstance(body, list) and body:
+                yield body
+
+
+def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
+    """Whether a line only computes values that nothing reads."""
+    match statement:
+        case ast.Assign(targets=[target], value=value):
+            names = set(_names(target)) if isinstance(target, ast.Name | ast.Tuple) else None
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+            names = {name}
+        case ast.AugAssign(target=ast.Name(id=name), value=value):
+            names = {name}
+        case _:
+            return False
+    if names is None or names & read:
+        return False
+    return not any(isinstance(n, ast.Call) and _has_effect(n) for n in ast.walk(value))
+
+
+def _has_effect(call: ast.Call) -> bool:
+    match call.func:
+        case ast.Attribute(attr=name):
+            return name in _EFFECTS
+        case ast.Subscript():  # the launch of a kernel
+            return True
+        case _:
+            return False
+
+
+# ── parameters of kernels ────────────────────────────────────────────────────────────────────────
+
+
+def _without_idle_parameters(text: str) -> str:
+    source = Lines(text)
+    edits: list[Edit] = []
+    for function in source.tree.body:
+        if not isinstance(function, ast.FunctionDef) or not _is_kernel(function):
+            continue
+        calls = [
+            c for c in ast.walk(source.tree) if isinstance(c, ast.Call) and _calls(c, function)
+        ]
+        mentions = sum(name == function.name for name in _names(source.tree))
+        if mentions != len(calls) or function.args.defaults:
+            continue  # passed around as a value: whoever calls it gives every parameter
+        read = {n for statement in function.body for n in _names(statement)}
+        parameters = function.args.args
+        idle = {i for i, p in enumerate(parameters) if p.arg not in read}
+        if idle:
+            starts = [source.extent(p)[0] for p in parameters]
+            edits += without(source, parameters, idle, starts)
+            names = {parameters[i].arg for i in idle}
+            for call in calls:
+                edits += _without_arguments(source, call, idle, names)
+            # Calls of other kernels may stand inside this one's arguments: one at a time.
+            return tidy(apply(text, edits))
+    return text
+
+
+def _is_kernel(function: ast.FunctionDef) -> bool:
+    match function.decorator_list:
+        case [ast.Attribute(value=ast.Name(id="triton"), attr="jit")]:
+            return True
+        case _:
+            return False
+
+
+def _calls(call: ast.Call, function: ast.FunctionDef) -> bool:
+    match call.func:
+        case ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)):
+            return name == function.name
+        case _:
+            return False
+
+
+def _without_arguments(
+    source: Lines, call: ast.Call, positions: set[int], names: set[str]
+) -> list[Edit]:
+    elements: list[ast.expr] = [*call.args, *(k.value for k in call.keywords)]
+    starts = [source.extent(a)[0] for a in call.args]
+    for keyword in call.keywords:
+        value_start = source.extent(keyword.value)[0]
+        starts.append(source.text.rfind(keyword.arg or "", 0, value_start))
+    unwanted = {i for i in range(len(call.args)) if i in positions}
+    unwanted |= {len(call.args) + i for i, k in enumerate(call.keywords) if k.arg in names}
+    return without(source, elements, unwanted, starts) if unwanted else []

@@ -1,0 +1,28 @@
+"""What a module needs around its kernels: where they run, and batchnorm in inference."""
+
+import torch
+import triton
+from torch import Tensor, nn
+
+# Triton decides this for each kernel when it is defined.
+INTERPRETED = triton.knobs.runtime.interpret
+KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def runs_kernels(x: Tensor) -> bool:
+    """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
+    return (x.is_cuda or INTERPRETED) and x.dtype in KERNEL_TYPES
+
+
+def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Put batchnorm in inference as z · scale + shift; bias is that of the layer before."""
+    scale = torch.rsqrt(norm.running_var.float() + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight.float()
+    shift = -norm.running_mean.float()
+    if bias is not None:
+        shift = shift + bias.float()
+    shift = shift * scale
+    if norm.bias is not None:
+        shift = shift + norm.bias.float()
+    return scale, shift
