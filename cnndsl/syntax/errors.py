@@ -5,61 +5,17 @@ word itself none; is a bracket without its partner; is something missing behind 
 there something that another language would have here.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix
 from cnndsl.source import Source, Span
 from cnndsl.syntax import spelling
 from cnndsl.syntax.lex import Token, lexicon
-
-_LINE_ENDS = ("_NL", "$END", "RBRACE")
-_VALUES = ("INTEGER", "REAL", "NAME", "SIZE", "SHAPE", "STRING", "QMARK")
-
-
-class Situation(NamedTuple):
-    """Where the parser stopped."""
-
-    source: Source
-    token: Token  # the one that fits nowhere
-    before: tuple[Token, ...]  # the tokens of its statement so far
-    after: tuple[Token, ...]  # those that follow, up to the end of the line or a brace
-    accepts: Callable[[str], bool]  # whether a terminal would have fitted
-
-    def text(self, token: Token) -> str:
-        """What stands there."""
-        return self.source.text[token.start : token.end]
-
-    def span(self, token: Token) -> Span:
-        """Where it stands."""
-        return self.source.span(token.start, token.end)
-
-    @property
-    def place(self) -> Span:
-        """Where the mistake shows: at the token, or behind the last one of a line."""
-        if self.token.kind in _LINE_ENDS and self.before:
-            return self.span(self.before[-1])
-        return self.span(self.token)
-
-    @property
-    def first(self) -> str:
-        """The terminal that began the statement."""
-        return self.before[0].kind if self.before else ""
-
-    @property
-    def last(self) -> str:
-        """The terminal in front of the token."""
-        return self.before[-1].kind if self.before else ""
-
-    @property
-    def in_shape(self) -> bool:
-        """Whether a shape is being read."""
-        return self.first == "INPUT" or any(t.kind == "ARROW" for t in self.before)
+from cnndsl.syntax.missing import missing
+from cnndsl.syntax.situation import LINE_ENDS, VALUES, Situation
 
 
 def mistake(at: Situation) -> Diagnostic:
     """The diagnostic for one place."""
-    for look in (_word, _bracket, _other_habit, _missing, _shape, _order, _misspelt, _braces):
+    for look in (_word, _bracket, _other_habit, missing, _shape, _order, _misspelt, _braces):
         if found := look(at):
             return found
     return _does_not_fit(at)
@@ -191,104 +147,6 @@ def _leading_minus(at: Situation) -> Diagnostic | None:
     return Diagnostic("E108", message, span, fixes=(fix,))
 
 
-# ── something is missing ─────────────────────────────────────────────────────────────────────────
-
-# What must stand behind a word, and an example.
-_NEEDS = {
-    "ARROW": ("the shape that comes out", "-> 28 x 28 x 16"),
-    "AS": ("a name for this tensor", "as features"),
-    "LIKE": ("the label of the tensor to be like", "like enc4"),
-    "TO": ("the size to reach", "to 7x7"),
-    "FROM": ("the label of a tensor", "from features"),
-    "OUTPUT": ("the label of a tensor", "output features"),
-    "MODEL": ("the model's name", "model LeNet"),
-    "INPUT": ("the shape of the input", "input 28 x 28 x 1"),
-    "LABELS": ("the class names, in quotes", 'labels "cat" "dog"'),
-    "USE": ("the path of a file, in quotes", 'use "blocks.cnn"'),
-    "LET": ("a name", "let width = 64"),
-    "PARAM": ("a name", "param width = 64"),
-    "DEFAULT": ("the name of a layer", "default conv pad=same"),
-    "REQUIRE": ("a condition", "require H >= 32"),
-    "EXPECT": ("a condition", "expect params <= 5M"),
-    "BLOCK": ("a name", "block residual(f) { … }"),
-    "REPEAT": ("how often", "repeat 3 { … }"),
-    "IF": ("a condition", "if stride > 1 { … }"),
-    "ADD": ("branches in `{ }` or labels", "add { skip } { conv 64 3x3 pad=same }"),
-    "CONCAT": ("branches in `{ }` or labels", "concat enc4"),
-    "MULTIPLY": ("branches in `{ }` or labels", "multiply gate"),
-    "X": ("a number or a name", "28 x 28 x 1"),
-    "CROSS": ("a number or a name", "28 x 28 x 1"),
-    "LPAR": ("a value", "(height + 1)"),
-}
-_OPERATORS = ("PLUS", "MINUS", "TIMES", "OVER", "MODULO", "COMPARE", "AND", "OR", "NOT")
-_HEADS = ("BLOCK", "REPEAT", "IF")
-
-
-def _missing(at: Situation) -> Diagnostic | None:
-    """Something that had to come behind the last word."""
-    if not at.before:
-        return None
-    last = at.before[-1]
-    word = at.text(last)
-    if last.kind == "EQUAL" and len(at.before) > 1:
-        name = at.text(at.before[-2])
-        found = _incomplete(at, f"`{name}=` has no value", "")
-        if at.token.kind in _LINE_ENDS:
-            return found.replace(span=at.span(at.before[-2]).to(found.span))
-        return found
-    if last.kind == "COMMA":
-        return _incomplete(at, "something is missing after this comma", "")
-    if last.kind in _OPERATORS:
-        return _incomplete(at, f"`{word}` needs a value on its right", "")
-    if last.kind == "LPAR" and at.first == "BLOCK":
-        return _incomplete(at, "`(` needs the names of parameters", "`block residual(f) { … }`")
-    if last.kind in _NEEDS and not at.accepts("_NL"):
-        what, example = _NEEDS[last.kind]
-        return _incomplete(at, f"`{word}` needs {what}", f"for example `{example}`")
-    if at.accepts("EQUAL") and at.first == "LET" and len(at.before) == 2:
-        return _missing_equal(at)
-    if at.first == "PARAM" and len(at.before) == 2:
-        return _missing_equal(at)
-    if at.first == "DEFAULT" and len(at.before) == 2:
-        message = f"`default {word}` needs an argument with its name"
-        return _incomplete(at, message, f"for example `default {word} pad=same`")
-    if at.first in _HEADS and at.accepts("LBRACE") and at.token.kind in _LINE_ENDS:
-        return _missing_body(at)
-    if last.kind == "ELSE":
-        message = "`else` needs a `{ }` or another `if`"
-        return Diagnostic("E111", message, at.place, fixes=(Fix("for example `else { relu }`"),))
-    return None
-
-
-def _incomplete(at: Situation, message: str, advice: str) -> Diagnostic:
-    place = at.place
-    caption = ""
-    if at.token.kind not in _LINE_ENDS:
-        caption = f"instead of {_named(at)}"
-    fixes = (Fix(advice),) if advice else (Fix("write what is missing, or delete the rest"),)
-    return Diagnostic("E106", message, place, caption=caption, fixes=fixes)
-
-
-def _missing_equal(at: Situation) -> Diagnostic:
-    """`let k 3` or `let k`."""
-    word, name = (at.text(token) for token in at.before)
-    if at.token.kind in _VALUES:
-        insert = Edit(at.span(at.token).before(), "= ")
-        fix = Fix("put `=` between the name and its value", (insert,))
-        message = f"`{word} {name}` needs `=` before its value"
-        return Diagnostic("E107", message, at.span(at.token), fixes=(fix,))
-    message = f"`{word} {name}` needs a value"
-    return Diagnostic("E107", message, at.place, fixes=(Fix(f"for example `{word} {name} = 3`"),))
-
-
-def _missing_body(at: Situation) -> Diagnostic:
-    word = at.text(at.before[0])
-    head = at.source.span(at.before[0].start, at.before[-1].end)
-    example = f"for example `{spelling.shortened(head.text)} {{ relu }}`"
-    message = f"`{word}` needs its statements in `{{ }}`"
-    return Diagnostic("E111", message, head, fixes=(Fix(example),))
-
-
 # ── shapes, order, names, braces ─────────────────────────────────────────────────────────────────
 
 
@@ -298,7 +156,7 @@ def _shape(at: Situation) -> Diagnostic | None:
     word = at.text(token)
     if at.in_shape and at.before and at.last in ("INTEGER", "NAME", "SIZE", "SHAPE", "RPAR"):
         rest = [token, *at.after]
-        if token.kind in ("INTEGER", "NAME", "SIZE") and all(t.kind in _VALUES for t in rest):
+        if token.kind in ("INTEGER", "NAME", "SIZE") and all(t.kind in VALUES for t in rest):
             glued = [t for t in rest if at.text(t).startswith("x") and at.text(t)[1:].isdigit()]
             edits = tuple(
                 Edit(at.source.span(t.start, t.start + 1), "x ")
@@ -347,7 +205,7 @@ def _order(at: Situation) -> Diagnostic | None:
         )
         fix = Fix(f"move `{label.text}` in front of `->`", edits)
         return Diagnostic("E110", "`as` comes before `->`", label, fixes=(fix,))
-    if "AS" in kinds and "ARROW" not in kinds and at.token.kind in (*_VALUES, "TO", "LIKE"):
+    if "AS" in kinds and "ARROW" not in kinds and at.token.kind in (*VALUES, "TO", "LIKE"):
         label = at.before[kinds.index("AS") :]
         stop = next((i for i, t in enumerate(at.after) if t.kind == "ARROW"), len(at.after))
         end = at.after[stop - 1].end if stop else at.token.end
@@ -446,10 +304,10 @@ def second_statement(at: Situation) -> Diagnostic:
 
 
 def _does_not_fit(at: Situation) -> Diagnostic:
-    if at.token.kind in _LINE_ENDS:
+    if at.token.kind in LINE_ENDS:
         message = "this statement is not complete"
     else:
-        message = f"{_named(at)} does not fit here"
+        message = f"{at.named} does not fit here"
     wanted = [words for kinds, words in _EXPECTED if any(map(at.accepts, kinds))]
     caption = f"expected {_either(wanted)}" if wanted else ""
     if not at.before:
@@ -461,12 +319,6 @@ def _does_not_fit(at: Situation) -> Diagnostic:
     else:
         fix = f"`{at.text(at.before[0])}` is written otherwise" if at.before else "delete it"
     return Diagnostic("E108", message, at.place, caption=caption, fixes=(Fix(fix),))
-
-
-def _named(at: Situation) -> str:
-    if at.token.kind in _LINE_ENDS:
-        return "the end of the line"
-    return f"`{spelling.shortened(at.text(at.token))}`"
 
 
 def _either(words: list[str]) -> str:

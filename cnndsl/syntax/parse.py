@@ -14,9 +14,10 @@ from cnndsl.diagnostics.model import Sink
 from cnndsl.source import Source
 from cnndsl.syntax import limits, slips, tree
 from cnndsl.syntax.build import BUILDERS
-from cnndsl.syntax.errors import Situation, mistake, second_statement
+from cnndsl.syntax.errors import mistake, second_statement
 from cnndsl.syntax.layout import settle
 from cnndsl.syntax.lex import Token, lexicon
+from cnndsl.syntax.situation import Situation
 
 _STOPS = ("_NL", "LBRACE", "RBRACE", "$END")
 
