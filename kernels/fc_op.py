@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .shared import refuse_tensors
+from .shared import cast_as_wished, refuse_tensors
 
 
 class FcGeometry(NamedTuple):
@@ -174,10 +174,9 @@ def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[...
     backward_op.register_autograd(refuse_second)
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        if torch.is_autocast_enabled(x.device.type):
-            dtype = torch.get_autocast_dtype(x.device.type)
-            x, weight = x.to(dtype), weight.to(dtype)
-        y, _ = forward_op(x, weight, bias)
+        y, _ = forward_op(*cast_as_wished(x, weight), bias)
         return y
 
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {name: forward, f"{name}_backward": backward}
     return run

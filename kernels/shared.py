@@ -28,6 +28,15 @@ def split_count(programs: int, blocks: int) -> int:
     return max(1, min(blocks, 512 // programs))
 
 
+def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        return x.to(dtype), weight.to(dtype)
+    return x, weight
+
+
 def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     """Raise where no kernel can run, or where 32 bits are too few.
 

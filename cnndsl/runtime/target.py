@@ -11,11 +11,14 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnndsl.record import Record
 
@@ -117,6 +120,43 @@ def record(code: Callable[[], object]) -> list[Launch]:
     with recording() as launches:
         code()
     return launches
+
+
+class _WithoutOperators(TorchDispatchMode):
+    """Calls what an operator stands for, also for shapes without memory, where it would not run."""
+
+    implementations: Mapping[str, Callable[..., object]] = MappingProxyType({})
+
+    def __torch_dispatch__(  # the name and the parameters are PyTorch's
+        self, func: Untyped, types: Untyped, args: Untyped = (), kwargs: Untyped = None
+    ) -> Untyped:
+        """Run one operator."""
+        implementation = self.implementations.get(func.name())
+        if implementation is not None:
+            return implementation(*args)
+        return func(*args, **(kwargs or {}))
+
+
+def record_model(
+    model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype
+) -> list[Launch]:
+    """Note each different launch of an emitted module, in training and in inference.
+
+    Regions of the module are functions with an attribute `operators`; they stand beside its class.
+    """
+    namespace: dict[str, Any] = type(model).forward.__globals__
+    direct = _WithoutOperators()
+    for value in namespace.values():
+        direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
+    model = deepcopy(model).to(device="meta", dtype=dtype)
+    launches: dict[str, Launch] = {}
+    for is_training in (True, False):
+        x = torch.empty(shape, device="meta", dtype=dtype)
+        with recording() as noted, direct:
+            model.train(is_training)(x).sum().backward()
+        for launch in noted:
+            launches.setdefault(f"{launch.kernel} {launch.config}", launch)
+    return list(launches.values())
 
 
 def gpu_target(name: str) -> Untyped:
