@@ -22,6 +22,9 @@ from cnndsl.cli import options, terminal
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "check": "prove the shapes of a network; count parameters, work and memory",
+    "train": "train a network on images, or go on with a run",
+    "eval": "how often a trained network is right, and what it takes for what",
+    "predict": "what a trained network takes images for",
     "explain": "what a message such as E301 means, with a wrong and a right example",
 }
 
@@ -40,6 +43,7 @@ commands:
 
 examples:
   cnndsl check lenet.cnn        is it right, and what does it cost?
+  cnndsl train digits.cnn --data digits
   cnndsl explain E301           what does that message mean?
 
 `cnndsl COMMAND --help` shows what a command takes, `cnndsl --version` the version.

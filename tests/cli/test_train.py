@@ -1,0 +1,230 @@
+"""`cnndsl train`, `eval` and `predict` on a small network, from the file to the answer."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from cnndsl.cli.eval import show
+from cnndsl.cli.main import main
+from cnndsl.train import Scores
+from cnndsl.train.data import read_digits
+
+NETWORK = """\
+model Small
+
+input 8 x 8 x 1
+conv 8 3x3; relu
+pool max 2
+flatten
+fc 10
+softmax
+"""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("a network") / "small.cnn"
+    path.write_text(NETWORK)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(network: Path) -> Path:
+    """A run of two epochs."""
+    path = network.with_name("run")
+    assert main(train(network, path)) == 0
+    return path
+
+
+def train(network: Path, out: Path, *more: str) -> list[str]:
+    command = ["train", str(network), "--data", "digits", "--out", str(out)]
+    return [*command, "--epochs", "2", "--lr", "0.02", "--device", "cpu", *more]
+
+
+def test_training_shows_each_epoch_and_the_result(network, tmp_path, capsys):
+    assert main(train(network, tmp_path / "run")) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    first, *epochs, empty, result, where = out.splitlines()
+    assert first == "Small: 810 parameters; digits: 1,438 images to train on, 359 to test"
+    assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert empty == ""
+    assert result.startswith("test accuracy ")
+    assert float(result.split()[2].rstrip("%")) > 85
+    assert where.startswith(f"the run is in {tmp_path / 'run'}")
+
+
+def test_the_run_folder_has_the_source_and_the_emitted_module(run):
+    assert (run / "source.cnn").read_text() == NETWORK
+    emitted = (run / "model.py").read_text()
+    assert "class Small(" in emitted
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_value_that_was_set_is_set_again(network, tmp_path, capsys):
+    path = tmp_path / "free.cnn"
+    path.write_text(NETWORK.replace("input 8 x 8 x 1", "input H x 8 x 1"))
+    assert main(train(path, tmp_path / "run", "--set", "H=8", "--epochs", "1")) == 0
+    assert main(["eval", str(tmp_path / "run")]) == 0
+    assert "accuracy" in capsys.readouterr().out
+
+
+def test_eval_agrees_with_training(run, capsys):
+    assert main(["eval", str(run), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert found["accuracy"] == last["test_accuracy"]
+    assert found["loss"] == pytest.approx(last["test_loss"])
+    assert (found["count"], found["step"]) == (359, 46)
+    assert sum(map(sum, found["confusion"])) == 359
+    assert sum(found["confusion"][i][i] for i in range(10)) == found["right"]
+
+
+def test_the_confusion_matrix():
+    scores = Scores(0.25, ((8, 2, 0), (0, 0, 0), (0, 0, 10)))
+    assert show(scores, ("cat", "ox", "mouse")) == (
+        "accuracy 90.00% (18 of 20 images), loss 0.2500\n"
+        "\n"
+        "   is │ taken for\n"
+        "      │    cat     ox  mouse    right\n"
+        "──────┼──────────────────────────────\n"
+        "  cat │      8      2      ·    80.0%\n"
+        "   ox │      ·      ·      ·        –\n"
+        "mouse │      ·      ·     10   100.0%"
+    )
+
+
+def test_of_many_classes_only_the_mistakes_are_listed():
+    confusion = [[10 if i == j else 0 for j in range(30)] for i in range(30)]
+    names = tuple(f"c{i}" for i in range(30))
+    assert "no mistakes" in show(Scores(0.0, tuple(map(tuple, confusion))), names)
+    confusion[3][4], confusion[5][6] = 2, 7
+    shown = show(Scores(0.0, tuple(map(tuple, confusion))), names).splitlines()
+    assert shown[-2:] == ["       7  c5 taken for c6", "       2  c3 taken for c4"]
+
+
+def test_predict_names_classes_and_says_what_was_converted(run, tmp_path, capsys):
+    images, labels = read_digits()
+    first = int((labels == 0).nonzero()[0])
+    pixels = bytes(int(v * 255) for v in images[first].flatten())
+    image = Image.frombytes("L", (8, 8), pixels)
+    image.save(tmp_path / "zero.png")
+    image.resize((40, 24)).convert("RGB").save(tmp_path / "large.png")
+    command = ["predict", str(run), str(tmp_path / "zero.png"), str(tmp_path / "large.png")]
+    assert main([*command, "--top", "2"]) == 0
+    zero, large = capsys.readouterr().out.splitlines()
+    assert zero.startswith(f"{tmp_path / 'zero.png'}: 0 ")
+    assert zero.count("%") == 2
+    assert large.endswith("(made grey, resized from 24x40 to 8x8)")
+    assert main([*command[:3], "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["classes"][0]["class"] == "0"
+    assert sum(c["probability"] for c in found["classes"]) == pytest.approx(1)
+
+
+# ── mistakes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        (["--data", "digts"], 2, "did you mean `digits`?"),
+        (["--epochs", "0"], 2, "epochs is 0; it must be at least 1"),
+        (["--epochs", "few"], 2, "`--epochs` takes a whole number, and `few` is none"),
+        (["--device", "toaster"], 2, "the device `toaster` cannot be used"),
+        (["--dtype", "int8"], 2, "no dtype is called int8"),
+        (["--set", "width"], 2, "not of the form NAME=VALUE"),
+    ],
+)
+def test_wrong_usage(network, tmp_path, capsys, change, status, said):
+    assert main(train(network, tmp_path / "run", *change)) == status
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_missing_is_asked_for(network, capsys):
+    assert main(["train"]) == 2
+    assert "which network?" in capsys.readouterr().err
+    assert main(["train", str(network)]) == 2
+    assert "which images? `--data` is missing" in capsys.readouterr().err
+
+
+def test_images_of_another_size_are_told_with_both_sizes(tmp_path, capsys):
+    lenet = Path(__file__).parent.parent.parent / "examples" / "lenet.cnn"
+    assert main(train(lenet, tmp_path / "run")) == 1
+    assert capsys.readouterr().err == (
+        "error: the network takes images of 28 x 28 x 1, but the data has 8 x 8 x 1\n"
+        "  = help: let the network begin with `input 8 x 8 x 1`\n"
+        "  = help: or use data of the network's size\n"
+    )
+
+
+def test_mistakes_in_the_network_are_shown_as_check_shows_them(tmp_path, capsys):
+    path = tmp_path / "bad.cnn"
+    path.write_text(NETWORK.replace("pool max 2", "pool max 9"))
+    assert main(train(path, tmp_path / "run")) == 1
+    err = capsys.readouterr().err
+    assert "error[E3" in err
+    assert "pool max 9" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_overwritten(network, run, capsys):
+    assert main(train(network, run)) == 2
+    assert f"--resume {run}" in capsys.readouterr().err
+
+
+def test_a_resumed_run_keeps_its_settings(run, capsys):
+    assert main(["train", "--resume", str(run), "--lr", "1"]) == 2
+    assert "`--lr` cannot be given" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "nothing is left to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["eval"], ["predict", "x.png"], ["train", "--resume"]])
+def test_a_folder_that_is_no_run(tmp_path, capsys, command):
+    name, *rest = command
+    arguments = [name, *rest, str(tmp_path)] if name == "train" else [name, str(tmp_path), *rest]
+    assert main(arguments) == 2
+    assert f"there is no run in `{tmp_path}`" in capsys.readouterr().err
+
+
+def test_an_image_that_is_not_there(run, capsys):
+    assert main(["predict", str(run), "nowhere.png"]) == 1
+    assert "there is no image `nowhere.png`" in capsys.readouterr().err
+
+
+# ── interruptions ────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ctrl_c_saves_and_resume_goes_on(network, tmp_path):
+    run = tmp_path / "my run"
+    command = [sys.executable, "-m", "cnndsl"]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    process = subprocess.Popen(
+        [*command, *train(network, run, "--epochs", "40")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    while not (run / "metrics.jsonl").is_file() or not (run / "metrics.jsonl").read_text():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == f"stopped and saved; go on: cnndsl train --resume '{run}'\n"
+    ended = subprocess.run(
+        [*command, "train", "--resume", str(run)], capture_output=True, text=True, env=environment
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    epochs = [json.loads(text)["epoch"] for text in (run / "metrics.jsonl").open()]
+    assert epochs == list(range(1, 41))
