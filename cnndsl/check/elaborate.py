@@ -110,6 +110,7 @@ class Elaborator:
                 self._classes = self._classes or statement
             case tree.Broken():
                 self._current = Unknown()
+                self._warned_no_input = True  # the statement may have been the input
             case _:
                 self._unsupported(statement)
 

@@ -297,7 +297,7 @@ _EXPECTED = (
 
 
 def second_statement(at: Situation) -> Diagnostic:
-    """A statement right behind a `}`."""
+    """A statement right behind another."""
     span = at.span(at.token)
     fix = Fix("start a new line", (Edit(span.before(), "\n"),))
     return Diagnostic("E113", "a new statement needs a new line, or a `;`", span, fixes=(fix,))

@@ -172,11 +172,11 @@ class _Parser:
         self._shift(error, None, start, max(start, self.tokens[position - 1].end))
 
     def _begins_statement(self, position: int) -> bool:
-        """Whether a statement was complete with its `}`, and this is the next."""
-        if position == 0 or self.tokens[position - 1].kind != "RBRACE":
-            return False
+        """Whether a statement is complete, and this is the next one without a line end."""
         kind = self.tokens[position].kind
-        return (kind == "NAME" or kind in lexicon().starters) and self._accepts("_NL")
+        after_body = position > 0 and self.tokens[position - 1].kind == "RBRACE"
+        starts = kind in lexicon().starters or (kind == "NAME" and after_body)
+        return starts and position > 0 and self._accepts("_NL")
 
     def _end_line(self, position: int) -> None:
         """Read on as if there were a line end before this token."""

@@ -12,8 +12,10 @@ from cnndsl.check import check_source
 from cnndsl.check.settings import parse_setting
 from cnndsl.diagnostics import catalogue
 from cnndsl.diagnostics.catalogue import Example
+from cnndsl.diagnostics.model import Sink
 from cnndsl.diagnostics.render import render
 from cnndsl.source import Source
+from cnndsl.syntax.read import read_source
 
 PACKAGE = Path(catalogue.__file__).parent.parent
 PAGES = sorted((PACKAGE / "diagnostics" / "codes").glob("*.md"))
@@ -38,9 +40,16 @@ def with_output(markdown: str, output: str) -> str:
 
 
 def check(example: Example):
-    """What the checker says of an example. A `python` one is an expression that makes the text."""
+    """What the checker says of an example.
+
+    A `python` one is an expression that makes the text, a `path` one names a file.
+    """
     language, *settings = example.info.split()
     text = example.text
+    if language == "path":
+        sink = Sink()
+        assert read_source(text.strip(), sink) is None
+        return sink.sorted()
     if language == "python":
         text = eval(text)
     else:
