@@ -40,7 +40,7 @@ class Region(Record):
     def slope(self) -> Literal["none", "relu", "output", "input"]:
         """From what backward computes the slope of the activation."""
         layer = self.activation.layer if self.activation else None
-        return layer.slope if isinstance(layer, Pointwise) else "none"
+        return layer.slope_from if isinstance(layer, Pointwise) else "none"
 
     @property
     def input(self) -> str:
@@ -97,7 +97,7 @@ def _take(region: Region, node: Node) -> Region | None:
         case Pointwise() as layer if region.activation is None:
             # A maximum and a rising function may change places: max(f(a), f(b)) = f(max(a, b)).
             pool = region.pool.layer if region.pool else None
-            fits = pool is None or (_is_maximum(pool) and layer.slope != "input")
+            fits = pool is None or (_is_maximum(pool) and layer.slope_from != "input")
             return longer.replace(activation=node) if fits else None
         case Pool() as pool if region.pool is None:
             return longer.replace(pool=node) if _pool_fits(region, pool) else None

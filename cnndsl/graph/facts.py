@@ -3,7 +3,7 @@
 All counts are for one image; values are 32-bit floats.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.types import FLOAT_BYTES, ImageType, Unknown, elements
@@ -62,7 +62,7 @@ def facts(graph: Graph) -> dict[str, Facts]:
         fields[node.path] = None
         if isinstance(node.arrives, Unknown) or isinstance(node.output, Unknown):
             continue
-        field = _receptive_field(node, fields[node.inputs[0]])
+        field = _receptive_field(node, _together([fields[name] for name in node.inputs]))
         fields[node.path] = field
         weights = node.layer.weights(node.arrives)
         found[node.path] = Facts(
@@ -95,14 +95,38 @@ def _receptive_field(node: Node, before: ReceptiveField | None) -> ReceptiveFiel
     if before is None or not isinstance(node.output, ImageType):
         return None
     step = node.layer.step(node.arrives)
-    if step is None:
-        return before
-    (height, width), (down, across) = step.extent, before.stride
+    if step is None or before.stride[0] % step.finer[0] or before.stride[1] % step.finer[1]:
+        return None  # one pixel further is no whole number of input pixels further
+    height, width = step.extent
+    down, across = before.stride[0] // step.finer[0], before.stride[1] // step.finer[1]
     return ReceptiveField(
         (before.size[0] + (height - 1) * down, before.size[1] + (width - 1) * across),
         (down * step.stride[0], across * step.stride[1]),
         (before.offset[0] - step.before[0] * down, before.offset[1] - step.before[1] * across),
     )
+
+
+def _together(fields: Sequence[ReceptiveField | None]) -> ReceptiveField | None:
+    """What one pixel sees through several inputs; None where they move by different strides."""
+    known = [field for field in fields if field is not None]
+    if not known or len(known) < len(fields) or len({field.stride for field in known}) > 1:
+        return None
+    height = _span([(field.offset[0], field.size[0]) for field in known])
+    width = _span([(field.offset[1], field.size[1]) for field in known])
+    if height is None or width is None:
+        return None
+    return ReceptiveField((height[1], width[1]), known[0].stride, (height[0], width[0]))
+
+
+def _span(spans: Sequence[tuple[int, Dim]]) -> tuple[int, Dim] | None:
+    """From the first pixel of all to the last; None where symbols leave open which that is."""
+    first = min(offset for offset, _ in spans)
+    ends = {offset + size for offset, size in spans}
+    if len(ends) == 1:
+        return first, ends.pop() - first
+    numbers = [end.constant for end in ends]
+    known = [number for number in numbers if number is not None]
+    return (first, Dim.of(max(known) - first)) if len(known) == len(numbers) else None
 
 
 def _sum(dims: Iterable[Dim]) -> Dim:

@@ -10,7 +10,7 @@ class Relu(Pointwise):
     """max(x, 0), where NaN stays NaN. PyTorch: `F.relu`."""
 
     kind = "relu"
-    slope = "relu"
+    slope_from = "relu"
     examples: ClassVar[tuple[str, ...]] = ("relu",)
 
     def triton(self, x: str) -> str:

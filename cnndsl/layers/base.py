@@ -29,7 +29,7 @@ class Slot(Record):
     @property
     def required(self) -> bool:
         """Whether a file must give it, in its place among the others that it must give."""
-        return self.way == "place"
+        return self.way == "place" and self.default is REQUIRED
 
 
 def argument(
@@ -41,7 +41,8 @@ def argument(
     """Declare an argument. Without a default it is positional, with one it is `name=value`.
 
     `way` is `to` or `like` for arguments behind these words, as in `pool max to 7x7`; a layer of
-    several forms is one class a form, and the word chooses between them.
+    several forms is one class a form, and the word chooses between them. It is `place` for one
+    that stands alone like a positional one, but may be left out: `upsample to 56x56 bilinear`.
     """
     return Slot(kind, default, way or ("place" if default is REQUIRED else "name"))
 
@@ -58,8 +59,9 @@ class Claim(Record):
     """A condition that a layer needs: `left operator right`, for every size of the input.
 
     `argument` is the one at fault (None: the layer as a whole), `about` the dim of the input that
-    it meets. `message` says what is wrong when it does not hold, `caption` a few words under the
-    carets, `notes` the numbers.
+    it meets; where a layer has several inputs, `between` says which two do not fit together there.
+    `message` says what is wrong when it does not hold, `caption` a few words under the carets,
+    `notes` the numbers.
     """
 
     left: Dim
@@ -72,6 +74,19 @@ class Claim(Record):
     caption: str = ""
     notes: tuple[str, ...] = ()
     suggestions: tuple[Suggestion, ...] = ()
+    between: tuple[int, int] | None = None  # indices into the inputs
+
+
+def never(
+    code: str,
+    message: str,
+    argument: str | None = None,
+    caption: str = "",
+    suggestions: tuple[Suggestion, ...] = (),
+) -> Claim:
+    """The claim that fails whatever the sizes are: what was asked for does not exist."""
+    one = Dim.of(1)
+    return Claim(ZERO, ">=", one, code, message, argument, None, caption, (), suggestions)
 
 
 class Weight(Record):
@@ -91,15 +106,21 @@ class Weight(Record):
 
 
 class Step(Record):
-    """How a layer moves over an image, for receptive fields.
+    """How a layer moves over an image, for receptive fields; each for height and width.
 
-    `extent` is the span of its window in input pixels, `before` how far in front of the image the
-    first window starts; each for height and width.
+    The window of output pixel i starts at i·stride − before and spans `extent` pixels. A layer that
+    makes images larger moves over an input with `finer` − 1 empty pixels between any two: what it
+    sees of the input are the pixels p for which p·finer lies in the window.
     """
 
     extent: tuple[Dim, Dim]
     stride: tuple[int, int]
     before: tuple[int, int]
+    finer: tuple[int, int] = (1, 1)
+
+
+# Output pixel i sees just input pixel i.
+IN_PLACE = Step((Dim.of(1), Dim.of(1)), (1, 1), (0, 0))
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=False, field_specifiers=(argument,))
@@ -125,44 +146,45 @@ class Layer(Record):
             else:
                 cls.__defaults__[name] = slot.default
 
-    def requires(self, x: Any) -> Iterator[Claim]:  # noqa: ANN401 (one of `accepts`)
+    def requires(self, x: Any, /) -> Iterator[Claim]:  # noqa: ANN401 (one of `accepts`)
         """What must hold for this input, each with its own message."""
         del x
         return iter(())
 
-    def output(self, x: Any) -> TensorType:  # noqa: ANN401 (one of `accepts`)
+    def output(self, x: Any, /) -> TensorType:  # noqa: ANN401 (one of `accepts`)
         """The type that comes out, once `requires` holds."""
         return x
 
-    def weights(self, x: Any) -> tuple[Weight, ...]:  # noqa: ANN401
+    def weights(self, x: Any, /) -> tuple[Weight, ...]:  # noqa: ANN401
         """Its parameters and buffers, in PyTorch's order."""
         del x
         return ()
 
-    def macs(self, x: Any) -> Dim:  # noqa: ANN401
+    def macs(self, x: Any, /) -> Dim:  # noqa: ANN401
         """Multiply-accumulates for one image; only anchors have any."""
         del x
         return ZERO
 
-    def step(self, x: Any) -> Step | None:  # noqa: ANN401
-        """How it moves over an image; None where output pixel i sees just input pixel i."""
+    def step(self, x: Any, /) -> Step | None:  # noqa: ANN401
+        """How it moves over an image; None where it moves by no fixed stride."""
         del x
-        return None
+        return IN_PLACE
 
-    def formula(self, x: Any) -> tuple[str, ...]:  # noqa: ANN401
+    def formula(self, x: Any, /) -> tuple[str, ...]:  # noqa: ANN401
         """Lines for `--explain`: the formula of its output size with the numbers put in."""
         del x
         return ()
 
-    def module(self, x: Any) -> str | None:  # noqa: ANN401
+    def module(self, x: Any, /) -> str | None:  # noqa: ANN401
         """The `torch.nn` module that holds its weights, as source text; None where it has none."""
         del x
         return None
 
-    def torch(self, x: Any, module: str, value: str) -> str:  # noqa: ANN401
+    def torch(self, x: Any, module: str, /, value: str) -> str:  # noqa: ANN401
         """Its meaning as a PyTorch expression.
 
-        `module` names what `module()` made, `value` is the input's expression.
+        `module` names what `module()` made, `value` is the input's expression: a name, for it may
+        be used twice. A layer that reads several tensors takes a value for each.
         """
         raise NotImplementedError(f"{self.kind} says nothing of its PyTorch meaning")
 
@@ -184,7 +206,7 @@ class Layer(Record):
         return {name: slot.kind.data(getattr(self, name)) for name, slot in self.slots.items()}
 
 
-# ── the five roles, and a sixth ──────────────────────────────────────────────────────────────────
+# ── the roles ────────────────────────────────────────────────────────────────────────────────────
 
 
 class Anchor(Layer):
@@ -200,19 +222,20 @@ class Window(Layer):
 class Pointwise(Layer):
     """A function of each value alone, with its Triton text.
 
-    `slope` says from what its derivative is computed: from its `input`, or from its `output`, which
-    only a rising function may say. `relu`: from its output, of which the sign is enough.
+    `slope_from` says from what its derivative is computed: from its `input`, or from its `output`,
+    which only a function that never falls may say. `relu`: from its output, of which the sign is
+    enough.
     """
 
     accepts: ClassVar[tuple[type, ...]] = (ImageType, VectorType)
-    slope: ClassVar[Literal["relu", "output", "input"]]
+    slope_from: ClassVar[Literal["relu", "output", "input"]]
 
     def triton(self, x: str) -> str:
         """The Triton expression of the function; `x` names a tile of fp32 values."""
         raise NotImplementedError(f"{self.kind} has no kernel")
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
-        """That of the gradient before it; `saved` names what `slope` says."""
+        """That of the gradient before it; `saved` names what `slope_from` says."""
         raise NotImplementedError(f"{self.kind} has no backward kernel")
 
 
@@ -226,3 +249,13 @@ class View(Layer):
 
 class Opaque(Layer):
     """A PyTorch call; it ends a region."""
+
+
+class Merge(Layer):
+    """Several tensors made one; its methods take the tuple of their types.
+
+    All that it is given beside them are the tensors themselves, which the language writes as
+    branches or labels; so it has no arguments.
+    """
+
+    accepts: ClassVar[tuple[type, ...]] = (ImageType, VectorType)
