@@ -15,7 +15,7 @@ from cnndsl import assets
 from cnndsl.emit import imports, kernels, layout, network, region, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.kernels import Signature
+from cnndsl.emit.kernels import Family, Signature
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.prune import prune
 from cnndsl.emit.region import Section
@@ -46,7 +46,7 @@ def emit(graph: Graph, source: Source) -> Written:
     texts = _kernel_texts(regions)
     names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
     name = names.give(identifier(graph.name))
-    sections = _sections(regions, texts, names)
+    sections = _sections(regions, files, texts, names)
     body = [region.write(section) for section in sections]
     body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
     body = [*_shared(regions, files, body), *body]
@@ -85,14 +85,21 @@ def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
 
 
 def _sections(
-    regions: Sequence[Region], texts: dict[Signature, str], names: Names
+    regions: Sequence[Region],
+    files: dict[str, str],
+    texts: dict[Signature, str],
+    names: Names,
 ) -> list[Section]:
     """The regions with their names; the first of a signature shows its kernels."""
     shown: dict[Signature, tuple[int, str]] = {}
     sections: list[Section] = []
+    explained: set[Family] = set()
     for number, part in enumerate(regions, 1):
         own = kernels.signature(part)
-        text = ""
+        text = about = ""
+        if own.family not in explained:
+            explained.add(own.family)
+            about = "\n#\n".join(splice.docstring(files[n]) for n in kernels.KERNELS[own.family])
         if own not in shown:
             prefix = _free_prefix(own.name, [name for _, name in shown.values()])
             shown[own] = (number, prefix)
@@ -109,6 +116,7 @@ def _sections(
                 names.give(function.upper()),
                 text,
                 shown_in,
+                about,
             )
         )
     return sections

@@ -6,7 +6,9 @@ compute; knows no layers.
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 from cnndsl.emit.lines import Edit, Lines, apply, tidy, without
 
@@ -75,7 +77,7 @@ def _names(tree: ast.AST) -> Iterator[str]:
 def _without_idle_lines(text: str) -> str:
     source = Lines(text)
     edits: list[Edit] = []
-    for function in ast.walk(source.tree):
+    for function in source.tree.body:
         if not isinstance(function, ast.FunctionDef):
             continue
         read = {
@@ -85,6 +87,7 @@ def _without_idle_lines(text: str) -> str:
         }
         for body in _all_bodies(function):
             idle = [s for s in body if _is_idle(s, read)]
+            idle += [s for s, after in pairwise(body) if s not in idle and _is_replaced(s, after)]
             if len(idle) == len(body):
                 continue  # a body of nothing is no Python: leave it for people to see
             for statement in idle:
@@ -119,6 +122,19 @@ def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
     return not any(isinstance(n, ast.Call) and _has_effect(n) for n in ast.walk(value))
 
 
+def _is_replaced(statement: ast.stmt, after: ast.stmt) -> bool:
+    """Whether a line gives a name a value that the next line replaces without a look."""
+    match statement, after:
+        case (
+            ast.Assign(targets=[ast.Name(id=name)], value=value),
+            ast.Assign(targets=[ast.Name(id=again)], value=new),
+        ):
+            is_read = name in _names(new) or any(isinstance(n, ast.Call) for n in ast.walk(value))
+            return name == again and not is_read
+        case _:
+            return False
+
+
 def _has_effect(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(attr=name):
@@ -134,28 +150,39 @@ def _has_effect(call: ast.Call) -> bool:
 
 def _without_idle_parameters(text: str) -> str:
     source = Lines(text)
+    calls: dict[str, list[ast.Call]] = {}
+    mentions: Counter[str] = Counter()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Name):
+            mentions[node.id] += 1
+        elif isinstance(node, ast.Call):
+            calls.setdefault(_called(node), []).append(node)
     edits: list[Edit] = []
     for function in source.tree.body:
         if not isinstance(function, ast.FunctionDef) or not _is_kernel(function):
             continue
-        calls = [
-            c for c in ast.walk(source.tree) if isinstance(c, ast.Call) and _calls(c, function)
-        ]
-        mentions = sum(name == function.name for name in _names(source.tree))
-        if mentions != len(calls) or function.args.defaults:
+        own = calls.get(function.name, [])
+        if mentions[function.name] != len(own) or function.args.defaults:
             continue  # passed around as a value: whoever calls it gives every parameter
-        read = {n for statement in function.body for n in _names(statement)}
-        parameters = function.args.args
-        idle = {i for i, p in enumerate(parameters) if p.arg not in read}
-        if idle:
-            starts = [source.extent(p)[0] for p in parameters]
-            edits += without(source, parameters, idle, starts)
-            names = {parameters[i].arg for i in idle}
-            for call in calls:
-                edits += _without_arguments(source, call, idle, names)
-            # Calls of other kernels may stand inside this one's arguments: one at a time.
-            return tidy(apply(text, edits))
-    return text
+        found = list(_without_parameters(source, function, own))
+        # A call within the arguments of another waits for the next round.
+        if not any(a < d and c < b for a, b, _ in found for c, d, _ in edits):
+            edits += found
+    return tidy(apply(text, edits))
+
+
+def _without_parameters(
+    source: Lines, function: ast.FunctionDef, calls: list[ast.Call]
+) -> Iterator[Edit]:
+    read = {n for statement in function.body for n in _names(statement)}
+    parameters = function.args.args
+    idle = {i for i, p in enumerate(parameters) if p.arg not in read}
+    if idle:
+        starts = [source.extent(p)[0] for p in parameters]
+        yield from without(source, parameters, idle, starts)
+        names = {parameters[i].arg for i in idle}
+        for call in calls:
+            yield from _without_arguments(source, call, idle, names)
 
 
 def _is_kernel(function: ast.FunctionDef) -> bool:
@@ -166,12 +193,13 @@ def _is_kernel(function: ast.FunctionDef) -> bool:
             return False
 
 
-def _calls(call: ast.Call, function: ast.FunctionDef) -> bool:
+def _called(call: ast.Call) -> str:
+    """The name of the function that is called, or of the kernel that is launched."""
     match call.func:
         case ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)):
-            return name == function.name
+            return name
         case _:
-            return False
+            return ""
 
 
 def _without_arguments(

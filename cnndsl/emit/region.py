@@ -9,7 +9,7 @@ from cnndsl.emit import kernels, layout
 from cnndsl.emit.kernels import Signature
 from cnndsl.fuse.plan import plan
 from cnndsl.fuse.regions import Region
-from cnndsl.graph.graph import Node
+from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.types import show
 from cnndsl.record import Record
 
@@ -22,7 +22,8 @@ class Section(Record):
     """A region with its names in the emitted file.
 
     `function` runs it; `operator` is its fused operator, `geometry` the constant it is made with.
-    `kernels` is the text of its kernels, or empty where those of `shown_in` serve it too.
+    `kernels` is the text of its kernels, or empty where those of `shown_in` serve it too; `about`
+    says how they work, once in a file.
     """
 
     number: int
@@ -33,6 +34,7 @@ class Section(Record):
     geometry: str
     kernels: str
     shown_in: int
+    about: str
 
 
 def title(region: Region) -> str:
@@ -66,15 +68,20 @@ def modules(region: Region) -> list[tuple[str, str, Node]]:
 def _story(section: Section) -> str:
     """What the region computes, with its sizes, as a comment."""
     region = section.region
-    width = max(len(node.path) for node in region.nodes)
-    lines = [f"reads {show(region.anchor.arrives)}"]
+    cells = [("", f"reads {show(region.anchor.arrives)}", "")]
     for node in region.nodes:
-        lines.append(f"{node.path:<{width}}  {node.layer.write()}  ->  {show(node.output)}")
-        lines += [f"{'':<{width}}  {line}" for line in node.layer.formula(node.arrives)]
+        cells.append((node.path, node.layer.write(), show(node.output)))
+        cells += [("", line, "") for line in node.layer.formula(node.arrives)]
+    names = max(len(name) for name, _, _ in cells)
+    what = max(len(what) for _, what, _ in cells)
+    lines = [f"{a:<{names}}  {b:<{what}}  {c}".rstrip() for a, b, c in cells]
     lines += plan(region).sentences()
     if not section.kernels:
         lines.append(f"Its kernels are those of region {section.shown_in}.")
-    return layout.comment(lines)
+    text = layout.comment(lines)
+    if section.about:
+        text += "\n#\n" + layout.comment(section.about.splitlines(), "# ")
+    return text
 
 
 def _geometry(section: Section) -> str:
@@ -103,6 +110,8 @@ def _function(section: Section) -> str:
         test = "if runs_kernels(x) and not norm.training:"
         prepare = ["    scale, shift = scale_and_shift(norm, conv.bias)"]
         arguments = ["x", "conv.weight", "shift", "scale"]
+    if region.input == INPUT and section.signature.family == "conv":
+        arguments[0] = "channels_last(x)"  # once here, instead of in each kernel that reads it
     body = [
         f'"""Run region {section.number}: its kernels on a GPU, PyTorch\'s operators elsewhere."""',
         *(_TRAINING if region.affine else ()),
