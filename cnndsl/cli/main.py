@@ -42,10 +42,9 @@ commands:
 {commands}
 
 examples:
-  cnndsl check lenet.cnn        is it right, and what does it cost?
-  cnndsl train digits.cnn --data digits
-  cnndsl train digits.cnn --data digits
-  cnndsl explain E301           what does that message mean?
+  cnndsl check lenet.cnn                    is it right, and what does it cost?
+  cnndsl train digits.cnn --data digits     train it on scikit-learn's digits
+  cnndsl explain E301                       what does that message mean?
 
 `cnndsl COMMAND --help` shows what a command takes, `cnndsl --version` the version.
 """
