@@ -37,7 +37,8 @@ def conv_place(
     columns: tl.constexpr,
 ):
     """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
-    return (pixel // (rows * columns)).to(tl.int64), pixel // columns % rows, pixel % columns
+    image = (pixel // (rows * columns)).to(tl.int64)
+    return image, pixel // columns % rows, pixel % columns
 
 
 @triton.jit
@@ -73,7 +74,8 @@ def conv_sum(
     # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS + group * GROUP_CHANNELS
+    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     if TAPS == "packed":
@@ -110,14 +112,16 @@ def conv_sum(
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
             total = tl.dot(weight, x, total, input_precision=PRECISION)
     if SCALE:
-        total *= tl.load(scale_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
+        scale = tl.load(scale_ptr + filter, mask=filter_mask, other=0.0)
+        total *= scale.to(tl.float32)[:, None]
     return total
 
 
 @triton.jit
 def conv_biased(z, bias_ptr, filter, filter_mask):
     """Add the bias to a tile of filters by pixels."""
-    return z + tl.load(bias_ptr + filter, mask=filter_mask, other=0.0).to(tl.float32)[:, None]
+    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
+    return z + bias.to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -137,7 +141,8 @@ def conv_corners(
 @triton.jit
 def conv_better(z, best):
     """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
-    return (z > best) | (z != z)
+    itself = z  # only NaN differs from itself
+    return (z > best) | (z != itself)
 
 
 @triton.jit

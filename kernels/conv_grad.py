@@ -220,8 +220,10 @@ def conv_input_gradient(
                 mask &= cell_row * POOL_STRIDE[0] + row < conv_height
                 mask &= cell_column * POOL_STRIDE[1] + column >= 0
                 mask &= cell_column * POOL_STRIDE[1] + column < conv_width
-            row = (row + POOL_PAD[0] - place_row * POOL_DILATION[0]) // POOL_STRIDE[0]
-            column = (column + POOL_PAD[1] - place_column * POOL_DILATION[1]) // POOL_STRIDE[1]
+            row += POOL_PAD[0] - place_row * POOL_DILATION[0]
+            row = row // POOL_STRIDE[0]
+            column += POOL_PAD[1] - place_column * POOL_DILATION[1]
+            column = column // POOL_STRIDE[1]
         row += cell_row
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
@@ -259,8 +261,9 @@ def conv_input_gradient(
             )
             gradient = (gradient / pixels[:, None]).to(gradient_ptr.dtype.element_ty)
         term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
+        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
         weight = tl.load(
-            weight_ptr + filter[:, None] * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS) + term[None, :],
+            weight_ptr + terms[:, None] + term[None, :],
             mask=filter_mask[:, None] & channel_mask[None, :],
             other=0.0,
         )
@@ -268,7 +271,8 @@ def conv_input_gradient(
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS + group * GROUP_CHANNELS
+    offset = ((image * height + row) * width + column) * CHANNELS
+    offset += group * GROUP_CHANNELS
     tl.store(
         dx_ptr + offset[:, None] + channel[None, :],
         dx.to(dx_ptr.dtype.element_ty),
@@ -375,7 +379,8 @@ def conv_weight_gradient(
             row += position // POOL_SIZE[1] * POOL_DILATION[0]
             column = column * POOL_STRIDE[1] - POOL_PAD[1]
             column += position % POOL_SIZE[1] * POOL_DILATION[1]
-            exists &= (row >= 0) & (row < conv_height) & (column >= 0) & (column < conv_width)
+            exists &= (row >= 0) & (row < conv_height)
+            exists &= (column >= 0) & (column < conv_width)
             gradient = conv_rebuilt(
                 gradient_ptr=gradient_ptr,
                 winner_ptr=winner_ptr,
@@ -391,10 +396,12 @@ def conv_weight_gradient(
             gradient = (gradient / pixels[None, :]).to(gradient_ptr.dtype.element_ty)
         row = row * STRIDE[0] - PAD[0]
         column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS + group * GROUP_CHANNELS
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
         if TAPS == "packed":
             x_mask = exists[:, None] & term_mask[None, :]
-            x_mask &= (row[:, None] + down[None, :] >= 0) & (row[:, None] + down[None, :] < height)
+            x_mask &= row[:, None] + down[None, :] >= 0
+            x_mask &= row[:, None] + down[None, :] < height
             x_mask &= column[:, None] + right[None, :] >= 0
             x_mask &= column[:, None] + right[None, :] < width
         else:

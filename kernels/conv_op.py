@@ -152,7 +152,8 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
     positions = geometry.pool_size[0] * geometry.pool_size[1]
     if geometry.channels % geometry.groups or geometry.filters % geometry.groups:
         raise ValueError(f"{geometry.groups} groups divide neither channels nor filters evenly")
-    if geometry.filters * geometry.kernel[0] * geometry.kernel[1] * geometry.channels >= 2**31:
+    terms = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
+    if geometry.filters * terms >= 2**31:
         raise ValueError("a weight of 2³¹ values or more")
     if geometry.pool == "max" and positions > 255:
         raise ValueError(f"a byte cannot tell which of {positions} pixels of a window won")
@@ -184,9 +185,8 @@ def refuse_conv(
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    if triton.knobs.runtime.interpret or torch.backends.cudnn.conv.fp32_precision != "tf32":
-        return "ieee"
-    return "tf32"
+    wished = torch.backends.cudnn.conv.fp32_precision
+    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
 
 
 def conv_empty_gradients(
@@ -323,7 +323,9 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
     backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
 
     def keep(
-        ctx: FunctionCtx, inputs: tuple[Tensor | None, ...], output: tuple[Tensor, Tensor]
+        ctx: FunctionCtx,
+        inputs: tuple[Tensor | None, ...],
+        output: tuple[Tensor, Tensor],
     ) -> None:
         conv_keep(geometry, ctx, inputs, output)
 

@@ -70,7 +70,8 @@ def fc_forward(
     offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
     if BIAS:
-        y += tl.load(bias_ptr + output, mask=output_mask, other=0.0).to(tl.float32)[None, :]
+        bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
+        y += bias.to(tl.float32)[None, :]
     if ACTIVATION == "input":
         tl.store(input_ptr + offset, y.to(input_ptr.dtype.element_ty), mask=mask)
     if ACTIVATION != "none":

@@ -35,9 +35,8 @@ class FcLaunches(NamedTuple):
 
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    if triton.knobs.runtime.interpret or torch.backends.cuda.matmul.fp32_precision != "tf32":
-        return "ieee"
-    return "tf32"
+    wished = torch.backends.cuda.matmul.fp32_precision
+    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
 
 
 def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

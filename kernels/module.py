@@ -11,7 +11,8 @@ KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
-    is_on_gpu = x.device.type in ("cuda", "meta")  # meta: shapes alone, as the GPU would make them
+    # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
+    is_on_gpu = x.device.type in ("cuda", "meta")
     return (is_on_gpu or INTERPRETED) and x.dtype in KERNEL_TYPES
 
 

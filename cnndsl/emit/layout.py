@@ -84,7 +84,7 @@ def comment(lines: Iterable[str], margin: str = "#   ") -> str:
 
 def _folded(line: str, margin: str) -> list[str]:
     if len(margin) + len(line) <= WIDTH:
-        return [f"{margin}{line}"]
+        return [f"{margin}{line}".rstrip()]
     start = " " * (len(line) - len(line.lstrip()))
     found: list[str] = []
     current = ""
