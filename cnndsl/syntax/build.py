@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from cnndsl.source import Span
 from cnndsl.syntax import tree
-from cnndsl.syntax.lex import Token
+from cnndsl.syntax.lex import UNIT_LETTERS, Token
 
 _UNITS = {
     "k": 10**3,
@@ -91,13 +91,19 @@ def _group(children: list[Any], span: Span) -> tree.Expression:
 
 
 def number(text: str) -> int | float:
-    """The value of a number as written; whole numbers stay exact, `1.5k` is one of them."""
-    digits = text.replace("_", "").rstrip("kMGiB")
-    unit = _UNITS.get(text[len(text.rstrip("kMGiB")) :], 1)
+    """The value of a number as written; with a unit it stays exact, so `1.1M` is 1_100_000."""
+    digits = text.replace("_", "").rstrip(UNIT_LETTERS)
+    unit = _UNITS.get(text[len(text.rstrip(UNIT_LETTERS)) :], 1)
     if digits.isdigit():
         return int(digits) * unit
-    value = float(digits) * unit
-    return int(value) if unit > 1 and value.is_integer() else value
+    if unit == 1:
+        return float(digits)
+    mantissa, _, exponent = digits.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    shift = int(exponent or 0) - len(fraction)
+    scaled = int(whole + fraction) * unit * 10 ** max(shift, 0)
+    parts = 10 ** max(-shift, 0)
+    return scaled / parts if scaled % parts else scaled // parts
 
 
 # ── statements: their children are trees already ─────────────────────────────────────────────────

@@ -11,8 +11,8 @@ from cnndsl.syntax import errors
 from cnndsl.syntax.lex import Token, lexicon
 
 
-def settle(source: Source, tokens: list[Token], sink: Sink) -> list[Token]:
-    """The tokens for the grammar, `$END` last; every `{` has its `}`."""
+def settle(source: Source, tokens: list[Token], sink: Sink) -> tuple[list[Token], int]:
+    """The tokens for the grammar, `$END` last, and how many `}` were missing and are there now."""
     end = len(source.text)
     read = _line_ends(_parentheses(tokens))
     opened, stray = _unmatched(read)
@@ -20,7 +20,7 @@ def settle(source: Source, tokens: list[Token], sink: Sink) -> list[Token]:
         read = _close_blocks(source, read, len(opened), sink)
     elif stray:
         read = [t._replace(kind="STRAY_BRACE") if i in stray else t for i, t in enumerate(read)]
-    return [*read, Token("$END", end, end)]
+    return [*read, Token("$END", end, end)], len(opened)
 
 
 # ── parentheses ──────────────────────────────────────────────────────────────────────────────────

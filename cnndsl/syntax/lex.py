@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from cnndsl.syntax.tables import Tables, load
 
+UNIT_LETTERS = "kKMGiB"  # all letters of `k`, `M`, `G`, `KiB`, `MiB` and `GiB`
+
 
 class Token(NamedTuple):
     """A word or sign: a terminal's name, and where it stands."""

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 
 from cnndsl.diagnostics.model import Diagnostic, Fix
 from cnndsl.source import Source
-from cnndsl.syntax.lex import Token, lexicon
+from cnndsl.syntax.lex import UNIT_LETTERS, Token, lexicon
 
 MAX_BYTES = 1 << 20
 MAX_TOKENS = 40_000
 MAX_NESTING = 64
-MAX_OPERATORS = 100  # in one statement: they nest the tree too
+MAX_OPERATORS = 64  # in one statement: they nest the tree too
 MAX_DIGITS = 19
 
 # NUL, signs that turn the direction of writing (a line could read otherwise than it is), and
@@ -37,10 +37,10 @@ def unfit_text(source: Source) -> Diagnostic | None:
 
 def too_large(source: Source, size: int | None) -> Diagnostic:
     """A file of `size` bytes (None: unknown, but too many)."""
-    what = "more than 1 MiB" if size is None else f"{size / (1 << 20):.1f} MiB"
+    known = "" if size is None else f": it has {size:,} bytes"
     return Diagnostic(
         "E510",
-        f"this file has {what}; at most 1 MiB is read",
+        f"this file is larger than 1 MiB{known}",
         source.span(0, 0),
         fixes=(Fix("repeated parts go into a `block` or a `repeat`"),),
     )
@@ -149,11 +149,14 @@ def tokens_of(text: str) -> list[Token]:
 def _fits(text: str, kind: str) -> bool:
     """Whether a number is short enough, and one that a float can hold."""
     if kind == "REAL":
-        digits = text.rstrip("kMGiB").replace("_", "")
+        digits = text.rstrip(UNIT_LETTERS).replace("_", "")
         mantissa = digits.partition("e")[0]
-        value = float(digits) if len(digits) <= 2 * MAX_DIGITS else float("inf")
-        lost = value == 0.0 and mantissa.strip("0.") != ""
-        return value < 1e300 and not lost and len(mantissa) <= MAX_DIGITS + 1
+        if len(mantissa) > MAX_DIGITS + 1 or len(digits) > len(mantissa) + 5:
+            return False
+        value = float(digits)
+        is_lost = value == 0.0 and mantissa.strip("0.") != ""
+        # With a unit it is a whole number, and those have no exponents of three digits.
+        return not is_lost and value < (1e300 if text[-1].isdigit() else 1e19)
     if len(text) <= MAX_DIGITS:
         return True
     return all(len(digits) <= MAX_DIGITS for digits in re.findall("[0-9]+", text.replace("_", "")))

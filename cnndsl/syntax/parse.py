@@ -10,7 +10,7 @@ the line or to a brace, and goes on there; blocks behind a broken head are read 
 import gc
 from typing import Any
 
-from cnndsl.diagnostics.model import Sink
+from cnndsl.diagnostics.model import Diagnostic, Sink
 from cnndsl.source import Source
 from cnndsl.syntax import limits, slips, tree
 from cnndsl.syntax.build import BUILDERS
@@ -30,14 +30,14 @@ def parse(source: Source, sink: Sink) -> tree.File:
         tokens = _tokens(source, sink)
         if tokens is None:
             return tree.File(source, (tree.Broken(source.span(0, len(source.text))),))
-        return tree.File(source, _Parser(source, tokens, sink).run())
+        return tree.File(source, _Parser(source, *settle(source, tokens, sink), sink).run())
     finally:
         if collecting:
             gc.enable()
 
 
 def _tokens(source: Source, sink: Sink) -> list[Token] | None:
-    """What the grammar reads, or None where a limit is exceeded."""
+    """The tokens of a text, or None where a limit is exceeded."""
     if unfit := limits.unfit_text(source):
         sink.add(unfit)
         return None
@@ -46,18 +46,21 @@ def _tokens(source: Source, sink: Sink) -> list[Token] | None:
     if excess:
         sink.add(excess)
         return None
-    return settle(source, tokens, sink)
+    return tokens
 
 
 class _Parser:
     """The stacks of one run."""
 
-    def __init__(self, source: Source, found: list[Token], sink: Sink) -> None:
+    def __init__(self, source: Source, tokens: list[Token], lost: int, sink: Sink) -> None:
         self.source = source
-        self.tokens = found
+        self.tokens = tokens
         self.sink = sink
         self.tables = lexicon().tables
-        self.words = frozenset(lexicon().words.values())
+        # Words that may be names too, though not those of layers: the others, such as `as`, would
+        # hide that something is missing in front of them.
+        self.words = lexicon().starters | {"X"}
+        self.lost_braces = lost  # known mistakes with braces: each may leave another one over
         self.states = [self.tables.start]
         self.values: list[Any] = []
         self.starts: list[int] = []
@@ -73,7 +76,7 @@ class _Parser:
             row = rows[states[-1]]
             action = row.get(token.kind)
             if action is None and token.kind in self.words and "ERROR" not in row:
-                action = row.get("NAME")  # but no layer is called `else` or `to`
+                action = row.get("NAME")
             if action is None:
                 position = self._recover(position)
             elif action < 0:
@@ -145,7 +148,7 @@ class _Parser:
                 self.sink.add(second_statement(situation))
                 self._end_line(position)
                 return position
-            self.sink.add(mistake(situation))
+            self._report(mistake(situation), position)
             self._forget_statement(position)
         stop = position
         while self.tokens[stop].kind not in _STOPS:
@@ -154,6 +157,16 @@ class _Parser:
             junk = self.tables.rows[self.states[-1]]["JUNK"]
             self._shift(junk, None, self.tokens[position].start, self.tokens[stop - 1].end)
         return stop
+
+    def _report(self, found: Diagnostic, position: int) -> None:
+        """Report a mistake, unless it is a brace that an earlier one left over."""
+        kind = self.tokens[position].kind
+        if kind in ("LBRACE", "STRAY_BRACE") and self.lost_braces:
+            self.lost_braces -= 1
+            return
+        after_body = position > 0 and self.tokens[position - 1].kind == "RBRACE"
+        self.lost_braces += kind == "LBRACE" or after_body or found.code == "E111"
+        self.sink.add(found)
 
     def _close_body(self) -> None:
         """Finish the block that a `}` closed, if that is what was read last."""
