@@ -43,19 +43,29 @@ def settle(text: str, switches: Mapping[str, object]) -> str:
     """
     source = Lines(text)
     lines: list[str | None] = list(source.lines)
-    _settle_body(source.tree.body, lines, switches)
+    outdents: list[range] = []
+    _settle_body(source.tree.body, lines, switches, outdents)
+    # Only now: until here, margins tell which comment belongs to what.
+    for place in outdents:
+        for index in place:
+            line = lines[index]
+            if line is not None and line.startswith(" " * INDENT):
+                lines[index] = line[INDENT:]
     return tidy("".join(line for line in lines if line is not None))
 
 
 def _settle_body(
-    body: list[ast.stmt], lines: list[str | None], switches: Mapping[str, object]
+    body: list[ast.stmt],
+    lines: list[str | None],
+    switches: Mapping[str, object],
+    outdents: list[range],
 ) -> None:
     for statement in body:
         if isinstance(statement, ast.If):
-            _settle_if(_branches(statement, lines), lines, switches)
+            _settle_if(_branches(statement, lines), lines, switches, outdents)
             continue
         for child in _bodies(statement):
-            _settle_body(child, lines, switches)
+            _settle_body(child, lines, switches, outdents)
 
 
 def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -64,7 +74,10 @@ def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 
 
 def _settle_if(
-    branches: list[_Branch], lines: list[str | None], switches: Mapping[str, object]
+    branches: list[_Branch],
+    lines: list[str | None],
+    switches: Mapping[str, object],
+    outdents: list[range],
 ) -> None:
     kept = list(_kept(branches, switches))
     staying = [branch for branch, _ in kept]
@@ -74,7 +87,7 @@ def _settle_if(
     if not kept:
         _delete_comment_above(lines, branches[0].header[0])
     for position, (branch, is_open) in enumerate(kept):
-        _settle_body(list(branch.statements), lines, switches)
+        _settle_body(list(branch.statements), lines, switches, outdents)
         if is_open:
             _rewrite_keyword(lines, branch.header[0], "elif" if position else "if")
         elif position:
@@ -82,7 +95,7 @@ def _settle_if(
             lines[branch.header[0]] = f"{_margin(lines[branch.header[0]] or '')}else:\n"
         else:
             _delete(lines, *branch.header)
-            _outdent(lines, *branch.body)
+            outdents.append(range(*branch.body))
 
 
 def _kept(
@@ -163,13 +176,6 @@ def _with_trailing_comments(lines: list[str | None], body: list[ast.stmt], colum
 def _delete(lines: list[str | None], start: int, end: int) -> None:
     for index in range(start, end):
         lines[index] = None
-
-
-def _outdent(lines: list[str | None], start: int, end: int) -> None:
-    for index in range(start, end):
-        line = lines[index]
-        if line is not None and line.startswith(" " * INDENT):
-            lines[index] = line[INDENT:]
 
 
 def _delete_comment_above(lines: list[str | None], line: int) -> None:

@@ -1,8 +1,23 @@
 """Networks for tests, made without a parser: layers in a row."""
 
+from types import ModuleType
+
+import torch
+from torch import nn
+
+from cnndsl.emit.module import emit
 from cnndsl.graph.graph import INPUT, Constraint, Graph, Node
+from cnndsl.layers.activations import Relu, Softmax
+from cnndsl.layers.arguments import Pair
 from cnndsl.layers.base import Layer
+from cnndsl.layers.conv import Conv
+from cnndsl.layers.fc import FullyConnected
+from cnndsl.layers.norms import BatchNorm
+from cnndsl.layers.pool import GlobalPool, Pool
+from cnndsl.layers.regularise import Dropout
+from cnndsl.layers.reshape import Flatten
 from cnndsl.layers.types import ImageType, TensorType, VectorType
+from cnndsl.runtime.load import import_text
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source
 
@@ -14,14 +29,8 @@ def place(line: int):
     return SOURCE.span(start, start + 1)
 
 
-def dim(size: int | str | Dim) -> Dim:
-    if isinstance(size, Dim):
-        return size
-    return Dim.symbol(size) if isinstance(size, str) else Dim.of(size)
-
-
 def typed(*sizes: int | str) -> TensorType:
-    dims = [dim(size) for size in sizes]
+    dims = [Dim.symbol(size) if isinstance(size, str) else Dim.of(size) for size in sizes]
     return ImageType(*dims) if len(dims) == 3 else VectorType(*dims)
 
 
@@ -43,17 +52,140 @@ def network(
         output = layer.output(current)
         nodes.append(Node(path, layer, (at,), current, output, place(line), label is not None))
         at, current = path, output
-    symbols = tuple(dict.fromkeys(size for size in shape if isinstance(size, str)))
-    constraints = tuple(Constraint(text, text, place(3)) for text in needs)
-    valid = " and ".join(needs) or "True"
     return Graph(
         name,
         typed(*shape),
         tuple(nodes),
         at,
-        symbols,
-        valid,
-        constraints,
+        tuple(dict.fromkeys(size for size in shape if isinstance(size, str))),
+        " and ".join(needs) or "True",
+        tuple(Constraint(text, text, place(3)) for text in needs),
         classes=classes,
         place=place(1),
     )
+
+
+def pair(size: int | tuple[int, int]) -> Pair:
+    return Pair(size, size) if isinstance(size, int) else Pair(*size)
+
+
+def conv(filters: int, size: int | tuple[int, int], **given) -> Conv:
+    for name in ("stride", "pad", "dilation"):
+        if name in given:
+            given[name] = pair(given[name])
+    if "groups" in given:
+        given["groups"] = Dim.of(given["groups"])
+    return Conv(Dim.of(filters), pair(size), **given)
+
+
+def pool(function: str, size: int | tuple[int, int], **given) -> Pool:
+    for name in ("stride", "pad", "dilation"):
+        if name in given:
+            given[name] = pair(given[name])
+    return Pool(function, pair(size), **given)
+
+
+def fc(features: int, **given) -> FullyConnected:
+    return FullyConnected(Dim.of(features), **given)
+
+
+def lenet() -> Graph:
+    return network(
+        (28, 28, 1),
+        conv(6, 5, pad=2),
+        Relu(),
+        pool("max", 2),
+        conv(16, 5),
+        Relu(),
+        pool("max", 2),
+        Flatten(),
+        fc(120),
+        Relu(),
+        fc(84),
+        Relu(),
+        fc(10),
+        Softmax(),
+        name="LeNet",
+    )
+
+
+# Every kind of region, and of what stands between regions; each with a network that PyTorch's own
+# modules make. `None` where there is no such twin of the same structure.
+KINDS: dict[str, tuple[tuple[int, ...], tuple[Layer, ...], list[nn.Module]]] = {
+    "conv": ((5, 4, 2), (conv(3, 3, pad=1),), [nn.Conv2d(2, 3, 3, padding=1)]),
+    "conv without bias": (
+        (5, 4, 2),
+        (conv(3, (3, 1), bias=False), Relu()),
+        [nn.Conv2d(2, 3, (3, 1), bias=False), nn.ReLU()],
+    ),
+    "stride, dilation, groups": (
+        (9, 8, 4),
+        (conv(6, 3, stride=2, pad=(2, 1), dilation=(2, 1), groups=2), Relu()),
+        [nn.Conv2d(4, 6, 3, 2, (2, 1), (2, 1), 2), nn.ReLU()],
+    ),
+    "many channels": ((4, 4, 17), (conv(4, 3), Relu()), [nn.Conv2d(17, 4, 3), nn.ReLU()]),
+    "conv, relu, max": (
+        (6, 7, 1),
+        (conv(3, 3, pad=1), Relu(), pool("max", 2)),
+        [nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)],
+    ),
+    "conv, max, relu": (
+        (6, 7, 1),
+        (conv(3, 2), pool("max", 2), Relu()),
+        [nn.Conv2d(1, 3, 2), nn.MaxPool2d(2), nn.ReLU()],
+    ),
+    "conv, relu, overlapping max": (
+        (8, 7, 2),
+        (conv(3, 3, stride=2, pad=1), Relu(), pool("max", 3, stride=2, pad=1, ceil=True)),
+        [nn.Conv2d(2, 3, 3, 2, 1), nn.ReLU(), nn.MaxPool2d(3, 2, 1, ceil_mode=True)],
+    ),
+    "conv, relu, average": (
+        (6, 6, 2),
+        (conv(2, 3, pad=1), Relu(), pool("avg", 2)),
+        [nn.Conv2d(2, 2, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)],
+    ),
+    "conv, average, relu": (
+        (6, 6, 2),
+        (conv(2, 3), pool("avg", (2, 1), pad=(1, 0), count_pad=False), Relu()),
+        [
+            nn.Conv2d(2, 2, 3),
+            nn.AvgPool2d((2, 1), None, (1, 0), count_include_pad=False),
+            nn.ReLU(),
+        ],
+    ),
+    "conv, batchnorm, relu, max": (
+        (6, 6, 2),
+        (conv(3, 3, bias=False), BatchNorm(), Relu(), pool("max", 2)),
+        [nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)],
+    ),
+    "conv with bias, batchnorm without weights": (
+        (4, 4, 1),
+        (conv(2, 3), BatchNorm(affine=False, eps=1e-3)),
+        [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, eps=1e-3, affine=False)],
+    ),
+    "fc": ((5,), (fc(3),), [nn.Linear(5, 3)]),
+    "fc, relu, dropout": (
+        (5,),
+        (fc(4, bias=False), Relu(), Dropout(0.5), fc(2)),
+        [nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)],
+    ),
+    "fc, batchnorm": ((5,), (fc(4), BatchNorm()), [nn.Linear(5, 4), nn.BatchNorm1d(4)]),
+    "pool too large for a kernel": (
+        (20, 20, 1),
+        (conv(2, 3), Relu(), pool("avg", 6)),
+        [nn.Conv2d(1, 2, 3), nn.ReLU(), nn.AvgPool2d(6)],
+    ),
+    "no kernel at all": (
+        (6, 6, 2),
+        (pool("max", 2), Relu(), GlobalPool("avg"), Flatten(), Softmax()),
+        [nn.MaxPool2d(2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Softmax(1)],
+    ),
+}
+
+
+def load(graph: Graph) -> tuple[ModuleType, nn.Module]:
+    """The emitted module, and a model of it with weights from a fixed seed."""
+    written = emit(graph, SOURCE)
+    module = import_text(written)
+    torch.manual_seed(0)
+    return module, getattr(module, written.name)()

@@ -1,0 +1,241 @@
+"""Kernel text for one region: switches settled, holes filled, dead code gone, layout kept."""
+
+import pytest
+
+from cnndsl.emit.fit import fit
+from cnndsl.emit.prune import prune
+from cnndsl.emit.splice import bare, definitions, docstring, fill, loosen, rename, settle
+
+KERNEL = '''\
+@triton.jit
+def kernel(a, POOL: tl.constexpr, BIAS: tl.constexpr):
+    """What it does."""
+    # about the first step
+    x = tl.load(a)  # a comment · on a line
+
+    if POOL == "max":
+        # why a maximum
+        y = x
+
+        if BIAS:
+            y += 1
+        # the end of the maximum
+    elif POOL == "average":
+        y = x / 2
+    else:
+        y = 0
+        # the end of nothing
+    # about the bias
+    if BIAS and POOL != "none":
+        y += 1
+    if x > 0:
+        y = 1
+    elif POOL in ("max", "average"):
+        y = 2
+    else:
+        y = 3
+    tl.store(a, y)
+'''
+
+
+@pytest.mark.parametrize(
+    ("switches", "body"),
+    [
+        (
+            {"POOL": "max", "BIAS": False},
+            """\
+    x = tl.load(a)  # a comment · on a line
+
+    # why a maximum
+    y = x
+
+    # the end of the maximum
+    if x > 0:
+        y = 1
+    else:
+        y = 2
+    tl.store(a, y)
+""",
+        ),
+        (
+            {"POOL": "none", "BIAS": True},
+            """\
+    x = tl.load(a)  # a comment · on a line
+
+    y = 0
+    # the end of nothing
+    if x > 0:
+        y = 1
+    else:
+        y = 3
+    tl.store(a, y)
+""",
+        ),
+        (
+            {"POOL": "average"},
+            """\
+    x = tl.load(a)  # a comment · on a line
+
+    y = x / 2
+    # about the bias
+    if BIAS and POOL != "none":
+        y += 1
+    if x > 0:
+        y = 1
+    else:
+        y = 2
+    tl.store(a, y)
+""",
+        ),
+    ],
+)
+def test_dead_branches_go_and_comments_stay(switches, body):
+    settled = settle(KERNEL, switches)
+    assert settled.partition("# about the first step\n")[2] == body
+
+
+def test_without_switches_nothing_changes():
+    assert settle(KERNEL, {}) == KERNEL
+
+
+def test_an_open_first_test_and_a_dead_second_one():
+    text = "if x:\n    a = 1\nelif OFF:\n    a = 2\nelif y:\n    a = 3\n"
+    assert settle(text, {"OFF": False}) == "if x:\n    a = 1\nelif y:\n    a = 3\n"
+
+
+def test_a_dead_first_test_makes_the_second_the_first():
+    text = "if OFF:\n    a = 1\nelif x:\n    a = 2\nelse:\n    a = 3\n"
+    assert settle(text, {"OFF": False}) == "if x:\n    a = 2\nelse:\n    a = 3\n"
+
+
+def test_switches_of_launches_are_fields():
+    text = "if geometry.pool == 'max' and not geometry.bias:\n    a = 1\n"
+    assert settle(text, {"geometry.pool": "max", "geometry.bias": False}) == "a = 1\n"
+    assert settle(text, {"geometry.pool": "none"}) == "\n"
+
+
+def test_a_hole_takes_the_place_of_its_stub():
+    text = "@triton.jit\ndef hole(z):\n    return z\n\n\ndef after():\n    pass\n"
+    filled = fill(text, {"hole": "@triton.jit\ndef hole(z):\n    return -z\n", "other": ""})
+    assert filled == text.replace("return z", "return -z")
+
+
+def test_names_change_where_they_are_code_or_quoted_as_code():
+    text = "def f(x):\n    # as `f` and f\n    return f(x) + x.f + len('f')\n"
+    assert rename(text, {"f": "g"}) == (
+        "def g(x):\n    # as `g` and f\n    return g(x) + x.f + len('f')\n"
+    )
+
+
+def test_sizes_that_a_symbol_decides_are_no_constants():
+    parameters = ("height", "width", "H")
+    text = "".join(["def f(\n", *(f"    {p}: tl.constexpr,\n" for p in parameters), "): ...\n"])
+    loose = loosen(text, frozenset({"height"}))
+    assert loose == text.replace("height: tl.constexpr", "height")
+    assert loosen(text, frozenset()) == text
+
+
+def test_the_definitions_of_a_file_without_what_stands_around_them():
+    text = '"""What it is.\n\nMore."""\n\nimport torch\nfrom .other import (\n    a,\n)\n\n'
+    text += "# ── kernels ──────\n\nLIMIT = 3\n\n\ndef f():\n    return LIMIT\n"
+    found, imports = bare(text)
+    assert found == "LIMIT = 3\n\n\ndef f():\n    return LIMIT\n"
+    assert [statement.names[0].name for statement in imports] == ["torch"]
+    assert docstring(text) == "What it is.\n\nMore."
+    assert definitions(found) == ("LIMIT", "f")
+
+
+# ── what nothing uses ────────────────────────────────────────────────────────────────────────────
+
+LAUNCH = """\
+@triton.jit
+def helper(x, WIDTH: tl.constexpr, UNUSED: tl.constexpr):
+    return x + WIDTH
+
+
+@triton.jit
+def dead(x):
+    return x
+
+
+@triton.jit
+def kernel(
+    a_ptr,  # [N]
+    b_ptr,  # [N], read by nothing
+    WIDTH: tl.constexpr,
+    UNUSED: tl.constexpr,
+):
+    idle = tl.load(b_ptr)
+    also_idle = idle + 1
+    value = helper(tl.load(a_ptr), WIDTH, UNUSED)
+    tl.store(a_ptr, value)
+
+
+# about the launch
+def launch(a, b):
+    size = 1
+    size = 2
+    kernel[(1,)](
+        a_ptr=a,
+        b_ptr=b,  # a comment that goes with it
+        WIDTH=size,
+        UNUSED=3,
+    )
+"""
+
+
+def test_what_nothing_uses_is_removed_through_calls():
+    assert (
+        prune(LAUNCH, ["launch"])
+        == """\
+@triton.jit
+def helper(x, WIDTH: tl.constexpr):
+    return x + WIDTH
+
+
+@triton.jit
+def kernel(
+    a_ptr,  # [N]
+    WIDTH: tl.constexpr,
+):
+    value = helper(tl.load(a_ptr), WIDTH)
+    tl.store(a_ptr, value)
+
+
+# about the launch
+def launch(a, b):
+    size = 2
+    kernel[(1,)](
+        a_ptr=a,
+        WIDTH=size,
+    )
+"""
+    )
+
+
+def test_a_kernel_that_is_passed_around_keeps_its_parameters():
+    text = "@triton.jit\ndef f(a, b):\n    return a\n\n\ndef g():\n    return f\n"
+    assert prune(text, ["g"]) == text
+
+
+def test_lines_with_effects_stay():
+    text = "def g(x):\n    y = tl.atomic_add(x, 1)\n    z = kernel[(1,)](x)\n    return x\n"
+    assert prune(text, ["g"]) == text
+
+
+# ── lines that became too long ───────────────────────────────────────────────────────────────────
+
+
+def test_long_calls_and_definitions_are_spread():
+    name = "a_rather_long_name_of_a_function_in_a_region_of_a_network"
+    text = f"def {name}(first: int, second: tuple[int, int]) -> int:\n"
+    text += f"    return {name}(first, (1, 2))\n"
+    assert fit(text) == (
+        f"def {name}(\n    first: int,\n    second: tuple[int, int],\n) -> int:\n"
+        f"    return {name}(first, (1, 2))\n"
+    )
+
+
+def test_what_cannot_be_spread_stays():
+    text = f"x = {' + '.join(['value'] * 20)}\ny = sum(value for value in {'[1]' * 30})\n"
+    assert fit(text) == text
