@@ -90,8 +90,7 @@ def _start(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
     refuse_existing(out)
     seed_all(recipe.seed)
-    settings = dict(parse_setting(text) for text in arguments.settings)
-    model = training.compile_file(arguments.file, settings)
+    model, emitted = training.compile_file(arguments.file, arguments.settings)
     shape = input_shape(model)
     data = load(arguments.data, shape[0] if shape else None, recipe.seed)
     count = sum(p.numel() for p in model.parameters())
@@ -102,7 +101,7 @@ def _start(arguments: argparse.Namespace) -> int:
         flush=True,
     )
     source = Path(arguments.file).read_text(encoding="utf-8")
-    origin = Origin(source, tuple(arguments.settings), training.module_text(model))
+    origin = Origin(source, tuple(arguments.settings), emitted)
     return _report(
         train(
             model,

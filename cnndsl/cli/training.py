@@ -4,12 +4,11 @@ No command itself. Everything that imports torch is imported when it is first ne
 """
 
 import argparse
-import inspect
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
@@ -41,11 +40,12 @@ def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return error.status
 
 
-def compile_file(path: str, settings: Mapping[str, object]) -> "nn.Module":
-    """The network in a file."""
-    import cnndsl
+def compile_file(path: str, settings: Sequence[str]) -> "tuple[nn.Module, str]":
+    """The network in a file, with fresh weights, and the text of the module that it became."""
+    from cnndsl.runtime.load import import_text, write
 
-    return cnndsl.compile(path, **settings)
+    written = write(path, None, dict(parse_setting(text) for text in settings))
+    return cast("nn.Module", getattr(import_text(written), written.name)()), written.text
 
 
 def compile_run(run: "Run") -> "nn.Module":
@@ -61,13 +61,7 @@ def compile_run(run: "Run") -> "nn.Module":
             f"the network in `{run.path}` was given from Python, so its source is not there",
             "use `cnndsl.train.resume` or `cnndsl.train.Trained` in Python, with that network",
         )
-    settings = dict(parse_setting(text) for text in run.config["set"])
-    return compile_file(str(run.source), settings)
-
-
-def module_text(model: "nn.Module") -> str:
-    """The text of the emitted module that a network is made of."""
-    return inspect.getsource(sys.modules[type(model).__module__])
+    return compile_file(str(run.source), run.config["set"])[0]
 
 
 def quoted(path: Path) -> str:

@@ -5,6 +5,7 @@ taken for the logits. Knows no data and no files.
 """
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -52,6 +53,13 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
             f"for each image the network gives the shape {tuple(answer.shape[1:])}",
             f"let it end in one number a class: `flatten` and `fc {len(classes) or 'N'}`",
         )
+    labels = cast("tuple[str, ...]", getattr(model, "classes", ()))
+    if labels and classes and labels != classes:
+        statement = " ".join(["labels", *(f'"{name}"' for name in classes)])
+        raise TrainError(
+            f"the network's `labels` are {_list(labels)}, but the data has {_list(classes)}",
+            f"write `{statement}`, or leave `labels` out",
+        )
     if classes and answer.shape[1] != len(classes):
         raise TrainError(
             f"the network tells {answer.shape[1]} classes apart, but the data has {len(classes)}",
@@ -61,7 +69,10 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
 
 
 def first_not_finite(model: nn.Module, images: Tensor) -> str | None:
-    """Where nan or infinity comes from: the images, a parameter, or the first layer to give it."""
+    """Where nan or infinity comes from: the images, a parameter, or the first layer to give it.
+
+    A copy on the CPU is asked: there, every layer of an emitted module runs on its own.
+    """
     if not _finite(images):
         return "the images already hold nan or infinity"
     for name, parameter in model.named_parameters():
@@ -76,19 +87,22 @@ def first_not_finite(model: nn.Module, images: Tensor) -> str | None:
 
         return hook
 
-    layers = cast("Iterable[tuple[str, nn.Module]]", model.named_modules())
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers if name]
-    try:
-        with torch.no_grad():
-            logits_of(model, images)
-    finally:
-        for handle in hooks:
-            handle.remove()
+    copy = deepcopy(model).cpu()
+    for name, layer in cast("Iterable[tuple[str, nn.Module]]", copy.named_modules()):
+        if name:
+            layer.register_forward_hook(note(name))
+    with torch.no_grad():
+        logits_of(copy, images.cpu())
     return f"the first layer to give nan or infinity is `{culprits[0]}`" if culprits else None
 
 
 def _finite(values: Tensor) -> bool:
     return bool(torch.isfinite(values).all())
+
+
+def _list(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:10])
+    return f"{shown}, …" if len(names) > 10 else shown
 
 
 def _words(shape: tuple[int | None, ...]) -> str:

@@ -234,6 +234,17 @@ def test_the_number_of_classes_must_fit() -> None:
         check_fit(nn.Conv2d(1, 1, 1), data.train, data.classes)
 
 
+def test_labels_of_the_network_must_be_the_datas_in_their_order() -> None:
+    data = training.as_data(trainee.images(), classes=("top", "middle", "bottom"))
+    network = trainee.network()
+    network.classes = ("top", "bottom", "middle")
+    with pytest.raises(training.TrainError, match="`labels` are top, bottom, middle") as caught:
+        training.train(network, data)
+    assert caught.value.fixes[0].startswith('write `labels "top" "middle" "bottom"`')
+    network.classes = data.classes
+    assert check_fit(network, data.train, data.classes) == 3
+
+
 # ── what is not installed ────────────────────────────────────────────────────────────────────────
 
 
