@@ -1,23 +1,34 @@
 """What layers claim about their input, looked at: held, failed, or a need on the symbols."""
 
-from cnndsl.check.bind import Bound
+from collections.abc import Callable
+
+from cnndsl.check.bind import Bound, written
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer, Suggestion
 from cnndsl.layers.types import ImageType, TensorType, VectorType, show
-from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 
 def examine(
-    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None, sink: Sink
+    claim: Claim,
+    call: tree.LayerCall | tree.Merge,
+    bound: Bound,
+    labels: Callable[[Claim], tuple[Label, ...]],
+    sink: Sink,
 ) -> "Need | bool":
     """True: it holds for every size; False: it fails, reported; else what it needs.
 
-    `origin` is where the dim came from that the claim is about.
+    `labels` gives the other places that belong to a claim's story.
     """
-    diagnostic = _diagnostic(claim, call, bound, origin)
+    left, right = claim.left.constant, claim.right.constant
+    if left is not None and right is not None:
+        if left == right or (left > right and claim.operator == ">="):
+            return True
+    elif claim.left == claim.right:
+        return True
+    diagnostic = _diagnostic(claim, call, bound, labels(claim))
     try:
         holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
     except Problem as problem:
@@ -102,7 +113,7 @@ def mismatch(
 
 
 def _diagnostic(
-    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None
+    claim: Claim, call: tree.LayerCall | tree.Merge, bound: Bound, labels: tuple[Label, ...]
 ) -> Diagnostic:
     span = bound.places.get(claim.argument or "", call.head)
     return Diagnostic(
@@ -110,22 +121,17 @@ def _diagnostic(
         claim.message,
         span,
         claim.caption,
-        (origin,) if origin is not None else (),
+        labels,
         claim.notes,
         tuple(_fix(s, call, bound) for s in claim.suggestions),
     )
 
 
-def _fix(suggestion: Suggestion, call: tree.LayerCall, bound: Bound) -> Fix:
+def _fix(suggestion: Suggestion, call: tree.LayerCall | tree.Merge, bound: Bound) -> Fix:
     name = suggestion.argument
     if name is None:
         return Fix(suggestion.message)
-    required = bound.layer.slots[name].required
-    text = suggestion.text if required else f"{name}={suggestion.text}"
+    text = written(bound.layer.slots[name], name, suggestion.text)
     place = bound.places.get(name)
-    edit = Edit(place, text) if place is not None else Edit(_end(call), f" {text}")
+    edit = Edit(place, text) if place is not None else Edit(call.head.after(), f" {text}")
     return Fix(suggestion.message, (edit,))
-
-
-def _end(call: tree.LayerCall) -> Span:
-    return call.head.after()
