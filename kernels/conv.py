@@ -206,6 +206,7 @@ def conv_windows(
     weight_ptr,
     bias_ptr,
     scale_ptr,
+    positions,
     image,
     row,
     column,
@@ -241,7 +242,7 @@ def conv_windows(
     """Convolve and pool over any windows: once for each position in them, keeping best or sum."""
     y = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     code = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.int32)
-    for position in range(POOL_SIZE[0] * POOL_SIZE[1]):
+    for position in range(positions):
         down = position // POOL_SIZE[1] * POOL_DILATION[0]
         right = position % POOL_SIZE[1] * POOL_DILATION[1]
         conv_row = row * POOL_STRIDE[0] - POOL_PAD[0] + down
@@ -310,6 +311,7 @@ def conv_forward(
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     alive_ptr,  # like y: bit p is set where the pixel at position p of the window has a gradient
     input_ptr,  # like y: what the activation was given
+    positions,  # of a window: not a constant, or the compiler unrolls the loop and spills
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -359,6 +361,7 @@ def conv_forward(
             weight_ptr=weight_ptr,
             bias_ptr=bias_ptr,
             scale_ptr=scale_ptr,
+            positions=positions,
             image=image,
             row=row,
             column=column,
@@ -516,6 +519,7 @@ def conv_launch_forward(
         winner_ptr=kept,
         alive_ptr=kept,
         input_ptr=kept,
+        positions=geometry.pool_size[0] * geometry.pool_size[1],
         batch=x.shape[0],
         height=sizes.height,
         width=sizes.width,

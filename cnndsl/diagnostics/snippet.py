@@ -232,13 +232,14 @@ def _window(text: str, points: list[tuple[int, int]], room: int) -> tuple[int, i
     if highest - lowest <= room and cells(text[lowest:highest]) <= room:
         start, end = lowest, highest
     start = min(start, max(len(text) - 1, 0))
+    # Characters that take no cell (combining ones) may be a million: characters are limited too.
     first = last = start
-    free = room - cells(text[first:last])
-    while last < min(end, len(text)) and cells(text[last]) <= free:
+    free, most = room, 2 * room
+    while last < min(end, len(text), start + most) and cells(text[last]) <= free:
         free -= cells(text[last])
         last += 1
     grown = True
-    while grown:  # to both sides in turn, so that the marks stand in the middle
+    while grown and last - first < most:  # to both sides in turn: the marks stand in the middle
         grown = False
         if first > 0 and cells(text[first - 1]) <= free:
             first -= 1

@@ -6,6 +6,7 @@ such as `max`), or a `Pair` (a size). Knows nothing of the text it came from.
 
 from typing import Any
 
+from cnndsl.layers.types import TensorType
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
@@ -25,7 +26,14 @@ class Pair(Record):
         return str(self.height) if self.height == self.width else str(self)
 
 
-Value = Dim | float | bool | str | Pair
+class Labelled(Record):
+    """Another tensor of the network: its label, and its type."""
+
+    label: str
+    type: TensorType
+
+
+Value = Dim | float | bool | str | Pair | Labelled
 
 
 class Refusal(Exception):  # noqa: N818 (not a failure of the program: it carries what to tell the user)

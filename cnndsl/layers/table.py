@@ -1,7 +1,7 @@
 """The list of all layers: a word of the language that is not here is not a layer."""
 
 from cnndsl.layers.activations import Relu, Softmax
-from cnndsl.layers.base import Layer
+from cnndsl.layers.base import Layer, Merge
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.fc import FullyConnected
 from cnndsl.layers.norms import BatchNorm
@@ -22,4 +22,12 @@ LAYERS: tuple[type[Layer], ...] = (
     Skip,
 )
 
-BY_KIND: dict[str, type[Layer]] = {layer.kind: layer for layer in LAYERS}
+# A word of the language and its forms, such as `pool max 2` and `pool max to 7x7`.
+FORMS: dict[str, tuple[type[Layer], ...]] = {
+    kind: tuple(layer for layer in LAYERS if layer.kind == kind)
+    for kind in dict.fromkeys(layer.kind for layer in LAYERS)
+}
+
+BY_KIND: dict[str, type[Layer]] = {kind: forms[0] for kind, forms in FORMS.items()}
+
+MERGES: dict[str, type[Merge]] = {layer.kind: layer for layer in LAYERS if issubclass(layer, Merge)}

@@ -362,6 +362,15 @@ def test_hostile_text_stays_short_and_fast():
     assert "= and 888 more places" in text
 
 
+@pytest.mark.parametrize("unit", ["a ", "\u0301", "名", "\t", "\u0301\n"])
+def test_huge_texts_of_any_kind_take_no_time(unit):
+    source = Source("a.cnn", "e" + unit * 300_000)
+    size = len(source.text)
+    for n in range(0, size, size // 50):
+        whole = Diagnostic("E101", "m", source.span(n, size), "c", (Label(source.span(0, n), ""),))
+        assert len(render(whole)) < 3_000
+
+
 def test_every_place_of_a_nasty_text_can_be_drawn():
     text = "a\tb\r\n\n  名\u0301{\n x\u200b\n}\t\n\n"
     source = Source("a.cnn", text)
