@@ -29,7 +29,7 @@ class Unsolved(Record):
     """A layer with holes: what is known of its arguments, and the places of those to be found."""
 
     form: type[Layer]
-    values: Mapping[str, Any]
+    known: Mapping[str, Any]
     places: Mapping[str, Span]
     holes: tuple[str, ...]
     others: tuple[Tensor, ...]

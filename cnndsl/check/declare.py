@@ -84,11 +84,11 @@ class Declarations:
 
     def _input_dim(self, expression: tree.Expression, scope: Scope) -> Dim | None:
         if isinstance(expression, tree.Reference) and expression.name not in scope:
-            value: object = self._setting(expression.name)
+            value = self._setting(expression.name)
             if value is None:
                 value = Dim.symbol(expression.name)
                 self._network.size_symbols.append(expression.name)
-            scope.put(expression.name, cast("Value", value))
+            scope.put(expression.name, value)
         else:
             value = Evaluator(scope, self._sink).value(expression)
         if value is None:

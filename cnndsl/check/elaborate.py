@@ -32,7 +32,7 @@ from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from cnndsl.sizes.condition import Condition
 
@@ -238,7 +238,7 @@ class Elaborator:
             self._statements(body.statements, where)
 
     @contextmanager
-    def _deeper(self, span: Span) -> "Iterator[None]":
+    def _deeper(self, span: Span) -> "Generator[None]":
         self._depth += 1
         if self._depth > MAX_DEPTH:
             message = f"blocks, repeats and branches are more than {MAX_DEPTH} deep"

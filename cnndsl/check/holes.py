@@ -35,8 +35,7 @@ def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Si
         sink.add(Diagnostic("E312", message, span, notes=_near_misses(unsolved, x)))
         return None
     fixes = tuple(_fix(unsolved, layer, text) for layer, text in zip(found, texts, strict=False))
-    more = "" if len(found) <= len(texts) else f" (and {len(found) - len(texts)} more)"
-    message = f"several values of `?` make the output {show(wanted)}: {', '.join(texts)}{more}"
+    message = f"{len(found)} values of `?` make the output {show(wanted)}"
     sink.add(Diagnostic("E313", message, span, fixes=fixes))
     return None
 
@@ -71,7 +70,7 @@ def _count(choices: list[list[Any]]) -> int:
 
 
 def _with(unsolved: Unsolved, values: tuple[Any, ...]) -> Layer:
-    return unsolved.form(**unsolved.values, **dict(zip(unsolved.holes, values, strict=True)))
+    return unsolved.form(**unsolved.known, **dict(zip(unsolved.holes, values, strict=True)))
 
 
 def _fits(layer: Layer, x: TensorType) -> bool:

@@ -51,10 +51,6 @@ class Library:
         real = str(Path(at.real).parent / path)
         real = os.path.realpath(real)
         if real not in self._files:
-            if len(self._files) >= MAX_FILES:
-                message = f"more than {MAX_FILES} files are used"
-                self._sink.add(Diagnostic("E507", message, statement.span))
-                return None
             source = read_source(real, self._sink)
             if source is None:
                 return None
@@ -88,4 +84,6 @@ class Library:
             return "this file is using itself, perhaps through others", "remove one of the `use`"
         if len(at.chain) > MAX_DEPTH:
             return f"files use each other more than {MAX_DEPTH} deep", "use the blocks directly"
+        if len(self._files) >= MAX_FILES and real not in self._files:
+            return f"more than {MAX_FILES} files are used", "put the blocks into fewer files"
         return None

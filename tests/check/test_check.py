@@ -91,7 +91,6 @@ def test_after_a_mistake_an_assertion_is_believed():
         ("pool max 2 pad=2", "E308", "pad=2"),
         ("relu -> 8 x 8 x 4", "E305", "8 x 8 x 4"),
         ("pool max 2 to 3", "E203", "to 3"),
-        ("repeat 2 { relu }", "E299", "repeat"),
     ],
 )
 def test_one_mistake_is_one_error_at_its_place(line, code, at):
