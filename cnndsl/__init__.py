@@ -1,1 +1,34 @@
-"""A small language for convolutional networks and its compiler."""
+"""A small language for convolutional networks and its compiler.
+
+    report = cnndsl.check("lenet.cnn")  # report.ok, report.diagnostics, report.layers, …
+    model = cnndsl.compile("lenet.cnn")  # a torch.nn.Module; raises cnndsl.CheckError
+
+Names are loaded when they are first used: `check` needs no torch.
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnndsl.check import check
+    from cnndsl.runtime.errors import CheckError
+    from cnndsl.runtime.load import compile_model as compile
+
+__all__ = ["CheckError", "check", "compile"]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    match name:
+        case "check":
+            return import_module("cnndsl.check")  # the package, which can be called
+        case "compile":
+            return import_module("cnndsl.runtime.load").compile_model
+        case "CheckError":
+            return import_module("cnndsl.runtime.errors").CheckError
+        case _:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

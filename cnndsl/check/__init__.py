@@ -1,16 +1,26 @@
-"""From a tree to a graph: names, arguments, shapes, and every mistake on the way."""
+"""From a tree to a graph: names, arguments, shapes, and every mistake on the way.
 
+`cnndsl.check` is this package and the function that users call, so the package can be called.
+"""
+
+import os
+import sys
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
+from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph.facts import facts, totals
+from cnndsl.sizes.limits import one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
+from cnndsl.syntax.read import read_source
 
+TEXT = "<text>"  # what messages call a source that is no file
 NO_SETTINGS: Mapping[str, object] = {}
 
 
@@ -31,7 +41,8 @@ def check_tree(
 ) -> Report:
     """The same, with diagnostics that were found before in `sink`."""
     values = read_settings(settings)
-    graph = Elaborator(parse(source, sink), values, root, sink).graph()
+    with one_account():
+        graph = Elaborator(parse(source, sink), values, root, sink).graph()
     ok = not sink.failed
     found = facts(graph)
     return Report(
@@ -45,3 +56,35 @@ def check_tree(
         sink.sorted(),
         graph if ok else None,
     )
+
+
+def check(
+    path: str | PathLike[str] | None = None,
+    /,
+    *,
+    source: str | None = None,
+    **settings: object,
+) -> Report:
+    """Check a `.cnn` file, or the text in `source`; never raises for a bad model.
+
+    `settings` give params of the file and free sizes of its input a value.
+    """
+    if (path is None) == (source is None):
+        raise TypeError("check takes the path of a .cnn file, or source=… with its text")
+    if source is not None:
+        return check_source(Source(TEXT, source), settings)
+    sink = Sink()
+    name = os.fspath(path or "")
+    read = read_source(name, sink)
+    if read is None:
+        return Report(name, "", False, (), "False", (), None, sink.sorted(), None)
+    return check_tree(read, settings, sink, Path(name).parent)
+
+
+class _Callable(ModuleType):
+    """A package that is also a function."""
+
+    __call__ = staticmethod(check)
+
+
+sys.modules[__name__].__class__ = _Callable

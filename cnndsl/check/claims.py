@@ -8,19 +8,27 @@ from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer, Suggestion
 from cnndsl.layers.types import ImageType, TensorType, VectorType, show
+from cnndsl.record import Record
 from cnndsl.syntax import tree
+
+
+class Context(Record):
+    """Other places that belong to a claim's story, and fixes that its layer cannot know."""
+
+    labels: tuple[Label, ...] = ()
+    fixes: tuple[Fix, ...] = ()
 
 
 def examine(
     claim: Claim,
     call: tree.LayerCall | tree.Merge,
     bound: Bound,
-    labels: Callable[[Claim], tuple[Label, ...]],
+    context: Callable[[Claim], Context],
     sink: Sink,
 ) -> "Need | bool":
     """True: it holds for every size; False: it fails, reported; else what it needs.
 
-    `labels` gives the other places that belong to a claim's story.
+    `context` gives what a message about a claim has to say beside it.
     """
     left, right = claim.left.constant, claim.right.constant
     if left is not None and right is not None:
@@ -28,7 +36,7 @@ def examine(
             return True
     elif claim.left == claim.right:
         return True
-    diagnostic = _diagnostic(claim, call, bound, labels(claim))
+    diagnostic = _diagnostic(claim, call, bound, context(claim))
     try:
         holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
     except Problem as problem:
@@ -43,7 +51,7 @@ def examine(
     if holds.never:
         sink.add(diagnostic)
         return False
-    return Need(holds, diagnostic)
+    return Need(holds, claim.left, claim.right, diagnostic)
 
 
 def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> bool:
@@ -113,7 +121,7 @@ def mismatch(
 
 
 def _diagnostic(
-    claim: Claim, call: tree.LayerCall | tree.Merge, bound: Bound, labels: tuple[Label, ...]
+    claim: Claim, call: tree.LayerCall | tree.Merge, bound: Bound, context: Context
 ) -> Diagnostic:
     span = bound.places.get(claim.argument or "", call.head)
     return Diagnostic(
@@ -121,9 +129,9 @@ def _diagnostic(
         claim.message,
         span,
         claim.caption,
-        labels,
+        context.labels,
         claim.notes,
-        tuple(_fix(s, call, bound) for s in claim.suggestions),
+        (*context.fixes, *(_fix(s, call, bound) for s in claim.suggestions)),
     )
 
 

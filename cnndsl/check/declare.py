@@ -162,7 +162,7 @@ class Declarations:
             return
         if condition is not False and condition.holds:
             return
-        values = (f"{n} = {describe(known[n])}" for n in names_in(expression) if n in known)
+        values = (f"{n} is {_plain(known[n])}" for n in names_in(expression) if n in known)
         message = "this is expected, but it is not so"
         self._report("E311", message, expression.span, notes=tuple(values))
 
@@ -215,3 +215,9 @@ class Declarations:
         fixes: tuple[Fix, ...] = (),
     ) -> None:
         self._sink.add(Diagnostic(code, message, span, "", labels, notes, fixes))
+
+
+def _plain(value: Value) -> str:
+    if isinstance(value, Dim) and value.constant is not None:
+        return f"{value.constant:,}"
+    return value.pretty() if isinstance(value, Dim) else describe(value)

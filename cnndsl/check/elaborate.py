@@ -101,7 +101,9 @@ class Elaborator:
         try:
             return judge.verdict(tuple(self._network.needs))
         except sizes.SizeError as error:
-            self._sink.add(size_problem(error, after_input))
+            needs = self._network.needs
+            span = needs[0][0].diagnostic.span if needs else said.promises[0].span
+            self._sink.add(size_problem(error, span))
             return Verdict("False", ())
 
     # ── statements ───────────────────────────────────────────────────────────────────────────────

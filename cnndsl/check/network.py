@@ -6,12 +6,12 @@ Knows layers and places; knows nothing of blocks, repeats and names in expressio
 from collections.abc import Callable
 
 from cnndsl.check.bind import Bound
-from cnndsl.check.claims import accepted, examine, mismatch, weights_are_fixed
+from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.warnings import warn
-from cnndsl.diagnostics.model import Diagnostic, Fix, Label, Sink
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.base import Claim, Layer, Merge
 from cnndsl.layers.types import TensorType, Unknown, show, write
@@ -45,7 +45,9 @@ class Network:
         )
         if not unknown and accepted(layer, call, x.type, self._sink):
             claims = tuple(layer.requires(x.type))
-            good = self._hold(claims, call, bound, lambda claim: self._origin(claim.about, x))
+            good = self._hold(
+                claims, call, bound, lambda claim: Context(self._origin(claim.about, x))
+            )
             free = tuple(self.size_symbols)
             if good and weights_are_fixed(layer, call, x.type, free, self._sink):
                 after = layer.output(x.type)
@@ -60,7 +62,10 @@ class Network:
         after: TensorType = Unknown()
         if not any(isinstance(type_, Unknown) for type_ in types):
             claims = tuple(layer.requires(types))
-            if self._hold(claims, call, Bound(layer, {}), lambda _: self._ends(branches)):
+            ends = self._ends(branches)
+            if self._hold(
+                claims, call, Bound(layer, {}), lambda claim: Context(ends, _resized(claim, call))
+            ):
                 after = layer.output(types)
         inputs = tuple(branch.path for branch in branches)
         return self._add(layer, inputs, types[0], after, call, place)
@@ -88,7 +93,7 @@ class Network:
                 self._sink.add(wrong)
                 return got
             if equal is not True and not equal.holds:
-                needs.append(Need(equal, wrong))
+                needs.append(Need(equal, dim, want, wrong))
         if needs:
             self.needs.append(tuple(needs))
         return got
@@ -98,11 +103,11 @@ class Network:
         claims: tuple[Claim, ...],
         call: tree.LayerCall | tree.Merge,
         bound: Bound,
-        labels: Callable[[Claim], tuple[Label, ...]],
+        context: Callable[[Claim], Context],
     ) -> bool:
         needs: list[Need] = []
         for claim in claims:
-            found = examine(claim, call, bound, labels, self._sink)
+            found = examine(claim, call, bound, context, self._sink)
             if isinstance(found, Need):
                 needs.append(found)
             elif not found:
@@ -193,6 +198,17 @@ class Network:
 
     def _report(self, code: str, message: str, span: Span) -> None:
         self._sink.add(Diagnostic(code, message, span))
+
+
+def _resized(claim: Claim, call: tree.Merge) -> tuple[Fix, ...]:
+    """Where the current tensor meets a labelled one of another size: make it as large."""
+    if not call.others or claim.about not in (0, 1) or claim.between is None:
+        return ()
+    if min(claim.between) != 0:
+        return ()  # two labelled ones: nothing on this line can resize them
+    label = call.others[max(claim.between) - 1].text
+    edit = Edit(call.span.before(), f"upsample like {label}; ")
+    return (Fix(f"make it so for every size: `upsample like {label}`", (edit,)),)
 
 
 class TooManyLayers(Exception):  # noqa: N818 (reads as what it says)

@@ -22,6 +22,7 @@ from cnndsl.cli import options, terminal
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "check": "prove the shapes of a network; count parameters, work and memory",
+    "compile": "write a network as a Python file with fused Triton kernels",
     "train": "train a network on images, or go on with a run",
     "eval": "how often a trained network is right, and what it takes for what",
     "predict": "what a trained network takes images for",
@@ -42,9 +43,10 @@ commands:
 {commands}
 
 examples:
-  cnndsl check lenet.cnn        is it right, and what does it cost?
-  cnndsl train digits.cnn --data digits
-  cnndsl explain E301           what does that message mean?
+  cnndsl check lenet.cnn                    is it right, and what does it cost?
+  cnndsl compile lenet.cnn -o lenet.py      a module that needs only torch and triton
+  cnndsl train digits.cnn --data digits     train it on scikit-learn's digits
+  cnndsl explain E301                       what does that message mean?
 
 `cnndsl COMMAND --help` shows what a command takes, `cnndsl --version` the version.
 """

@@ -38,6 +38,12 @@ class Written(Record):
     name: str
 
 
+def unbound(graph: Graph) -> tuple[str, ...]:
+    """The symbols that no input tells: params that need a value before anything is emitted."""
+    sizes = {str(dim) for dim in graph.source.dims}
+    return tuple(symbol for symbol in graph.symbols if symbol not in sizes)
+
+
 def emit(graph: Graph, source: Source) -> Written:
     """Write the module of a network that was checked."""
     found = parts(graph)
@@ -99,7 +105,7 @@ def _sections(
         text = about = ""
         if own.family not in explained:
             explained.add(own.family)
-            about = "\n#\n".join(splice.docstring(files[n]) for n in kernels.KERNELS[own.family])
+            about = "\n\n".join(splice.docstring(files[n]) for n in kernels.KERNELS[own.family])
         if own not in shown:
             prefix = _free_prefix(own.name, [name for _, name in shown.values()])
             shown[own] = (number, prefix)

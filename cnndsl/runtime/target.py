@@ -155,7 +155,9 @@ def record_model(
         with recording() as noted, direct:
             model.train(is_training)(x).sum().backward()
         for launch in noted:
-            launches.setdefault(f"{launch.kernel} {launch.config}", launch)
+            # Regions share kernels: what tells their launches apart is every number in them.
+            plain = {n: v for n, v in launch.arguments.items() if not isinstance(v, torch.Tensor)}
+            launches.setdefault(f"{launch.kernel} {launch.options} {plain}", launch)
     return list(launches.values())
 
 
@@ -201,6 +203,23 @@ def _kind(value: object, *, is_constant: bool) -> tuple[str, bool]:
     if isinstance(value, int):
         return ("i32" if -(2**31) <= value < 2**31 else "i64"), value % 16 == 0
     return "fp32", False
+
+
+def stage_text(compiled: Compiled, stage: str) -> str:
+    """Give the text of a stage: `ttir`, `ttgir`, `ptx`, or `asm` for the machine's own code."""
+    if stage == "asm" and "cubin" in compiled.stages:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "kernel.cubin"
+            path.write_bytes(_bytes(compiled.stages["cubin"]))
+            return _cuobjdump("-sass", path)
+    text = compiled.stages.get("amdgcn" if stage == "asm" else stage)
+    if not isinstance(text, str):
+        raise TargetError(f"{compiled.target} has no {stage}")
+    return text
+
+
+def _bytes(code: str | bytes) -> bytes:
+    return code if isinstance(code, bytes) else code.encode()
 
 
 def measure(compiled: Compiled) -> Usage:

@@ -77,6 +77,12 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(run: Path, name: str, how
     assert name in found.skipped[0]
 
 
+def test_a_state_that_somebody_changed_is_passed_over(run: Path) -> None:
+    path = run / "checkpoints" / "step-00000006" / "state.json"
+    path.write_text(path.read_text().replace('"epoch": 1', '"epoch": 0'))
+    assert "state.json does not fit its sha256" in load(run).skipped[0]
+
+
 def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(
     run: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,244 @@
+"""`cnndsl compile FILE`: the Python module of a network, its stages, and what its kernels use."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnndsl.check import check_tree
+from cnndsl.check.settings import parse_setting
+from cnndsl.cli import terminal
+from cnndsl.cli.options import USAGE
+from cnndsl.diagnostics.model import Sink
+from cnndsl.emit.module import Written, emit, unbound
+from cnndsl.fuse import text as fuse_text
+from cnndsl.fuse.regions import parts
+from cnndsl.graph import text as graph_text
+from cnndsl.graph.graph import Graph
+from cnndsl.layers.arguments import Value
+from cnndsl.source import Source
+from cnndsl.syntax.read import STANDARD_INPUT, read_source
+
+if TYPE_CHECKING:
+    from cnndsl.runtime.target import Compiled, Usage
+
+PLAIN = ("graph", "regions", "python")
+STAGES = ("ttir", "ttgir", "ptx", "asm")
+DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# Kernels are chosen by sizes, of which the file leaves the batch open; a usual one.
+BATCH = 32
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = (
+        "Write the network as one readable Python file that needs only torch and triton: an\n"
+        "ordinary torch.nn.Module, with the fused kernels that it runs on a GPU."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  cnndsl compile lenet.cnn -o lenet.py      then: from lenet import LeNet\n"
+        "  cnndsl compile lenet.cnn --emit regions   which layers share a kernel\n"
+        "  cnndsl compile lenet.cnn --stats          registers and spills of each kernel, on\n"
+        "                                            any machine, for a GPU of your choice"
+    )
+    parser.add_argument("file", metavar="FILE", help="a .cnn file, or - for standard input")
+    parser.add_argument("-o", metavar="OUT.py", dest="output", help="the file to write")
+    parser.add_argument(
+        "--set",
+        metavar="NAME=V",
+        action="append",
+        default=[],
+        type=_setting,
+        dest="settings",
+        help="a value for a param or a free size; may be given several times",
+    )
+    parser.add_argument(
+        "--emit",
+        metavar="STAGE",
+        choices=(*PLAIN, *STAGES),
+        default="python",
+        help="graph, regions or python; ttir, ttgir, ptx or asm, of each kernel",
+    )
+    parser.add_argument(
+        "--target",
+        metavar="GPU",
+        default="sm_90",
+        help="for --stats and the stages of kernels: sm_80, sm_90, gfx942, … (sm_90)",
+    )
+    parser.add_argument(
+        "--dtype",
+        metavar="TYPE",
+        choices=tuple(DTYPES),
+        default="bf16",
+        help="for the same: bf16, fp16 or fp32 (bf16)",
+    )
+    parser.add_argument(
+        "--stats",
+        action="store_true",
+        help="registers, spills, shared memory and matrix instructions of each kernel",
+    )
+    parser.add_argument(
+        "--format", metavar="FORM", choices=("text", "json"), default="text", help="of --stats"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check, then write what is asked for; status 1 if the model has errors."""
+    sink = Sink()
+    source = read_source(arguments.file, sink)
+    graph = _checked(source, dict(arguments.settings), sink) if source is not None else None
+    terminal.show(sink.sorted(), arguments.color, sink.dropped)
+    if graph is None or source is None:
+        return 1
+    missing = unbound(graph)
+    if missing:
+        terminal.complain(
+            f"`{missing[0]}` has no value, and the module needs one",
+            f"give it one: `--set {missing[0]}=64`",
+            color=arguments.color,
+        )
+        return 1
+    if arguments.emit in STAGES or arguments.stats:
+        return _with_kernels(arguments, graph, source)
+    if arguments.emit == "python":
+        return _write(arguments, emit(graph, source))
+    dump = graph_text.dump(graph) if arguments.emit == "graph" else fuse_text.dump(parts(graph))
+    return _write(arguments, Written(f"{dump}\n", ""))
+
+
+def _checked(source: Source, settings: Mapping[str, object], sink: Sink) -> Graph | None:
+    return check_tree(source, settings, sink).graph
+
+
+def _setting(text: str) -> tuple[str, Value]:
+    try:
+        return parse_setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+# ── what is written ──────────────────────────────────────────────────────────────────────────────
+
+
+def _write(arguments: argparse.Namespace, written: Written) -> int:
+    if arguments.output in (None, "-"):
+        sys.stdout.write(written.text)
+        return 0
+    path = Path(arguments.output)
+    if arguments.file != STANDARD_INPUT and path.exists() and path.samefile(arguments.file):
+        terminal.complain(
+            f"`-o {path}` is the model itself, which would be lost",
+            f"write to another file: `-o {path.with_suffix('.py').name}`",
+            color=arguments.color,
+        )
+        return USAGE
+    _replace(path, written.text)
+    use = ""
+    if written.name and path.suffix == ".py" and path.stem.isidentifier():
+        use = f"; use it: from {path.stem} import {written.name}"
+    sys.stderr.write(f"wrote {path}{use}\n")
+    return 0
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write the file in one step: an interruption leaves the old one."""
+    if path.exists() and not path.is_file():
+        path.write_text(text, encoding="utf-8")  # a device, such as /dev/null
+        return
+    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path.resolve())
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# ── kernels, compiled for a GPU that need not be there ───────────────────────────────────────────
+
+
+def _with_kernels(arguments: argparse.Namespace, graph: Graph, source: Source) -> int:
+    # Kernels that were made for the interpreter cannot be compiled.
+    os.environ.pop("TRITON_INTERPRET", None)
+    from cnndsl.runtime.target import TargetError
+
+    written = emit(graph, source)
+    if arguments.output and arguments.emit == "python" and _write(arguments, written):
+        return USAGE
+    try:
+        compiled = _compiled(arguments, graph, written)
+        if arguments.stats:
+            _print_usage(arguments, compiled)
+    except TargetError as error:
+        terminal.complain(str(error), color=arguments.color)
+        return 1
+    if arguments.emit in STAGES:
+        return _write(arguments, Written(_stages(arguments.emit, compiled), ""))
+    return 0
+
+
+def _compiled(arguments: argparse.Namespace, graph: Graph, written: Written) -> "list[Compiled]":
+    import torch
+
+    from cnndsl.runtime.load import import_text
+    from cnndsl.runtime.target import compile_launch, gpu_target, record_model
+
+    gpu_target(arguments.target)  # complains of an unknown one before anything is compiled
+    known = dict(graph.example)
+    sizes = [int(dim.constant or known[str(dim)]) for dim in graph.source.dims]
+    shape = (BATCH, sizes[-1], *sizes[:-1])
+    model = getattr(import_text(written), written.name)()
+    dtype = getattr(torch, DTYPES[arguments.dtype])
+    launches = record_model(model, shape, dtype)
+    return [compile_launch(launch, arguments.target) for launch in launches]
+
+
+def _print_usage(arguments: argparse.Namespace, compiled: "list[Compiled]") -> None:
+    from cnndsl.runtime.target import measure
+
+    usages = [measure(kernel) for kernel in compiled]
+    if arguments.format == "json":
+        for usage in usages:
+            print(json.dumps(usage.json()))
+        return
+    rows = [("kernel", "registers", "spills", "shared", "matrix", "TMA", "instructions")]
+    rows += [_row(usage) for usage in usages]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(f"{arguments.target}, {arguments.dtype}, a batch of {BATCH}")
+    for name, *cells in rows:
+        numbers = (f"{c:>{w}}" for c, w in zip(cells, widths[1:], strict=True))
+        print("  ".join([f"{name:<{widths[0]}}", *numbers]))
+
+
+def _row(usage: "Usage") -> tuple[str, ...]:
+    return (
+        usage.kernel,
+        str(usage.registers),
+        str(usage.spills),
+        str(usage.shared_bytes),
+        usage.mma,
+        "yes" if usage.tma else "no",
+        str(usage.instructions),
+    )
+
+
+def _stages(stage: str, compiled: "list[Compiled]") -> str:
+    from cnndsl.runtime.target import stage_text
+
+    return "\n".join(
+        f"// {kernel.launch.kernel}\n{stage_text(kernel, stage)}" for kernel in compiled
+    )

@@ -1,0 +1,90 @@
+"""From a `.cnn` file to a `torch.nn.Module`: check, emit, import.
+
+The class lies in an imported Python module of its own, so that a model can be copied and pickled.
+The same text is imported once in a process.
+"""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping
+from importlib.machinery import SourceFileLoader
+from os import PathLike
+from types import CodeType, ModuleType
+from typing import cast
+
+from torch import nn
+
+from cnndsl.check import TEXT, check_tree
+from cnndsl.diagnostics.model import Sink
+from cnndsl.emit.module import Written, emit, unbound
+from cnndsl.runtime import cache
+from cnndsl.runtime.errors import CheckError
+from cnndsl.source import Source
+from cnndsl.syntax.read import read_source
+
+
+def compile_model(
+    path: str | PathLike[str] | None = None,
+    /,
+    *,
+    source: str | None = None,
+    **settings: object,
+) -> nn.Module:
+    """Compile a `.cnn` file, or the text in `source`, to a module with fresh weights.
+
+    `settings` give params of the file and free sizes of its input a value. Raises `CheckError`,
+    with every diagnostic, for a model with errors.
+    """
+    written = write(path, source, settings)
+    return cast("type[nn.Module]", getattr(import_text(written), written.name))()
+
+
+def write(
+    path: str | PathLike[str] | None, source: str | None, settings: Mapping[str, object]
+) -> Written:
+    """Check and emit."""
+    if (path is None) == (source is None):
+        raise TypeError("compile takes the path of a .cnn file, or source=… with its text")
+    sink = Sink()
+    read = read_source(os.fspath(path), sink) if path is not None else Source(TEXT, source or "")
+    if read is None:
+        raise CheckError(sink.sorted())
+    report = check_tree(read, settings, sink)
+    if report.graph is None:
+        raise CheckError(report.diagnostics)
+    missing = unbound(report.graph)
+    if missing:
+        raise ValueError(f"`{missing[0]}` has no value: give it one, compile(…, {missing[0]}=…)")
+    return emit(report.graph, read)
+
+
+def import_text(written: Written) -> ModuleType:
+    """The emitted text as a Python module; under its own name in `sys.modules`."""
+    path = cache.path_of(written.text, written.name)
+    # Triton decides at import whether kernels are interpreted.
+    kind = "_interpreted" if os.environ.get("TRITON_INTERPRET") == "1" else ""
+    name = f"cnndsl_emitted_{path.stem}{kind}"
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    spec = importlib.util.spec_from_file_location(name, path, loader=_Loader(name, str(path)))
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+class _Loader(SourceFileLoader):
+    """Compiles the text each time: bytecode in a cache would not be compared with it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the text as it is now."""
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
