@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
@@ -14,6 +15,7 @@ from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph.facts import facts, totals
+from cnndsl.sizes.limits import one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
 from cnndsl.syntax.read import read_source
@@ -22,19 +24,25 @@ TEXT = "<text>"  # what messages call a source that is no file
 NO_SETTINGS: Mapping[str, object] = {}
 
 
-def check_source(source: Source, settings: Mapping[str, object] = NO_SETTINGS) -> Report:
+def check_source(
+    source: Source, settings: Mapping[str, object] = NO_SETTINGS, root: Path | None = None
+) -> Report:
     """Check a text; never raises for a bad one.
 
     `settings` give values to params and to symbols of the input: an int, float, bool, a size as
-    (height, width), or a string.
+    (height, width), or a string. `root` is the folder below which `use` finds files, for a source
+    that is a file there; None: it can use none.
     """
-    return check_tree(source, settings, Sink())
+    return check_tree(source, settings, Sink(), root)
 
 
-def check_tree(source: Source, settings: Mapping[str, object], sink: Sink) -> Report:
+def check_tree(
+    source: Source, settings: Mapping[str, object], sink: Sink, root: Path | None = None
+) -> Report:
     """The same, with diagnostics that were found before in `sink`."""
     values = read_settings(settings)
-    graph = Elaborator(parse(source, sink), values, sink).graph()
+    with one_account():
+        graph = Elaborator(parse(source, sink), values, root, sink).graph()
     ok = not sink.failed
     found = facts(graph)
     return Report(
@@ -70,7 +78,7 @@ def check(
     read = read_source(name, sink)
     if read is None:
         return Report(name, "", False, (), "False", (), None, sink.sorted(), None)
-    return check_tree(read, settings, sink)
+    return check_tree(read, settings, sink, Path(name).parent)
 
 
 class _Callable(ModuleType):

@@ -1,22 +1,38 @@
 """A call in a file made into a layer: each argument in its slot, each mistake at its place."""
 
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from cnndsl.check.evaluate import Evaluator, describe, is_condition
+from cnndsl.check.places import Tensor
+from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.layers.arguments import Refusal, Value
+from cnndsl.layers.arguments import Labelled, Refusal, Value
 from cnndsl.layers.base import Layer, Slot
+from cnndsl.layers.table import FORMS
 from cnndsl.record import Record
 from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 
 class Bound(Record):
-    """A layer and the places of its arguments, for messages about them."""
+    """A layer, the places of its arguments for messages about them, and what else it reads."""
 
     layer: Layer
-    places: dict[str, Span]
+    places: Mapping[str, Span]
+    others: tuple[Tensor, ...] = ()
+
+
+class Unsolved(Record):
+    """A layer with holes: what is known of its arguments, and the places of those to be found."""
+
+    form: type[Layer]
+    known: Mapping[str, Any]
+    places: Mapping[str, Span]
+    holes: tuple[str, ...]
+    others: tuple[Tensor, ...]
 
 
 class _Refused(Record):
@@ -28,101 +44,138 @@ class _Refused(Record):
     value: Value
 
 
-def bind(call: tree.LayerCall, form: type[Layer], evaluator: Evaluator, sink: Sink) -> Bound | None:
-    """The layer that `call` means, or None after reporting why there is none."""
-    return _Binding(call, form, evaluator, sink).bind()
+class _Hole(Record):
+    """The value of an argument that is to be found."""
+
+
+def bind(
+    call: tree.LayerCall,
+    scope: Scope,
+    find: Callable[[tree.Name], Tensor | None],
+    sink: Sink,
+) -> Bound | Unsolved | None:
+    """The layer that `call` means, or None after reporting why there is none.
+
+    `find` gives the tensor with a label, or reports that there is none.
+    """
+    ways = {type(a).__name__.lower() for a in call.arguments if isinstance(a, (tree.To, tree.Like))}
+    forms = FORMS[call.name.text]
+    for form in forms:
+        if {slot.way for slot in form.slots.values()} & {"to", "like"} == ways:
+            return _Binding(call, form, scope, find, sink).bind()
+    return _Binding(call, forms[0], scope, find, sink).bind()
 
 
 class _Binding:
     """One call on its way into a layer."""
 
     def __init__(
-        self, call: tree.LayerCall, form: type[Layer], evaluator: Evaluator, sink: Sink
+        self,
+        call: tree.LayerCall,
+        form: type[Layer],
+        scope: Scope,
+        find: Callable[[tree.Name], Tensor | None],
+        sink: Sink,
     ) -> None:
-        self.call, self.form, self.evaluator, self.sink = call, form, evaluator, sink
+        self.call, self.form, self.sink = call, form, sink
+        self.scope, self.find = scope, find
         self.values: dict[str, Any] = {}
         self.places: dict[str, Span] = {}
+        self.holes: list[str] = []
+        self.others: list[Tensor] = []
         self.good = True
 
-    def bind(self) -> Bound | None:
+    def bind(self) -> Bound | Unsolved | None:
         positional: list[tree.Positional] = []
         for argument in self.call.arguments:
             match argument:
                 case tree.Positional():
                     positional.append(argument)
                 case tree.Keyword():
-                    self._keyword(argument)
+                    self._keyword(argument, self.scope)
                 case tree.To() | tree.Like():
-                    word = "to" if isinstance(argument, tree.To) else "like"
-                    self._report(
-                        "E203",
-                        f"`{self.form.kind}` takes no `{word}`",
-                        argument.span,
-                        fixes=(Fix("remove it", (Edit(argument.span, ""),)),),
-                    )
+                    self._behind_word(argument)
         self._positional(positional)
-        return Bound(self.form(**self.values), self.places) if self.good else None
+        for name, default in self.scope.defaults(self.form.kind).items():
+            if name not in self.places and name in self.form.slots:
+                self._keyword(default.argument, default.scope)
+        if not self.good:
+            return None
+        places, others = MappingProxyType(self.places), tuple(self.others)
+        if self.holes:
+            values = MappingProxyType(self.values)
+            holes = tuple(name for name in self.form.slots if name in self.holes)
+            return Unsolved(self.form, values, places, holes, others)
+        return Bound(self.form(**self.values), places, others)
+
+    def _behind_word(self, argument: tree.To | tree.Like) -> None:
+        """`to 7x7`, `like enc4`."""
+        word = "to" if isinstance(argument, tree.To) else "like"
+        slots = [(n, s) for n, s in self.form.slots.items() if s.way == word]
+        if not slots or slots[0][0] in self.places:
+            self._report(
+                "E203",
+                f"`{self.form.kind}` takes no `{word}`",
+                argument.span,
+                fixes=(Fix("remove it", (Edit(argument.span, ""),)),),
+            )
+            return
+        (name, slot), *_ = slots
+        self.places[name] = argument.span
+        if isinstance(argument, tree.To):
+            self._take(name, slot, argument.value, self.scope)
+            return
+        tensor = self.find(argument.label)
+        if tensor is None:
+            self.good = False
+            return
+        self.others.append(tensor)
+        self.values[name] = Labelled(argument.label.text, tensor.type)
 
     def _positional(self, given: list[tree.Positional]) -> None:
-        """Arguments by their place, in the order of the required slots.
+        """Arguments by their place, in the order of the slots.
 
         Where one is missing, the values say which: `pool 2` gives a size and no function.
         """
-        required = [
-            (n, s) for n, s in self.form.slots.items() if s.required and n not in self.values
+        slots = [
+            (n, s) for n, s in self.form.slots.items() if s.way == "place" and n not in self.values
         ]
-        missing = len(required) - len(given)
-        for name, slot in required:
+        missing = sum(slot.required for _, slot in slots) - len(given)
+        for name, slot in slots:
             if not given:
-                self._missing(name, slot, None)
+                if slot.required:
+                    self._missing(name, slot, None)
                 continue
             argument = given[0]
-            value = self._value(argument.value, name, slot)
-            if value is None:
-                given.pop(0)
-                self.good = False
+            value = self._value(argument.value, name, slot, self.scope)
+            if missing > 0 and value is not None and self._belongs_later(name, slot, value):
+                missing -= 1
+                self._missing(name, slot, argument.span)
                 continue
-            try:
-                self.values[name] = slot.kind.read(value)
-                self.places[name] = argument.span
-                given.pop(0)
-            except Refusal:
-                if missing > 0 and self._fits_later(name, value):
-                    missing -= 1
-                    self._missing(name, slot, argument.span)
-                else:
-                    given.pop(0)
-                    self._refused(_Refused(name, slot, argument.span, value))
+            given.pop(0)
+            self.places[name] = argument.span
+            self._put(name, slot, value, argument.span)
         self._too_many(given)
 
-    def _fits_later(self, name: str, value: Value) -> bool:
-        later = list(self.form.slots)[list(self.form.slots).index(name) + 1 :]
-        for slot in (self.form.slots[n] for n in later if self.form.slots[n].required):
-            try:
-                slot.kind.read(value)
-            except Refusal:
-                continue
-            return True
-        return False
+    def _belongs_later(self, name: str, slot: Slot, value: "Value | _Hole") -> bool:
+        """Whether a value does not suit this slot, but one of those behind it."""
+        if isinstance(value, _Hole) or _suits(slot, value):
+            return False
+        names = list(self.form.slots)
+        later = [self.form.slots[n] for n in names[names.index(name) + 1 :]]
+        return any(_suits(other, value) for other in later if other.required)
 
-    def _keyword(self, argument: tree.Keyword) -> None:
-        name, slots = argument.name.text, self.form.slots
-        slot = slots.get(name)
-        if slot is None:
+    def _keyword(self, argument: tree.Keyword, scope: Scope) -> None:
+        name = argument.name.text
+        slot = self.form.slots.get(name)
+        if slot is None or slot.way in ("to", "like"):
             self._unknown(argument)
-            return
-        if slot.required:
-            self._report(
-                "E204",
-                f"`{name}` is given by its place: `{self.form.examples[0]}`",
-                argument.span,
-                fixes=(
-                    Fix("write its value alone", (Edit(argument.span, argument.value.span.text),)),
-                ),
-            )
+        elif slot.way == "place":
+            alone = Fix("write its value alone", (Edit(argument.span, argument.value.span.text),))
+            message = f"`{name}` is given by its place: `{self.form.examples[0]}`"
+            self._report("E204", message, argument.span, fixes=(alone,))
             self.values[name] = None
-            return
-        if name in self.places:
+        elif name in self.places:
             self._report(
                 "E205",
                 f"`{name}` is given twice",
@@ -130,25 +183,37 @@ class _Binding:
                 labels=(Label(self.places[name], "first here"),),
                 fixes=(Fix("remove one of them", (Edit(argument.span, ""),)),),
             )
-            return
-        self.places[name] = argument.span
-        value = self._value(argument.value, name, slot)
+        else:
+            self.places[name] = argument.span
+            self._take(name, slot, argument.value, scope)
+
+    def _take(self, name: str, slot: Slot, expression: tree.Expression, scope: Scope) -> None:
+        self._put(name, slot, self._value(expression, name, slot, scope), expression.span)
+
+    def _put(self, name: str, slot: Slot, value: "Value | _Hole | None", span: Span) -> None:
+        """Give an argument its value, or report that it does not suit."""
         if value is None:
             self.good = False
-            return
-        try:
-            self.values[name] = slot.kind.read(value)
-        except Refusal:
-            self._refused(_Refused(name, slot, argument.value.span, value))
+        elif isinstance(value, _Hole):
+            self.holes.append(name)
+        else:
+            try:
+                self.values[name] = slot.kind.read(value)
+            except Refusal as refusal:
+                self._refused(_Refused(name, slot, span, value), str(refusal))
 
-    def _value(self, expression: tree.Expression, name: str, slot: Slot) -> Value | None:
+    def _value(
+        self, expression: tree.Expression, name: str, slot: Slot, scope: Scope
+    ) -> "Value | _Hole | None":
         """The argument's value; a bare word that the slot understands stands for itself."""
+        if isinstance(expression, tree.Hole):
+            return _Hole()
         if isinstance(expression, tree.Reference) and expression.name in slot.kind.words:
             return expression.name
-        if isinstance(expression, tree.Reference) and not self.evaluator.knows(expression.name):
+        if isinstance(expression, tree.Reference) and expression.name not in scope:
             word = expression.name
             near = slot.kind.meant.get(word) or nearest(word, slot.kind.words)
-            if near is not None or slot.kind.meant:
+            if (near is not None or slot.kind.meant) and not scope.is_mistaken(word):
                 self._report(
                     "E206",
                     f"`{name}` of `{self.form.kind}` takes {slot.kind.what}, not `{word}`",
@@ -158,9 +223,7 @@ class _Binding:
                     else (),
                 )
                 return None
-        value = self.evaluator.value(expression)
-        if value is None:
-            return None
+        value = Evaluator(scope, self.sink).value(expression)
         if is_condition(value):
             self._report("E206", "a condition cannot be an argument", expression.span)
             return None
@@ -182,12 +245,12 @@ class _Binding:
         if not extra:
             return
         span = extra[0].span.to(extra[-1].span)
-        optional = [n for n, s in self.form.slots.items() if not s.required]
+        optional = [n for n, s in self.form.slots.items() if s.way == "name"]
         fixes = [Fix("remove it" if len(extra) == 1 else "remove them", (Edit(span, ""),))]
         if optional:
             named = f"`{optional[0]}={extra[0].value.span.text}`"
             fixes.insert(0, Fix(f"name it if it is an option, such as {named}"))
-        takes = len(self.form.slots) - len(optional)
+        takes = sum(slot.way == "place" for slot in self.form.slots.values())
         count = {0: "no value", 1: "one value"}.get(takes, f"{takes} values")
         self._report(
             "E203",
@@ -199,7 +262,7 @@ class _Binding:
         )
 
     def _unknown(self, argument: tree.Keyword) -> None:
-        optional = [n for n, s in self.form.slots.items() if not s.required]
+        optional = [n for n, s in self.form.slots.items() if s.way == "name"]
         near = nearest(argument.name.text, [*optional, *_OTHER_ARGUMENTS])
         near = _OTHER_ARGUMENTS.get(argument.name.text, _OTHER_ARGUMENTS.get(near or "", near))
         fixes: list[Fix] = []
@@ -216,7 +279,7 @@ class _Binding:
             fixes=tuple(fixes),
         )
 
-    def _refused(self, refused: _Refused) -> None:
+    def _refused(self, refused: _Refused, takes: str) -> None:
         default = refused.slot.default
         fixes: tuple[Fix, ...] = ()
         if not refused.slot.required and default is not None:
@@ -224,8 +287,7 @@ class _Binding:
             fixes = (Fix(f"the usual value is `{usual}`", (Edit(refused.span, usual),)),)
         self._report(
             "E206",
-            f"`{refused.name}` of `{self.form.kind}` takes {refused.slot.kind.what}, "
-            f"not {describe(refused.value)}",
+            f"`{refused.name}` of `{self.form.kind}` takes {takes}, not {describe(refused.value)}",
             refused.span,
             fixes=fixes,
         )
@@ -240,6 +302,25 @@ class _Binding:
     ) -> None:
         self.good = False
         self.sink.add(Diagnostic(code, message, span, "", labels, (), fixes))
+
+
+def written(slot: Slot, name: str, text: str) -> str:
+    """An argument as a file says it, by the way in which it is written."""
+    match slot.way:
+        case "place":
+            return text
+        case "name":
+            return f"{name}={text}"
+        case word:
+            return f"{word} {text}"
+
+
+def _suits(slot: Slot, value: Value) -> bool:
+    try:
+        slot.kind.read(value)
+    except Refusal:
+        return False
+    return True
 
 
 # What people call these options elsewhere.

@@ -1,23 +1,42 @@
 """What layers claim about their input, looked at: held, failed, or a need on the symbols."""
 
-from cnndsl.check.bind import Bound
+from collections.abc import Callable
+
+from cnndsl.check.bind import Bound, written
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer, Suggestion
 from cnndsl.layers.types import ImageType, TensorType, VectorType, show
-from cnndsl.source import Span
+from cnndsl.record import Record
 from cnndsl.syntax import tree
 
 
+class Context(Record):
+    """Other places that belong to a claim's story, and fixes that its layer cannot know."""
+
+    labels: tuple[Label, ...] = ()
+    fixes: tuple[Fix, ...] = ()
+
+
 def examine(
-    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None, sink: Sink
+    claim: Claim,
+    call: tree.LayerCall | tree.Merge,
+    bound: Bound,
+    context: Callable[[Claim], Context],
+    sink: Sink,
 ) -> "Need | bool":
     """True: it holds for every size; False: it fails, reported; else what it needs.
 
-    `origin` is where the dim came from that the claim is about.
+    `context` gives what a message about a claim has to say beside it.
     """
-    diagnostic = _diagnostic(claim, call, bound, origin)
+    left, right = claim.left.constant, claim.right.constant
+    if left is not None and right is not None:
+        if left == right or (left > right and claim.operator == ">="):
+            return True
+    elif claim.left == claim.right:
+        return True
+    diagnostic = _diagnostic(claim, call, bound, context(claim))
     try:
         holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
     except Problem as problem:
@@ -32,7 +51,7 @@ def examine(
     if holds.never:
         sink.add(diagnostic)
         return False
-    return Need(holds, diagnostic)
+    return Need(holds, claim.left, claim.right, diagnostic)
 
 
 def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> bool:
@@ -102,7 +121,7 @@ def mismatch(
 
 
 def _diagnostic(
-    claim: Claim, call: tree.LayerCall, bound: Bound, origin: Label | None
+    claim: Claim, call: tree.LayerCall | tree.Merge, bound: Bound, context: Context
 ) -> Diagnostic:
     span = bound.places.get(claim.argument or "", call.head)
     return Diagnostic(
@@ -110,22 +129,17 @@ def _diagnostic(
         claim.message,
         span,
         claim.caption,
-        (origin,) if origin is not None else (),
+        context.labels,
         claim.notes,
-        tuple(_fix(s, call, bound) for s in claim.suggestions),
+        (*context.fixes, *(_fix(s, call, bound) for s in claim.suggestions)),
     )
 
 
-def _fix(suggestion: Suggestion, call: tree.LayerCall, bound: Bound) -> Fix:
+def _fix(suggestion: Suggestion, call: tree.LayerCall | tree.Merge, bound: Bound) -> Fix:
     name = suggestion.argument
     if name is None:
         return Fix(suggestion.message)
-    required = bound.layer.slots[name].required
-    text = suggestion.text if required else f"{name}={suggestion.text}"
+    text = written(bound.layer.slots[name], name, suggestion.text)
     place = bound.places.get(name)
-    edit = Edit(place, text) if place is not None else Edit(_end(call), f" {text}")
+    edit = Edit(place, text) if place is not None else Edit(call.head.after(), f" {text}")
     return Fix(suggestion.message, (edit,))
-
-
-def _end(call: tree.LayerCall) -> Span:
-    return call.head.after()

@@ -11,6 +11,7 @@ from cnndsl import sizes
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import Constraint
 from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 
 if TYPE_CHECKING:
@@ -20,9 +21,14 @@ USUAL_SIZES = (224, 256, 32)  # of images, the most usual first
 
 
 class Need(Record):
-    """A condition that a place in the file needs; `diagnostic` says so when it is not met."""
+    """A condition that a place in the file needs: `left operator right`.
+
+    `diagnostic` says so when it is not met.
+    """
 
     condition: "Condition"
+    left: Dim
+    right: Dim
     diagnostic: Diagnostic
 
 
@@ -34,14 +40,9 @@ class Promise(Record):
 
 
 class _Unmet(Record):
-    """A need that neither follows from what is `known` nor may be inferred.
-
-    `joint` is the condition of its whole group, `missing` what is left of it.
-    """
+    """A need that neither follows from what is `known` nor may be inferred."""
 
     need: Need
-    joint: "Condition"
-    missing: "Condition"
     known: "Condition"
 
 
@@ -96,11 +97,10 @@ class Judge:
                 self._sink.add(self._impossible(self._first_unmet(group, known)))
                 return Verdict("False", tuple(constraints))
             if self._must_be_promised(missing):
-                unmet.append(_Unmet(self._first_unmet(group, known), joint, missing, known))
+                unmet.append(_Unmet(self._first_unmet(group, known), known))
             known = known & joint
-        enough = known.given(promised).requirements() if unmet else ()
-        for one in unmet:
-            self._sink.add(self._message(one, enough))
+        if unmet:
+            self._sink.add(self._message(unmet, promised, known))
         return Verdict(str(known), tuple(constraints), _example(known))
 
     def _must_be_promised(self, missing: "Condition") -> bool:
@@ -123,26 +123,56 @@ class Judge:
             labels=(*original.labels, *labels),
         )
 
-    def _message(self, unmet: "_Unmet", enough: tuple[str, ...]) -> Diagnostic:
-        """The need's own diagnostic, with its condition, a counterexample, and what to promise.
+    def _message(
+        self, unmet: list[_Unmet], promised: "Condition", valid: "Condition"
+    ) -> Diagnostic:
+        """One message for all that is to be promised, since one promise mends it.
 
-        `enough` is what the whole network needs, so that after the fix nothing is missing.
+        It is that of the first unmet need, with the condition, a counterexample and the promise;
+        the other places are named.
         """
-        original, known = unmet.need.diagnostic, unmet.known
-        labels = tuple(Label(p.span, "this does not imply it") for p in self._promises)
-        # Where it is met, or what is known is not: all others are counterexamples.
-        example = (unmet.joint | ~known).typical_counterexample() or {}
-        shown = ", ".join(f"{n} = {v}" for n, v in example.items() if n in unmet.missing.symbols)
-        condition = " and ".join(unmet.missing.requirements())
+        original, missing = unmet[0].need.diagnostic, valid.given(promised)
+        enough = missing.requirements()
         require = f"require {', '.join(enough)}"
-        promise = Fix(f"promise it: `{require}`", (Edit(self._after_input, f"\n{require}"),))
+        fix = Fix(f"promise it: `{require}`", (Edit(self._after_input, f"\n{require}"),))
+        blamed = unmet[0].need.left.symbols | unmet[0].need.right.symbols
+        labels = [
+            Label(promise.span, "this does not suffice")
+            for promise in self._promises
+            if blamed.intersection(promise.condition.symbols)
+        ]
+        labels += [Label(other.need.diagnostic.span, "this needs it, too") for other in unmet[1:]]
+        notes = (_failure(unmet[0].need, unmet[0].known), f"it is valid for exactly {valid}")
+        code = "E402" if self._promises else "E401"
         return original.replace(
-            code="E402" if self._promises else "E401",
-            message=f"{original.message}, unless {condition}",
+            code="E304" if original.code == "E304" else code,
+            message=f"{original.message} unless {' and '.join(enough)}",
             labels=(*original.labels, *labels),
-            notes=(*original.notes, f"for example, it fails for {shown}"),
-            fixes=(promise, *original.fixes),
+            notes=(*original.notes, *notes),
+            fixes=(fix, *_joint_fixes([one.need.diagnostic for one in unmet])),
         )
+
+
+def _joint_fixes(diagnostics: list[Diagnostic]) -> tuple[Fix, ...]:
+    """The fixes of the first, where its best one is made at all places at once."""
+    fixes = diagnostics[0].fixes
+    if len(diagnostics) == 1 or not fixes or not fixes[0].edits:
+        return fixes
+    best = [d.fixes[0] for d in diagnostics if d.fixes and d.fixes[0].edits]
+    edits = tuple(edit for fix in best for edit in fix.edits)
+    return (Fix(f"{fixes[0].message}, and so on below", edits), *fixes[1:])
+
+
+def _failure(need: Need, known: "Condition") -> str:
+    """Sizes that a user might have and for which the need is not met, with what they give."""
+    # All that fails there is a counterexample: where it is met, or what is known does not hold.
+    found = (need.condition | ~known).typical_counterexample() or {}
+    used = need.left.symbols | need.right.symbols
+    values = ", ".join(f"{name} = {value}" for name, value in found.items() if name in used)
+    left, right = need.left.evaluate(found), need.right.evaluate(found)
+    if right == 0:
+        return f"for example, {values} leaves a remainder of {left}"
+    return f"for example, {values} gives {left} and {right}"
 
 
 def _example(condition: "Condition") -> tuple[tuple[str, int], ...]:

@@ -1,452 +1,412 @@
-"""From the tree to the graph: statements in order, each layer on the current tensor.
+"""From the tree to the graph: statements in order, blocks and repeats expanded.
 
 A mistake makes the tensor after it unknown, and unknown causes no further messages, so that one
-run reports every independent mistake.
+run reports every independent mistake. Everything is bounded: layers, steps, and how deep blocks go.
 """
 
 from collections.abc import Mapping
-from typing import cast
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never, cast
 
 from cnndsl import sizes
 from cnndsl.check.bind import Bound, bind
-from cnndsl.check.claims import accepted, examine, mismatch, weights_are_fixed
-from cnndsl.check.conditions import Judge, Need, Promise, Verdict
-from cnndsl.check.evaluate import (
-    Evaluator,
-    Problem,
-    compare,
-    describe,
-    is_condition,
-    names_in,
-    size_problem,
-)
-from cnndsl.check.scope import Scope
+from cnndsl.check.blocks import call_scope, define_block, set_defaults
+from cnndsl.check.conditions import Judge, Verdict
+from cnndsl.check.declare import Declarations
+from cnndsl.check.evaluate import Evaluator, describe, size_problem
+from cnndsl.check.holes import solve
+from cnndsl.check.include import Library, Location
+from cnndsl.check.network import MAX_LAYERS, Network, TooManyLayers
+from cnndsl.check.places import Place, Tensor
+from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import OTHER_NAMES, nearest
-from cnndsl.check.warnings import warn
-from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.graph.facts import facts, totals
-from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
+from cnndsl.graph.graph import INPUT, Graph
 from cnndsl.layers.arguments import Value
-from cnndsl.layers.base import Layer
-from cnndsl.layers.table import BY_KIND
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show, write
+from cnndsl.layers.table import BY_KIND, MERGES
+from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
+from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
 
-# Names that a tensor's own sizes have in every expression.
-OWN_SIZES = ("height", "width", "channels")
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from cnndsl.sizes.condition import Condition
+
+MAX_STEPS = 200_000  # statements, after blocks and repeats are expanded
+MAX_DEPTH = 80  # blocks, repeats, branches and conditions around a statement
+
+
+class Where(Record):
+    """What a statement sees around it: names, its place in the network, its file."""
+
+    scope: Scope
+    place: Place
+    file: Location
 
 
 class Elaborator:
     """Walks one file."""
 
-    def __init__(self, file: tree.File, settings: Mapping[str, Value], sink: Sink) -> None:
-        """`settings` stand in for params and symbols; what is wrong goes to `sink`."""
+    def __init__(
+        self, file: tree.File, settings: Mapping[str, Value], root: Path | None, sink: Sink
+    ) -> None:
+        """`settings` stand in for params and free sizes; `use` reads files below `root`."""
         self._file, self._sink = file, sink
-        self._scope = Scope(settings)
-        self._evaluator = Evaluator(self._scope, sink)
-        self._model: tree.Model | None = None
-        self._input: tree.Input | None = None
-        self._source: TensorType = Unknown()
-        self._current: TensorType = Unknown()
-        self._at = INPUT
-        self._nodes: list[Node] = []
-        self._labels: dict[str, Span] = {}
-        self._defined: set[str] = set()  # names of `param` and `let`
-        self._counts: dict[str, int] = {}
-        self._needs: list[tuple[Need, ...]] = []
-        self._promises: list[Promise] = []
-        self._classes: tree.Labels | None = None
-        self._warned_no_input = False
+        self._network = Network(sink)
+        self._said = Declarations(settings, self._network, sink)
+        self._library = Library(root, sink)
+        self._current = Tensor(INPUT, Unknown())
+        self._outputs: list[tuple[str, str]] = []
+        self._steps = self._depth = 0
+        self._complained_of_input = False
 
     def graph(self) -> Graph:
         """The network; it is whole only if no error was reported."""
-        for statement in self._file.statements:
-            self._statement(statement)
-        self._finish()
-        verdict = self._judge()
+        source, said = self._file.source, self._said
+        scope = Scope()
+        where = Where(scope, Place(), self._library.main(source))
+        try:
+            self._statements(self._file.statements, where)
+        except _Stop as stop:
+            self._sink.add(stop.diagnostic)
+        start = source.span(0, 0)
+        if said.input is None and not self._complained_of_input:
+            fix = Fix("start with what comes in, for example `input 28 x 28 x 1`")
+            message = "the file describes no network: it has no `input`"
+            self._report("E209", message, start, fixes=(fix,))
+        said.finish(start, scope, self._current)
+        verdict = self._judge(start)
         return Graph(
-            self._model.name.text if self._model else _model_name(self._file.source.name),
-            self._source,
-            tuple(self._nodes),
-            self._at,
-            self._scope.symbols,
+            said.model.name.text if said.model else _model_name(source.name),
+            said.source,
+            tuple(self._network.nodes),
+            self._current.path,
+            said.symbols,
             verdict.valid,
             verdict.constraints,
             verdict.example,
-            tuple(text.value for text in self._classes.names) if self._classes else (),
-            self._input.span if self._input else None,
+            tuple(text.value for text in said.classes.names) if said.classes else (),
+            said.input.span if said.input else None,
+            tuple(self._outputs),
         )
 
-    def _judge(self) -> Verdict:
-        after_input = self._input.span.after() if self._input else self._start()
-        judge = Judge(self._scope.symbols, tuple(self._promises), after_input, self._sink)
+    def _judge(self, start: Span) -> Verdict:
+        said = self._said
+        after_input = said.input.span.after() if said.input else start
+        judge = Judge(said.symbols, tuple(said.promises), after_input, self._sink)
         try:
-            return judge.verdict(tuple(self._needs))
+            return judge.verdict(tuple(self._network.needs))
         except sizes.SizeError as error:
-            self._sink.add(size_problem(error, after_input))
+            needs = self._network.needs
+            span = needs[0][0].diagnostic.span if needs else said.promises[0].span
+            self._sink.add(size_problem(error, span))
             return Verdict("False", ())
 
-    def _statement(self, statement: tree.Statement) -> None:
+    # ── statements ───────────────────────────────────────────────────────────────────────────────
+
+    def _statements(self, statements: tuple[tree.Statement, ...], where: Where) -> None:
+        for statement in statements:
+            self._step(statement)
+            where.scope.see(self._current.type)
+            try:
+                self._statement(statement, where)
+            except sizes.SizeError as error:
+                self._sink.add(size_problem(error, _head(statement)))
+                self._lose()
+            except TooManyLayers:
+                raise _Stop(_too_many(statement.span)) from None
+
+    def _step(self, statement: tree.Statement) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            raise _Stop(_too_many(statement.span))
+
+    def _statement(self, statement: tree.Statement, where: Where) -> None:  # noqa: C901 (one line a statement)
         match statement:
             case tree.LayerCall():
-                self._layer(statement)
-            case tree.Input():
-                self._read_input(statement)
-            case tree.Model():
-                if self._model is not None:
-                    self._twice("model", statement.span, self._model.span)
-                self._model = self._model or statement
+                self._call(statement, where)
+            case tree.Merge():
+                self._merge(statement, where)
+            case tree.Repeat():
+                self._repeat(statement, where)
+            case tree.If():
+                self._if(statement, where)
+            case tree.From():
+                self._current = self._find(statement.label, where.place) or self._lost()
+            case tree.Output():
+                self._output(statement, where.place)
+            case tree.Block():
+                define_block(statement, where.scope, self._sink)
+            case tree.Default():
+                set_defaults(statement, where.scope, self._sink)
+            case tree.Use():
+                self._use(statement, where)
             case tree.Param() | tree.Let():
-                self._define(statement)
-            case tree.Require() | tree.Expect():
-                take = self._require if isinstance(statement, tree.Require) else self._expect
-                for condition in statement.conditions:
-                    take(condition)
+                self._said.define(statement, where.scope)
+            case tree.Input():
+                self._current = self._said.take_input(statement, where.scope) or self._current
+            case tree.Model():
+                self._said.take_model(statement)
             case tree.Labels():
-                if self._classes is not None:
-                    self._twice("labels", statement.span, self._classes.span)
-                self._classes = self._classes or statement
+                self._said.take_labels(statement)
+            case tree.Require():
+                for condition in statement.conditions:
+                    self._said.require(condition, where.scope)
+            case tree.Expect():
+                for condition in statement.conditions:
+                    self._said.expect(condition, where.scope, self._current)
             case tree.Broken():
-                self._current = Unknown()
-                self._warned_no_input = True  # the statement may have been the input
+                self._lose()
+                self._complained_of_input = True  # the statement may have been the input
             case _:
-                self._unsupported(statement)
+                assert_never(statement)
 
-    def _unsupported(self, statement: tree.Statement) -> None:
-        word = statement.span.text.split(maxsplit=1)[0]
-        self._report(
-            "E299",
-            f"`{word}` is in the language, but this version of cnndsl does not check it yet",
-            Span(statement.span.source, statement.span.start, statement.span.start + len(word)),
-            fixes=(Fix("write the layers out one by one"),),
-        )
-        self._current = Unknown()
+    def _lose(self) -> None:
+        """After a mistake the current tensor is unknown."""
+        self._current = self._lost()
 
-    # ── input, names, conditions ─────────────────────────────────────────────────────────────────
+    def _lost(self) -> Tensor:
+        return Tensor(self._current.path, Unknown())
 
-    def _read_input(self, statement: tree.Input) -> None:
-        if self._input is not None:
-            self._twice("input", statement.span, self._input.span)
-            return
-        self._input = statement
-        dims = [self._input_dim(expression) for expression in statement.shape.dims]
-        if len(dims) == 2:
-            text = statement.shape.span.text
-            self._report(
-                "E214",
-                "an image has a height, a width and channels; this has only two sizes",
-                statement.shape.span,
-                fixes=tuple(
-                    Fix(
-                        f"for {what}: `input {text} x {n}`",
-                        (Edit(statement.shape.span, f"{text} x {n}"),),
-                    )
-                    for what, n in (("grey images", 1), ("colour images", 3))
-                ),
-            )
-            return
-        if len(dims) > 3:
-            self._report(
-                "E214",
-                f"an image has a height, a width and channels; this has {len(dims)} sizes",
-                statement.shape.span,
-                fixes=(Fix("leave out the batch: it is never written"),),
-            )
-            return
-        if any(dim is None for dim in dims):
-            return
-        known = cast("list[Dim]", dims)
-        self._source = VectorType(known[0]) if len(known) == 1 else ImageType(*known)
-        self._current = self._source
+    # ── layers and blocks ────────────────────────────────────────────────────────────────────────
 
-    def _input_dim(self, expression: tree.Expression) -> Dim | None:
-        if isinstance(expression, tree.Reference) and expression.name not in self._scope:
-            value: object = self._scope.size_symbol(expression.name)
+    def _call(self, call: tree.LayerCall, where: Where) -> None:
+        """A layer, or a block."""
+        definition = where.scope.block(call.name.text)
+        if definition is not None:
+            self._use_block(call, definition, where)
         else:
-            value = self._evaluator.value(expression)
-        if value is None:
-            return None
-        if isinstance(value, Dim) and (value.constant is None or value.constant >= 1):
-            return value
-        self._report(
-            "E207",
-            f"a size of the input is a positive whole number, not {describe(value)}",
-            expression.span,
-        )
-        return None
+            self._need_input(call.head, call.span)
+            wanted = self._wanted(call.expected, where.scope)
+            before = self._current
+            self._lose()
+            if self._is_layer(call, where.scope):
+                self._layer(call, before, wanted, where)
+            self._assert(call.expected, wanted)
+        if call.label is not None:
+            self._network.label(call.label, self._current, where.place)
 
-    def _define(self, statement: tree.Param | tree.Let) -> None:
-        name, span = statement.name.text, statement.name.span
-        if name in self._defined or name in self._scope.symbols:
-            self._report(
-                "E208",
-                f"`{name}` has a value already",
-                span,
-                fixes=(Fix("choose another name"),),
-            )
-            return
-        self._defined.add(name)
-        setting = self._scope.setting(name) if isinstance(statement, tree.Param) else None
-        if setting is not None:
-            self._scope.put(name, setting)
-        elif statement.value is None:
-            self._scope.param_symbol(name)
-        else:
-            value = self._evaluator.value(statement.value)
-            if value is not None and not is_condition(value):
-                self._scope.put(name, value)
+    def _layer(
+        self, call: tree.LayerCall, before: Tensor, wanted: TensorType | None, where: Where
+    ) -> None:
+        bound = bind(call, where.scope, lambda name: self._find(name, where.place), self._sink)
+        if bound is not None and not isinstance(bound, Bound):
+            bound = solve(bound, before.type, wanted, self._sink)
+        if bound is not None:
+            self._current = self._network.apply(call, bound, before, where.place)
 
-    def _require(self, expression: tree.Expression) -> None:
-        condition = self._evaluator.condition(expression)
-        if condition is None or condition is True:
-            return
-        if condition is False:
-            self._report("E403", "this is required, but it is not so", expression.span)
-            return
-        self._promises.append(Promise(condition, expression.span))
-
-    def _expect(self, expression: tree.Expression) -> None:
-        if isinstance(self._current, Unknown) or self._sink.failed:
-            return  # what is counted would be wrong
-        graph = Graph("", self._source, tuple(self._nodes), self._at)
-        counted = totals(graph, facts(graph))
-        known: dict[str, Value] = dict(self._scope)
-        known |= {"params": counted.params, "macs": counted.macs}
-        known |= {"training_bytes": counted.training_bytes}
-        if counted.receptive_field is not None:
-            known["receptive_field"] = counted.receptive_field.size[0]
-        if isinstance(self._current, ImageType):
-            known |= dict(zip(OWN_SIZES, self._current.dims, strict=True))
-        condition = Evaluator(known, self._sink).condition(expression)
-        if condition is None or condition is True:
-            return
-        if condition is not False and condition.holds:
-            return
-        values = (f"{n} = {describe(known[n])}" for n in names_in(expression) if n in known)
-        self._report("E311", "this is expected, but it is not so", expression.span, tuple(values))
-
-    # ── layers ───────────────────────────────────────────────────────────────────────────────────
-
-    def _layer(self, call: tree.LayerCall) -> None:
-        if self._input is None and not self._warned_no_input:
-            self._warned_no_input = True
-            self._report(
-                "E209",
-                "there is no `input` above the first layer",
-                call.head,
-                fixes=(
-                    Fix(
-                        "say what comes in, for example `input 28 x 28 x 1`",
-                        (Edit(call.span.before(), "input 28 x 28 x 1\n"),),
-                    ),
-                ),
-            )
-        before = self._current
-        after: TensorType = Unknown()
-        form = self._form(call)
-        if form is not None:
-            self._own_sizes(before)
-            try:
-                bound = bind(call, form, self._evaluator, self._sink)
-                if bound is not None:
-                    after = self._apply(call, bound, before)
-            except sizes.SizeError as error:
-                self._sink.add(size_problem(error, call.head))
-        self._current = self._asserted(call, after)
-
-    def _form(self, call: tree.LayerCall) -> type[Layer] | None:
+    def _is_layer(self, call: tree.LayerCall, scope: Scope) -> bool:
         word = call.name.text
         if word in BY_KIND:
-            return BY_KIND[word]
-        meant = OTHER_NAMES.get(word.lower()) or nearest(word, (*BY_KIND, *OTHER_NAMES))
+            return True
+        blocks = scope.block_names()
+        meant = OTHER_NAMES.get(word.lower()) or nearest(word, (*blocks, *BY_KIND, *OTHER_NAMES))
         meant = OTHER_NAMES.get(meant or "", meant)
-        fixes: tuple[Fix, ...] = ()
         if meant is not None:
-            fixes = (Fix(f"did you mean `{meant}`?", (Edit(call.name.span, meant),)),)
+            fix = Fix(f"did you mean `{meant}`?", (Edit(call.name.span, meant),))
         else:
-            fixes = (Fix("the layers are " + ", ".join(f"`{kind}`" for kind in BY_KIND)),)
-        self._report("E201", f"there is no layer called `{word}`", call.name.span, fixes=fixes)
-        return None
+            fix = Fix("the layers are " + ", ".join(f"`{kind}`" for kind in BY_KIND))
+        what = "layer or block" if blocks else "layer"
+        self._report("E201", f"there is no {what} called `{word}`", call.name.span, fixes=(fix,))
+        return False
 
-    def _own_sizes(self, current: TensorType) -> None:
-        """Make `height`, `width` and `channels` those of the current tensor.
+    def _need_input(self, head: Span, span: Span) -> None:
+        if self._said.input is None and not self._complained_of_input:
+            self._complained_of_input = True
+            example = "input 28 x 28 x 1"
+            edit = Edit(span.before(), f"{example}\n")
+            fix = Fix(f"say what comes in, for example `{example}`", (edit,))
+            self._report("E209", "there is no `input` above the first layer", head, fixes=(fix,))
 
-        A file that gives one of these names a value of its own keeps it.
-        """
-        dims = current.dims if isinstance(current, ImageType) else (None,) * len(OWN_SIZES)
-        for name, dim in zip(OWN_SIZES, dims, strict=True):
-            if name not in self._defined:
-                self._scope.put(name, dim) if dim is not None else self._scope.drop(name)
+    def _use_block(self, call: tree.LayerCall, definition: Definition, where: Where) -> None:
+        scope = call_scope(call, definition, where.scope, self._sink)
+        wanted = self._wanted(call.expected, where.scope)
+        if scope is None:
+            self._lose()
+        else:
+            prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
+            place = Place(prefix, (*where.place.uses, call.head))
+            self._body(definition.block.body, Where(scope, place, where.file))
+        self._assert(call.expected, wanted)
 
-    def _apply(self, call: tree.LayerCall, bound: Bound, before: TensorType) -> TensorType:
-        """The output of a layer on `before`, after its claims were looked at."""
-        layer, label = bound.layer, call.label
-        path = self._path(layer, label)
-        after: TensorType = Unknown()
-        if not isinstance(before, Unknown) and accepted(layer, call, before, self._sink):
-            good = self._claims_hold(call, bound, before)
-            free = tuple(self._scope.sizes)
-            if good and weights_are_fixed(layer, call, before, free, self._sink):
-                after = layer.output(before)
-                warn(layer, before, call, self._sink)
-        node = Node(path, layer, (self._at,), before, after, call.span, label is not None)
-        self._nodes.append(node)
-        self._at = path
-        return after
+    # ── control ──────────────────────────────────────────────────────────────────────────────────
 
-    def _claims_hold(self, call: tree.LayerCall, bound: Bound, before: TensorType) -> bool:
-        needs: list[Need] = []
-        for claim in bound.layer.requires(before):
-            origin = self._origin(claim.about, before)
-            found = examine(claim, call, bound, origin, self._sink)
-            if isinstance(found, Need):
-                needs.append(found)
-            elif not found:
-                return False  # a second message about the same numbers would say nothing new
-        for code in dict.fromkeys(need.diagnostic.code for need in needs):
-            self._needs.append(tuple(n for n in needs if n.diagnostic.code == code))
-        return True
+    def _body(self, body: tree.Body, where: Where) -> None:
+        with self._deeper(body.span):
+            self._statements(body.statements, where)
 
-    def _origin(self, dim: int | None, current: TensorType) -> Label | None:
-        """The layer that gave the current tensor's dim its value, if one did."""
-        if dim is None:
-            return None
-        for node in reversed(self._nodes):
-            arrived = node.arrives.dims
-            if isinstance(node.output, Unknown) or len(arrived) != len(node.output.dims):
-                return None
-            if arrived[dim] != node.output.dims[dim]:
-                return Label(node.span, f"the image is {show(current)} from here on")
-        return None
+    @contextmanager
+    def _deeper(self, span: Span) -> "Generator[None]":
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            message = f"blocks, repeats and branches are more than {MAX_DEPTH} deep"
+            fix = Fix("does a block use itself, with nothing that ends it?")
+            raise _Stop(Diagnostic("E506", message, span, fixes=(fix,)))
+        try:
+            yield
+        finally:
+            self._depth -= 1
 
-    def _path(self, layer: Layer, label: tree.Name | None) -> str:
-        """The label, or the kind and its count; reports a label that is taken."""
-        count = self._counts[layer.kind] = self._counts.get(layer.kind, 0) + 1
-        if label is None:
-            while f"{layer.kind}{count}" in self._labels:
-                count += 1
-            path = f"{layer.kind}{count}"
-            self._counts[layer.kind] = count
-            return path
-        if label.text in self._labels:
-            self._report(
-                "E208",
-                f"the label `{label.text}` is taken",
-                label.span,
-                labels=(Label(self._labels[label.text], "here"),),
-                fixes=(Fix("choose another label"),),
-            )
-        elif label.text == INPUT:
-            self._report("E208", "`input` is the name of the network's input", label.span)
-        self._labels.setdefault(label.text, label.span)
-        return label.text
-
-    def _asserted(self, call: tree.LayerCall, after: TensorType) -> TensorType:
-        """The type after the line's assertion: after a mistake, the assertion is believed."""
-        expected = call.expected
-        if expected is None:
-            return after
-        dims = [self._evaluator.value(dim) for dim in expected.dims]
-        if not all(isinstance(dim, Dim) for dim in dims):
-            return after
-        wanted = _type_of(cast("list[Dim]", dims))
-        if isinstance(after, Unknown) or wanted is None:
-            return after if wanted is None else wanted
-        last = self._nodes[-1]
-        formula = last.layer.formula(last.arrives)
-        wrong = mismatch(expected, wanted, after, formula, write(after))
-        if len(wanted.dims) != len(after.dims):
-            self._sink.add(wrong)
-            return after
-        needs: list[Need] = []
-        for want, got in zip(wanted.dims, after.dims, strict=True):
-            try:
-                equal = compare(got, "==", want, expected.span)
-            except Problem as problem:
-                self._sink.add(problem.diagnostic)
-                return after
-            if equal is False or (equal is not True and equal.never):
-                self._sink.add(wrong)
-                return after
-            if equal is not True and not equal.holds:
-                needs.append(Need(equal, wrong))
-        if needs:
-            self._needs.append(tuple(needs))
-        return after
-
-    # ── at the end ───────────────────────────────────────────────────────────────────────────────
-
-    def _finish(self) -> None:
-        for name in self._scope.unused_settings:
-            self._report(
-                "E213",
-                f"`{name}` is set, but the file has no param or input size of that name",
-                self._start(),
-                fixes=_near(name, self._scope),
-            )
-        if self._input is None and not self._warned_no_input:
-            self._report(
-                "E209",
-                "the file describes no network: it has no `input`",
-                self._start(),
-                fixes=(Fix("start with what comes in, for example `input 28 x 28 x 1`"),),
-            )
-        if self._input is not None and not self._nodes and not self._sink.failed:
-            self._report(
-                "E209",
-                "there are no layers below the `input`",
-                self._input.span,
-                fixes=(Fix("add one, for example `conv 6 5x5`"),),
-            )
-        self._check_classes()
-
-    def _check_classes(self) -> None:
-        if self._classes is None or isinstance(self._current, Unknown):
+    def _repeat(self, statement: tree.Repeat, where: Where) -> None:
+        count = Evaluator(where.scope, self._sink).value(statement.count)
+        known = count.constant if isinstance(count, Dim) else None
+        if known is None or known < 0:
+            if count is not None:
+                what = "a whole number, 0 or more, that is known while checking"
+                message = f"`repeat` takes {what}, not {describe(count)}"
+                self._report("E206", message, statement.count.span)
+            self._lose()
             return
-        outputs, given = self._current.dims[-1], len(self._classes.names)
-        if outputs.constant not in (None, given):
-            self._report(
-                "E215",
-                f"there are {given} labels for {outputs} outputs",
-                self._classes.span,
-                fixes=(Fix("give each output of the last layer one label"),),
-            )
+        for index in range(known):
+            self._step(statement)
+            place = where.place
+            if statement.label is not None:
+                prefix = f"{place.prefix}{statement.label.text}.{index}."
+                place = Place(prefix, place.uses)
+            self._body(statement.body, Where(Scope(where.scope), place, where.file))
+        if statement.label is not None:
+            self._network.label(statement.label, self._current, where.place)
 
-    def _start(self) -> Span:
-        return self._file.source.span(0, 0)
+    def _if(self, statement: tree.If, where: Where) -> None:
+        condition = Evaluator(where.scope, self._sink).condition(statement.condition)
+        chosen = self._decided(condition, statement) if condition is not None else None
+        if chosen is None:
+            self._lose()
+            return
+        body = statement.then if chosen else statement.otherwise
+        if body is not None:
+            self._body(body, Where(Scope(where.scope), where.place, where.file))
 
-    def _twice(self, what: str, span: Span, first: Span) -> None:
-        self._report(
-            "E210",
-            f"there is a second `{what}`",
-            span,
-            labels=(Label(first, "the first is here"),),
-            fixes=(Fix("remove one of them"),),
-        )
+    def _decided(self, condition: "bool | Condition", statement: tree.If) -> bool | None:
+        """Which way an `if` goes for every size; reports one that goes both ways."""
+        if isinstance(condition, bool):
+            return condition
+        known = sizes.Condition.always(self._said.symbols)
+        for promise in self._said.promises:
+            known = known & promise.condition
+        if known.implies(condition):
+            return True
+        if (known & condition).never:
+            return False
+        promise = Fix(f"promise it: `require {', '.join(condition.requirements())}`")
+        message = f"this holds for some sizes only: for {condition.given(known)}"
+        self._report("E405", message, statement.condition.span, fixes=(promise,))
+        return None
+
+    def _merge(self, statement: tree.Merge, where: Where) -> None:
+        self._need_input(statement.head, statement.span)
+        wanted = self._wanted(statement.expected, where.scope)
+        before = self._current
+        branches: list[Tensor] = []
+        for body in statement.branches:
+            self._current = before
+            self._body(body, Where(Scope(where.scope), where.place, where.file))
+            branches.append(self._current)
+        if statement.others:
+            found = (self._find(name, where.place) for name in statement.others)
+            branches = [before, *(tensor or self._lost() for tensor in found)]
+        if len(branches) < 2:
+            what = statement.kind.text
+            fix = Fix(f"for a residual: `{what} {{ skip }} {{ … }}`")
+            message = f"`{what}` merges at least two branches"
+            self._report("E217", message, statement.head, fixes=(fix,))
+            self._lose()
+        else:
+            layer = MERGES[statement.kind.text]()
+            self._current = self._network.merge(statement, layer, tuple(branches), where.place)
+        self._assert(statement.expected, wanted)
+        if statement.label is not None:
+            self._network.label(statement.label, self._current, where.place)
+
+    def _output(self, statement: tree.Output, place: Place) -> None:
+        tensor = self._find(statement.label, place)
+        if tensor is not None:
+            self._outputs.append((statement.label.text, tensor.path))
+
+    def _find(self, name: tree.Name, place: Place) -> Tensor | None:
+        """The tensor with a label, or None after reporting that there is none."""
+        tensor = self._network.find(name.text, place)
+        if tensor is None:
+            near = nearest(name.text, self._network.label_names())
+            fixes = (Fix(f"did you mean `{near}`?", (Edit(name.span, near),)),) if near else ()
+            fixes += (Fix(f"label the layer that makes it: `… as {name.text}`"),)
+            message = f"no tensor above has the label `{name.text}`"
+            self._report("E218", message, name.span, fixes=fixes)
+        return tensor
+
+    def _use(self, statement: tree.Use, where: Where) -> None:
+        """Take the blocks of another file, and what they need of its values."""
+        opened = self._library.open(statement, where.file)
+        if opened is None:
+            return
+        file, location = opened
+        scope = Scope()
+        inside = Where(scope, where.place, location)
+        with self._deeper(statement.span):
+            for inner in file.statements:
+                self._step(inner)
+                if isinstance(inner, (tree.Block, tree.Let, tree.Param, tree.Default, tree.Use)):
+                    self._statement(inner, inside)
+        for definition in scope.own_blocks():
+            where.scope.adopt(definition)
+
+    # ── assertions ───────────────────────────────────────────────────────────────────────────────
+
+    def _wanted(self, expected: tree.Shape | None, scope: Scope) -> TensorType | None:
+        """The type that an assertion asks for; `height` in it is that before the line."""
+        if expected is None:
+            return None
+        values = [Evaluator(scope, self._sink).value(dim) for dim in expected.dims]
+        if not all(isinstance(value, Dim) for value in values):
+            return None
+        dims = cast("list[Dim]", values)
+        if len(dims) == 1:
+            return VectorType(dims[0])
+        if len(dims) == 3:
+            return ImageType(*dims)
+        message = "a shape is height x width x channels, or one number of features"
+        self._report("E305", message, expected.span)
+        return None
+
+    def _assert(self, expected: tree.Shape | None, wanted: TensorType | None) -> None:
+        if expected is not None:
+            self._current = self._network.asserted(expected, wanted, self._current)
 
     def _report(
         self,
         code: str,
         message: str,
         span: Span,
-        notes: tuple[str, ...] = (),
-        labels: tuple[Label, ...] = (),
         fixes: tuple[Fix, ...] = (),
     ) -> None:
-        self._sink.add(Diagnostic(code, message, span, "", labels, notes, fixes))
+        self._sink.add(Diagnostic(code, message, span, fixes=fixes))
 
 
-def _type_of(dims: list[Dim]) -> TensorType | None:
-    if len(dims) == 1:
-        return VectorType(dims[0])
-    return ImageType(*dims) if len(dims) == 3 else None
+class _Stop(Exception):  # noqa: N818 (reads as what it says)
+    """The file is larger than what is checked; nothing below it is looked at."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
 
 
-def _near(name: str, scope: Scope) -> tuple[Fix, ...]:
-    near = nearest(name, scope)
-    return (Fix(f"did you mean `{near}`?"),) if near else ()
+def _too_many(span: Span) -> Diagnostic:
+    return Diagnostic(
+        "E505",
+        f"the network has more than {MAX_LAYERS:,} layers, after its blocks are expanded",
+        span,
+        fixes=(Fix("lower the count of a `repeat`"),),
+    )
+
+
+def _head(statement: tree.Statement) -> Span:
+    if isinstance(statement, (tree.LayerCall, tree.Merge, tree.Repeat)):
+        return statement.head
+    return statement.span
 
 
 def _model_name(file_name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, cast
 from cnndsl import sizes
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
-from cnndsl.layers.arguments import Pair, Value
+from cnndsl.layers.arguments import Labelled, Pair, Value
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
@@ -89,7 +89,7 @@ class Evaluator:
                 raise Problem(
                     Diagnostic(
                         "E212",
-                        "a hole `?` is not solved yet by this version of cnndsl",
+                        "a hole `?` stands for an argument of a layer, not for a number elsewhere",
                         span,
                         fixes=(Fix("write the value"),),
                     )
@@ -266,6 +266,7 @@ def _join(operator: str, a: "bool | Condition", b: "bool | Condition") -> "bool 
     return a & b if operator == "and" else a | b
 
 
-def is_condition(value: "Value | Condition") -> "TypeIs[Condition]":
+def is_condition(value: "Value | Condition | None") -> "TypeIs[Condition]":
     """Whether it is a condition on symbols, and no plain value."""
-    return not isinstance(value, (Dim, float, bool, str, Pair))
+    plain = (Dim, float, bool, str, Pair, Labelled)
+    return value is not None and not isinstance(value, plain)

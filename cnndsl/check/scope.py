@@ -1,69 +1,126 @@
-"""The names that are known at one place of a file, and what `--set` puts in their stead."""
+"""The names that are known at one place of a file: values, blocks, defaults.
+
+A scope lies in the one around it; a block's lies in that of its definition, so that what a block
+means does not depend on where it is used.
+"""
 
 from collections.abc import Iterator, Mapping
 
 from cnndsl.layers.arguments import Value
-from cnndsl.sizes.dim import Dim
+from cnndsl.layers.types import ImageType, TensorType
+from cnndsl.record import Record
+from cnndsl.syntax import tree
+
+# The sizes of the current tensor, by which every expression can name them.
+OWN_SIZES = ("height", "width", "channels")
+
+
+class Definition(Record):
+    """A block and the scope in which it was defined."""
+
+    block: tree.Block
+    scope: "Scope"
+
+
+class Default(Record):
+    """An argument for later layers of a kind, to be computed in the scope that said so."""
+
+    argument: tree.Keyword
+    scope: "Scope"
 
 
 class Scope(Mapping[str, Value]):
-    """Names and their values; symbols are names whose value is unknown.
+    """Names and their values. Unknown is the value of a name whose definition had a mistake."""
 
-    `height`, `width` and `channels` are those of the current tensor, put in by the elaborator.
-    """
-
-    def __init__(self, settings: Mapping[str, Value]) -> None:
-        """`settings` come from outside and go before what the file says."""
-        self._values: dict[str, Value] = {}
-        self._settings = settings
-        self._used: set[str] = set()
-        self.sizes: list[str] = []  # symbols of the input's sizes, in order of appearance
-        self.params: list[str] = []  # params without a value
+    def __init__(self, around: "Scope | None" = None) -> None:
+        """`around` is the scope in which this one lies."""
+        self._around = around
+        self._values: dict[str, Value | None] = {}
+        self._own_sizes: dict[str, Value] = {}
+        self._blocks: dict[str, Definition] = {}
+        self._defaults: dict[str, dict[str, Default]] = {}
 
     def __getitem__(self, name: str) -> Value:
-        return self._values[name]
+        scope: Scope | None = self
+        while scope is not None:
+            value = scope._values.get(name)
+            if value is not None:
+                return value
+            scope = scope._around
+        return self._own_sizes[name]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        seen: dict[str, None] = dict.fromkeys(self._own_sizes)
+        scope: Scope | None = self
+        while scope is not None:
+            seen |= dict.fromkeys(n for n, v in scope._values.items() if v is not None)
+            scope = scope._around
+        return iter(seen)
 
     def __len__(self) -> int:
-        return len(self._values)
+        return sum(1 for _ in self)
 
-    def put(self, name: str, value: Value) -> None:
-        """Give a name a value."""
+    def put(self, name: str, value: Value | None) -> None:
+        """Give a name a value; None where a mistake, already reported, leaves it without one."""
         self._values[name] = value
 
-    def drop(self, name: str) -> None:
-        """Forget a name."""
-        self._values.pop(name, None)
+    def is_mistaken(self, name: str) -> bool:
+        """Whether the name was given a value in which there was a mistake."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope._values:
+                return scope._values[name] is None
+            scope = scope._around
+        return False
 
-    def setting(self, name: str) -> Value | None:
-        """What was set from outside for a name, if anything."""
-        if name in self._settings:
-            self._used.add(name)
-            return self._settings[name]
+    def has_own(self, name: str) -> bool:
+        """Whether this very scope gave the name a value."""
+        return name in self._values
+
+    def see(self, current: TensorType) -> None:
+        """Make `height`, `width` and `channels` those of the current tensor.
+
+        A file that gives one of these names a value of its own keeps it.
+        """
+        self._own_sizes.clear()
+        if isinstance(current, ImageType):
+            self._own_sizes.update(zip(OWN_SIZES, current.dims, strict=True))
+
+    def define(self, block: tree.Block) -> None:
+        """Make a block known from here on."""
+        self._blocks[block.name.text] = Definition(block, self)
+
+    def adopt(self, definition: Definition) -> None:
+        """Make a block of another file known."""
+        self._blocks[definition.block.name.text] = definition
+
+    def block(self, name: str) -> Definition | None:
+        """The block of that name, if there is one."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope._blocks:
+                return scope._blocks[name]
+            scope = scope._around
         return None
 
-    def size_symbol(self, name: str) -> Value:
-        """A size of the input that is free, unless it was set."""
-        value = self.setting(name)
-        if value is None:
-            value = Dim.symbol(name)
-            self.sizes.append(name)
-        self.put(name, value)
-        return value
+    def own_blocks(self) -> tuple[Definition, ...]:
+        """The blocks that this very scope defines."""
+        return tuple(self._blocks.values())
 
-    def param_symbol(self, name: str) -> None:
-        """A param without a value."""
-        self.put(name, Dim.symbol(name))
-        self.params.append(name)
+    def block_names(self) -> tuple[str, ...]:
+        """All blocks that are known here."""
+        names: list[str] = []
+        scope: Scope | None = self
+        while scope is not None:
+            names += scope._blocks
+            scope = scope._around
+        return tuple(names)
 
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """All that is free."""
-        return (*self.sizes, *self.params)
+    def set_default(self, kind: str, argument: tree.Keyword) -> None:
+        """An argument for later layers of that kind."""
+        self._defaults.setdefault(kind, {})[argument.name.text] = Default(argument, self)
 
-    @property
-    def unused_settings(self) -> tuple[str, ...]:
-        """What was set, but is nowhere in the file."""
-        return tuple(name for name in self._settings if name not in self._used)
+    def defaults(self, kind: str) -> dict[str, Default]:
+        """The arguments that layers of that kind get here when they give none."""
+        outer = self._around.defaults(kind) if self._around is not None else {}
+        return {**outer, **self._defaults.get(kind, {})}

@@ -26,11 +26,11 @@ def _skipped(layer: Conv | Pool, call: tree.LayerCall, sink: Sink) -> None:
         between = geometry.skipped(axis)
         if between:
             extent, stride = geometry.extent[axis], geometry.stride.values()[axis]
+            what = f"{between} {lines} are" if between > 1 else f"1 {lines[:-1]} is"
             sink.add(
                 Diagnostic(
                     "W602",
-                    f"between two windows {between} {lines if between > 1 else lines[:-1]} "
-                    f"of the image are never read",
+                    f"between two windows {what} never read",
                     call.head,
                     notes=(f"the window reaches over {extent} pixels, its stride is {stride}",),
                     fixes=(Fix(f"use a stride of at most {extent}, or a larger window"),),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 
 from cnndsl.check import check_tree
 from cnndsl.check.report import Report, is_whole, to_json
@@ -55,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     for number, name in enumerate(arguments.files):
         sink = Sink()
         source = read_source(name, sink)
-        report = check_tree(source, settings, sink) if source is not None else _unread(name, sink)
+        root = None if name == "-" else Path(name).parent
+        report = _unread(name, sink) if source is None else check_tree(source, settings, sink, root)
         good = good and report.ok
         if arguments.format == "json":
             _print_json(report)

@@ -44,7 +44,8 @@ class Graph(Record):
     `source` is the input's type; `result` names the node whose output is the network's; `symbols`
     are the free sizes in order of their appearance; `valid` is the exact condition on them in
     lowest terms (`True` where there is none), and `constraints` its parts, `example` values that
-    meet it; `classes` the names of the last layer's outputs.
+    meet it; `classes` the names of the last layer's outputs; `place` is that of the `input`;
+    `outputs` are the labels that are returned too, each with the node that makes its tensor.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Graph(Record):
     example: tuple[tuple[str, int], ...] = ()
     classes: tuple[str, ...] = ()
     place: Span | None = None
+    outputs: tuple[tuple[str, str], ...] = ()
 
     def node(self, path: str) -> Node:
         """The node of that name; `KeyError` where there is none."""

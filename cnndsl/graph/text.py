@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph, Node
-from cnndsl.layers.types import show
+from cnndsl.layers.types import factor, show
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import display_width
 
@@ -95,7 +95,7 @@ def _field(field: ReceptiveField | None) -> str:
     if field is None:
         return ""
     known = all(size.constant is not None for size in field.size)
-    return ("x" if known else " x ").join(size.pretty() for size in field.size)
+    return ("x" if known else " x ").join(factor(size) for size in field.size)
 
 
 def _count(dim: Dim) -> str:

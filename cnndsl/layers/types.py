@@ -54,7 +54,7 @@ def show(type_: TensorType) -> str:
     """The type as a message shows it: `28 x 28 x 6`."""
     if isinstance(type_, Unknown):
         return "?"
-    return " x ".join(_factor(dim) for dim in type_.dims)
+    return " x ".join(factor(dim) for dim in type_.dims)
 
 
 def write(type_: TensorType) -> str:
@@ -62,7 +62,8 @@ def write(type_: TensorType) -> str:
     return " x ".join(str(dim) for dim in type_.dims)
 
 
-def _factor(dim: Dim) -> str:
+def factor(dim: Dim) -> str:
+    """A dim as one factor of a product: in parentheses where it is a sum."""
     text = dim.pretty()
     depth = 0
     for character in text:

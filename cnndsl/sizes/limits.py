@@ -5,6 +5,11 @@ exceptions into a diagnostic (`E5xx` for a limit), so that no `.cnn` file can ma
 the memory.
 """
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from itertools import count
+
 MAX_WEIGHT = 2_000
 """Symbols, terms and divisions in one size, all counted; a real network stays below 200."""
 
@@ -17,8 +22,8 @@ MAX_NESTING = 40
 MAX_BITS = 512
 """Bits of an integer in a size: sizes that people mean have less than 64."""
 
-MAX_OPERATIONS = 5_000_000
-"""Elementary operations of isl, under one `budget` or in one question: well below a second."""
+MAX_OPERATIONS = 200_000
+"""Elementary operations of isl for one file: about a second; ResNet-152 takes a tenth of them."""
 
 MAX_LISTED = 1_024
 """Sizes, or remainders of a division, that are looked at one by one to print a condition."""
@@ -28,6 +33,28 @@ MAX_FACTORED = 1_000_000_000_000
 
 MAX_PIECES = 64
 """Cases (`… or … or …`) into which one condition may fall before it is given up as too hard."""
+
+
+_account: ContextVar[int | None] = ContextVar("account", default=None)
+_accounts = count(1)
+
+
+@contextmanager
+def one_account() -> Generator[None]:
+    """Let all questions inside share one budget of `MAX_OPERATIONS`, as those of one file do.
+
+    It stands here, not beside isl, so that a file without symbols opens one for nothing.
+    """
+    token = _account.set(next(_accounts))
+    try:
+        yield
+    finally:
+        _account.reset(token)
+
+
+def current_account() -> int | None:
+    """The number of the account that is open here, if one is."""
+    return _account.get()
 
 
 class SizeError(ArithmeticError):

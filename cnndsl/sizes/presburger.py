@@ -15,7 +15,7 @@ import islpy as isl
 from cnndsl.sizes.atoms import Symbol
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.formula import Operator
-from cnndsl.sizes.limits import MAX_OPERATIONS, TooHard
+from cnndsl.sizes.limits import MAX_OPERATIONS, TooHard, current_account
 
 Set = isl.Set
 Inequality = tuple[Dim, bool]
@@ -29,10 +29,11 @@ _CONTEXT.set_on_error(1)  # report errors as exceptions, and print nothing
 
 
 class _Spending:
-    """Whether a budget is open; the lock keeps two threads from spending one another's."""
+    """Whose budget is open; the lock keeps two threads from spending one another's."""
 
     lock = RLock()
     depth = 0
+    account = 0  # the `limits.account` that was last spent from
 
 
 @contextmanager
@@ -40,12 +41,16 @@ def budget(max_operations: int = MAX_OPERATIONS) -> Generator[None]:
     """Let all that happens inside take so many operations of isl together; `TooHard` past them.
 
     Inside another budget it changes nothing. Every question about a condition opens one of its
-    own where there is none, so nothing ever runs without bound.
+    own where there is none, so nothing ever runs without bound; questions inside one
+    `limits.one_account` share theirs.
     """
     with _Spending.lock:
         outermost = _Spending.depth == 0
         if outermost:
-            _CONTEXT.reset_operations()
+            account = current_account()
+            if account is None or account != _Spending.account:
+                _CONTEXT.reset_operations()
+            _Spending.account = account or 0
             _CONTEXT.set_max_operations(max_operations)
         _Spending.depth += 1
         try:

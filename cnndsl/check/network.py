@@ -1,0 +1,215 @@
+"""The network as it grows: each layer on the tensors that it reads, its claims, its name.
+
+Knows layers and places; knows nothing of blocks, repeats and names in expressions.
+"""
+
+from collections.abc import Callable
+
+from cnndsl.check.bind import Bound
+from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
+from cnndsl.check.conditions import Need
+from cnndsl.check.evaluate import Problem, compare
+from cnndsl.check.places import Place, Tensor
+from cnndsl.check.warnings import warn
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
+from cnndsl.graph.graph import INPUT, Node
+from cnndsl.layers.base import Claim, Layer, Merge
+from cnndsl.layers.types import TensorType, Unknown, show, write
+from cnndsl.source import Span
+from cnndsl.syntax import tree
+
+MAX_LAYERS = 10_000
+
+
+class Network:
+    """Nodes in execution order, and what they need of the free sizes."""
+
+    def __init__(self, sink: Sink) -> None:
+        """What is wrong goes to `sink`."""
+        self._sink = sink
+        self.nodes: list[Node] = []
+        self.needs: list[tuple[Need, ...]] = []
+        self.size_symbols: list[str] = []
+        self._by_path: dict[str, Node] = {}
+        self._labels: dict[str, tuple[Tensor, Span]] = {}
+        self._counts: dict[str, int] = {}
+
+    # ── layers ───────────────────────────────────────────────────────────────────────────────────
+
+    def apply(self, call: tree.LayerCall, bound: Bound, x: Tensor, place: Place) -> Tensor:
+        """A layer on the tensor `x`; its output is unknown after a mistake."""
+        layer, after = bound.layer, Unknown()
+        others = tuple(other.path for other in bound.others)
+        unknown = isinstance(x.type, Unknown) or any(
+            isinstance(other.type, Unknown) for other in bound.others
+        )
+        if not unknown and accepted(layer, call, x.type, self._sink):
+            claims = tuple(layer.requires(x.type))
+            good = self._hold(
+                claims, call, bound, lambda claim: Context(self._origin(claim.about, x))
+            )
+            free = tuple(self.size_symbols)
+            if good and weights_are_fixed(layer, call, x.type, free, self._sink):
+                after = layer.output(x.type)
+                warn(layer, x.type, call, self._sink)
+        return self._add(layer, (x.path, *others), x.type, after, call, place)
+
+    def merge(
+        self, call: tree.Merge, layer: Merge, branches: tuple[Tensor, ...], place: Place
+    ) -> Tensor:
+        """Several tensors made one."""
+        types = tuple(branch.type for branch in branches)
+        after: TensorType = Unknown()
+        if not any(isinstance(type_, Unknown) for type_ in types):
+            claims = tuple(layer.requires(types))
+            ends = self._ends(branches)
+            if self._hold(
+                claims, call, Bound(layer, {}), lambda claim: Context(ends, _resized(claim, call))
+            ):
+                after = layer.output(types)
+        inputs = tuple(branch.path for branch in branches)
+        return self._add(layer, inputs, types[0], after, call, place)
+
+    def asserted(self, expected: tree.Shape, wanted: TensorType | None, got: Tensor) -> Tensor:
+        """The tensor after a line's assertion: after a mistake, the assertion is believed."""
+        if wanted is None:
+            return got
+        if isinstance(got.type, Unknown):
+            return Tensor(got.path, wanted)
+        node = self._by_path.get(got.path)
+        formula = node.layer.formula(node.arrives) if node and node.output == got.type else ()
+        wrong = mismatch(expected, wanted, got.type, formula, write(got.type))
+        if len(wanted.dims) != len(got.type.dims):
+            self._sink.add(wrong)
+            return got
+        needs: list[Need] = []
+        for want, dim in zip(wanted.dims, got.type.dims, strict=True):
+            try:
+                equal = compare(dim, "==", want, expected.span)
+            except Problem as problem:
+                self._sink.add(problem.diagnostic)
+                return got
+            if equal is False or (equal is not True and equal.never):
+                self._sink.add(wrong)
+                return got
+            if equal is not True and not equal.holds:
+                needs.append(Need(equal, dim, want, wrong))
+        if needs:
+            self.needs.append(tuple(needs))
+        return got
+
+    def _hold(
+        self,
+        claims: tuple[Claim, ...],
+        call: tree.LayerCall | tree.Merge,
+        bound: Bound,
+        context: Callable[[Claim], Context],
+    ) -> bool:
+        needs: list[Need] = []
+        for claim in claims:
+            found = examine(claim, call, bound, context, self._sink)
+            if isinstance(found, Need):
+                needs.append(found)
+            elif not found:
+                return False  # a second message about the same numbers would say nothing new
+        for code in dict.fromkeys(need.diagnostic.code for need in needs):
+            self.needs.append(tuple(n for n in needs if n.diagnostic.code == code))
+        return True
+
+    def _origin(self, dim: int | None, x: Tensor) -> tuple[Label, ...]:
+        """The layer that gave the tensor's dim its value, if one did."""
+        node = self._by_path.get(x.path)
+        while dim is not None and node is not None and not isinstance(node.output, Unknown):
+            arrived = node.arrives.dims
+            if len(arrived) != len(node.output.dims):
+                break
+            if arrived[dim] != node.output.dims[dim]:
+                return (Label(node.span, f"the image is {show(x.type)} from here on"),)
+            node = self._by_path.get(node.inputs[0])
+        return ()
+
+    def _ends(self, branches: tuple[Tensor, ...]) -> tuple[Label, ...]:
+        """Where each branch ends, and with which shape."""
+        nodes = [(self._by_path.get(branch.path), branch) for branch in branches]
+        return tuple(
+            Label(node.span, f"this one is {show(branch.type)}") for node, branch in nodes if node
+        )
+
+    def _add(
+        self,
+        layer: Layer,
+        inputs: tuple[str, ...],
+        arrives: TensorType,
+        after: TensorType,
+        call: tree.LayerCall | tree.Merge,
+        place: Place,
+    ) -> Tensor:
+        if len(self.nodes) >= MAX_LAYERS:
+            raise TooManyLayers
+        path = self._name(layer.kind, call.label, place)
+        labelled = call.label is not None
+        node = Node(path, layer, inputs, arrives, after, call.head, labelled, place.uses)
+        self.nodes.append(node)
+        self._by_path.setdefault(path, node)
+        return Tensor(path, after)
+
+    # ── names ────────────────────────────────────────────────────────────────────────────────────
+
+    def _name(self, kind: str, label: tree.Name | None, place: Place) -> str:
+        """The path of a node: its label, or its kind and count, behind the scopes around it."""
+        key = place.prefix + kind
+        count = self._counts[key] = self._counts.get(key, 0) + 1
+        if label is not None:
+            return place.prefix + label.text
+        while f"{key}{count}" in self._labels or f"{key}{count}" in self._by_path:
+            count = self._counts[key] = count + 1
+        return f"{key}{count}"
+
+    def label(self, name: tree.Name, tensor: Tensor, place: Place) -> None:
+        """Make a tensor known by a label; reports one that is taken."""
+        path = place.prefix + name.text
+        if path == INPUT:
+            self._report("E208", "`input` is the name of the network's input", name.span)
+        elif path in self._labels:
+            first = self._labels[path][1]
+            fixes = [Fix("choose another label")]
+            if first == name.span:  # the same line again: a block or repeat without a label
+                fixes = [Fix("label the block call or the `repeat` around it: `… as NAME`")]
+            labels = (Label(first, "here"),) if first != name.span else ()
+            message = f"the label `{path}` is taken"
+            self._sink.add(Diagnostic("E208", message, name.span, "", labels, (), tuple(fixes)))
+        else:
+            self._labels[path] = (tensor, name.span)
+
+    def find(self, name: str, place: Place) -> Tensor | None:
+        """The tensor with that label, in the nearest scope that has one."""
+        prefix = place.prefix
+        while True:
+            found = self._labels.get(prefix + name)
+            if found is not None:
+                return found[0]
+            if not prefix:
+                return None
+            prefix = prefix[: prefix[:-1].rfind(".") + 1]
+
+    def label_names(self) -> tuple[str, ...]:
+        """All labels so far."""
+        return tuple(self._labels)
+
+    def _report(self, code: str, message: str, span: Span) -> None:
+        self._sink.add(Diagnostic(code, message, span))
+
+
+def _resized(claim: Claim, call: tree.Merge) -> tuple[Fix, ...]:
+    """Where the current tensor meets a labelled one of another size: make it as large."""
+    if not call.others or claim.about not in (0, 1) or claim.between is None:
+        return ()
+    if min(claim.between) != 0:
+        return ()  # two labelled ones: nothing on this line can resize them
+    label = call.others[max(claim.between) - 1].text
+    edit = Edit(call.span.before(), f"upsample like {label}; ")
+    return (Fix(f"make it so for every size: `upsample like {label}`", (edit,)),)
+
+
+class TooManyLayers(Exception):  # noqa: N818 (reads as what it says)
+    """The network outgrew `MAX_LAYERS`."""
