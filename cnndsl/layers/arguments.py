@@ -4,6 +4,7 @@ A value comes from the checker's evaluation: a `Dim`, a float, a bool, a string 
 such as `max`), or a `Pair` (a size). Knows nothing of the text it came from.
 """
 
+import math
 from typing import Any
 
 from cnndsl.layers.types import TensorType
@@ -61,19 +62,39 @@ class Kind:
 
 
 class Count(Kind):
-    """A positive whole number, also one that depends on symbols."""
+    """A whole number from `least` on, also one that depends on symbols."""
 
-    what = "a positive whole number"
+    def __init__(self, least: int = 1) -> None:
+        """`least` is 1 for what must be there at all, 0 for places that are counted from 0."""
+        self.least = least
+        self.what = "a positive whole number" if least else "a whole number, 0 or more"
 
     def read(self, value: Value) -> Dim:
         """The number."""
-        if not isinstance(value, Dim) or (value.constant is not None and value.constant < 1):
+        if not isinstance(value, Dim):
+            raise Refusal(self.what)
+        if value.constant is not None and value.constant < self.least:
             raise Refusal(self.what)
         return value
 
     def data(self, value: Dim) -> object:
         """An int, or the expression's text."""
         return value.constant if value.constant is not None else str(value)
+
+
+class Whole(Count):
+    """A whole number from `least` on that is known while checking."""
+
+    def read(self, value: Value) -> Any:  # noqa: ANN401 (an int, where `Count` has a size)
+        """The number."""
+        number = super().read(value).constant
+        if number is None:
+            raise Refusal(f"{self.what}, and it must be known: give its `param` a value")
+        return number
+
+    def data(self, value: Any) -> object:  # noqa: ANN401 (as above)
+        """The number itself."""
+        return value
 
 
 class Size(Kind):
@@ -164,11 +185,17 @@ class Flag(Kind):
 class Number(Kind):
     """A number, with or without a point, from `low` on and up to `high`."""
 
-    def __init__(self, low: float, high: float | None = None, *, positive: bool = False) -> None:
-        """`high` itself is allowed (None: no bound), and `low` too unless `positive`."""
+    def __init__(
+        self, low: float = -math.inf, high: float = math.inf, *, positive: bool = False
+    ) -> None:
+        """Both bounds are allowed themselves, but `low` where it is 0 and `positive` says so."""
         self.low, self.high, self.positive = low, high, positive
-        bound = f"between {low:g} and {high:g}" if high is not None else f"of at least {low:g}"
-        self.what = "a positive number" if positive else f"a number {bound}"
+        if positive:
+            self.what = "a positive number"
+        elif high < math.inf:
+            self.what = f"a number between {low:g} and {high:g}"
+        else:
+            self.what = f"a number of at least {low:g}" if low > -math.inf else "a number"
 
     def read(self, value: Value) -> float:
         """The float."""
@@ -176,8 +203,9 @@ class Number(Kind):
             value = float(value.constant)
         if isinstance(value, bool) or not isinstance(value, float):
             raise Refusal(self.what)
-        too_low = value <= self.low if self.positive else value < self.low
-        if too_low or (self.high is not None and value > self.high):
+        if not math.isfinite(value) or not self.low <= value <= self.high:
+            raise Refusal(self.what)
+        if self.positive and value == self.low:
             raise Refusal(self.what)
         return value
 
@@ -205,3 +233,23 @@ class Word(Kind):
         if value not in self.words:
             raise Refusal(self.what)
         return str(value)
+
+
+class Like(Kind):
+    """The label of an image whose height and width this one is to have."""
+
+    what = "the label of an image above, such as `like enc1`"
+
+    def read(self, value: Value) -> Labelled:
+        """The tensor, which the checker has looked up."""
+        if not isinstance(value, Labelled):
+            raise Refusal(self.what)
+        return value
+
+    def write(self, value: Labelled) -> str:
+        """Its label."""
+        return value.label
+
+    def data(self, value: Labelled) -> object:
+        """Its label."""
+        return value.label

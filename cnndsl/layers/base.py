@@ -180,7 +180,7 @@ class Layer(Record):
         del x
         return None
 
-    def torch(self, x: Any, module: str, /, value: str) -> str:  # noqa: ANN401
+    def torch(self, x: Any, module: str, value: str, /) -> str:  # noqa: ANN401
         """Its meaning as a PyTorch expression.
 
         `module` names what `module()` made, `value` is the input's expression: a name, for it may
@@ -237,6 +237,11 @@ class Pointwise(Layer):
     def triton_gradient(self, saved: str, gradient: str) -> str:
         """That of the gradient before it; `saved` names what `slope_from` says."""
         raise NotImplementedError(f"{self.kind} has no backward kernel")
+
+    def torch(self, x: TensorType, module: str, value: str) -> str:
+        """A call of the function, which most have under their own name."""
+        del x, module
+        return f"F.{self.kind}({value})"
 
 
 class Affine(Layer):

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from cnndsl.layers.arguments import Count, Flag, Padding, Pair, Size, WindowSize
-from cnndsl.layers.base import Anchor, Claim, Step, Suggestion, Weight, argument
+from cnndsl.layers.base import Anchor, Claim, Step, Weight, argument
+from cnndsl.layers.groups import divide, divided
 from cnndsl.layers.types import ImageType
-from cnndsl.layers.window import Geometry
+from cnndsl.layers.window import ONE, ZERO, Geometry, as_tuple, odd_extent, same
 from cnndsl.sizes.dim import Dim
-
-ONE = Pair(1, 1)
 
 
 class Conv(Anchor):
@@ -31,7 +30,7 @@ class Conv(Anchor):
     filters: Dim = argument(Count())
     size: Pair = argument(WindowSize())
     stride: Pair = argument(Size(), default=ONE)
-    pad: Pair | str = argument(Padding(), default=Pair(0, 0))
+    pad: Pair | str = argument(Padding(), default=ZERO)
     dilation: Pair = argument(Size(), default=ONE)
     groups: Dim = argument(Count(), default=Dim.of(1))
     bias: bool = argument(Flag(), default=True)
@@ -39,71 +38,15 @@ class Conv(Anchor):
     @property
     def geometry(self) -> Geometry:
         """The sliding window; `same` becomes D(K−1)/2."""
-        return Geometry(self.size, self.stride, self._padding(), self.dilation)
-
-    def _padding(self) -> Pair:
-        if isinstance(self.pad, Pair):
-            return self.pad
-        return Pair(
-            self.dilation.height * (self.size.height - 1) // 2,
-            self.dilation.width * (self.size.width - 1) // 2,
-        )
+        pad = self.pad if isinstance(self.pad, Pair) else same(self.size, self.dilation)
+        return Geometry(self.size, self.stride, pad, self.dilation)
 
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """Odd extents for `same`, a window that fits, groups that divide."""
         if self.pad == "same":
-            yield from self._odd_extent()
+            yield from odd_extent(self.size, self.dilation, "filter")
         yield from self.geometry.fits(x, "filter")
-        if self.groups != Dim.of(1):
-            yield self._divides("input channels", x.channels, about=2)
-            yield self._divides("filters", self.filters, about=None)
-
-    def _odd_extent(self) -> Iterator[Claim]:
-        for size, dilation in zip(self.size.values(), self.dilation.values(), strict=True):
-            reach = dilation * (size - 1)
-            if reach % 2 == 0:
-                continue
-            near = [
-                Pair(*(n + d if n % 2 == 0 else n for n in self.size.values())) for d in (-1, 1)
-            ]
-            near = [pair for pair in near if min(pair.values()) >= 1]
-            yield Claim(
-                Dim.of(0),
-                ">=",
-                Dim.of(1),
-                "E307",
-                f"`pad=same` needs a filter of odd size: for {self.size} the padding D(K−1)/2 is "
-                f"{reach}/2, which is no whole number",
-                "size",
-                None,
-                "even",
-                (),
-                tuple(Suggestion(f"use `{pair}`", "size", str(pair)) for pair in near),
-            )
-            return
-
-    def _divides(self, what: str, count: Dim, about: int | None) -> Claim:
-        groups, have = self.groups.constant, count.constant
-        notes: tuple[str, ...] = ()
-        fixes: tuple[Suggestion, ...] = ()
-        if groups is not None and have is not None:
-            notes = (f"{have} = {groups}·{have // groups} + {have % groups}",)
-            near = sorted(
-                (g for g in range(1, have + 1) if have % g == 0), key=lambda g: abs(g - groups)
-            )
-            fixes = tuple(Suggestion(f"use `groups={g}`", "groups", str(g)) for g in near[:1])
-        return Claim(
-            count % groups if groups is not None else count - self.groups,
-            "==",
-            Dim.of(0),
-            "E306",
-            f"{self.groups.pretty()} groups do not divide {count.pretty()} {what}",
-            "groups",
-            about,
-            "does not divide",
-            notes,
-            fixes,
-        )
+        yield from divide(self.groups, x, self.filters)
 
     def output(self, x: ImageType) -> ImageType:
         """One channel a filter."""
@@ -112,8 +55,7 @@ class Conv(Anchor):
     def weights(self, x: ImageType) -> tuple[Weight, ...]:
         """`weight` [F, C/G, Kh, Kw] and `bias` [F]."""
         size = (Dim.of(self.size.height), Dim.of(self.size.width))
-        per_group = x.channels // self.groups if self.groups != Dim.of(1) else x.channels
-        weight = Weight("weight", (self.filters, per_group, *size))
+        weight = Weight("weight", (self.filters, divided(x.channels, self.groups), *size))
         return (weight, Weight("bias", (self.filters,))) if self.bias else (weight,)
 
     def macs(self, x: ImageType) -> Dim:
@@ -133,14 +75,14 @@ class Conv(Anchor):
     def module(self, x: ImageType) -> str:
         """`nn.Conv2d(…)`, with what differs from its defaults."""
         geometry = self.geometry
-        arguments = [str(x.channels), str(self.filters), _pair(geometry.size)]
+        arguments = [str(x.channels), str(self.filters), as_tuple(geometry.size)]
         for name, pair, default in (
             ("stride", geometry.stride, ONE),
-            ("padding", geometry.pad, Pair(0, 0)),
+            ("padding", geometry.pad, ZERO),
             ("dilation", geometry.dilation, ONE),
         ):
             if pair != default:
-                arguments.append(f"{name}={_pair(pair)}")
+                arguments.append(f"{name}={as_tuple(pair)}")
         if self.groups != Dim.of(1):
             arguments.append(f"groups={self.groups}")
         if not self.bias:
@@ -151,7 +93,3 @@ class Conv(Anchor):
         """A call of the module."""
         del x
         return f"{module}({value})"
-
-
-def _pair(pair: Pair) -> str:
-    return str(pair.height) if pair.height == pair.width else f"({pair.height}, {pair.width})"

@@ -1,10 +1,12 @@
 """Normalisation."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
-from cnndsl.layers.arguments import Flag, Number
-from cnndsl.layers.base import Affine, Weight, argument
-from cnndsl.layers.types import ImageType, VectorType
+from cnndsl.layers.arguments import Count, Flag, Number, Whole
+from cnndsl.layers.base import Affine, Claim, Opaque, Weight, argument
+from cnndsl.layers.groups import divide
+from cnndsl.layers.types import ImageType, TensorType, VectorType
 from cnndsl.sizes.dim import Dim
 
 
@@ -51,6 +53,93 @@ class BatchNorm(Affine):
         """A call of the module."""
         del x
         return f"{module}({value})"
+
+
+class LayerNorm(Opaque):
+    """(x − mean) / √(variance + eps) · weight + bias, over the channels of each pixel by itself.
+
+    A vector's features count as its channels. Source: Ba, Kiros and Hinton (2016); over the
+    channels of an image as ConvNeXt has it, Liu et al. (2022). PyTorch: `torch.nn.LayerNorm`, with
+    the channels last.
+    """
+
+    kind = "layernorm"
+    accepts = (ImageType, VectorType)
+    examples: ClassVar[tuple[str, ...]] = ("layernorm", "layernorm eps=1e-06")
+
+    eps: float = argument(Number(0.0, positive=True), default=1e-5)
+
+    def weights(self, x: ImageType | VectorType) -> tuple[Weight, ...]:
+        """`weight` and `bias` [C]."""
+        return Weight("weight", (_channels(x),)), Weight("bias", (_channels(x),))
+
+    def module(self, x: ImageType | VectorType) -> str:
+        """`nn.LayerNorm(C)`."""
+        eps = f", eps={self.eps!r}" if self.eps != 1e-5 else ""
+        return f"nn.LayerNorm({_channels(x)}{eps})"
+
+    def torch(self, x: ImageType | VectorType, module: str, value: str) -> str:
+        """A call of the module, which wants the channels last."""
+        if isinstance(x, VectorType):
+            return f"{module}({value})"
+        return f"{module}({value}.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)"
+
+
+class GroupNorm(Opaque):
+    """As batchnorm, but each image by itself, a mean and a variance for each of G groups.
+
+    A group is C/G neighbouring channels with all their pixels; weight and bias are for each
+    channel. Source: Wu and He (2018). PyTorch: `torch.nn.GroupNorm`.
+    """
+
+    kind = "groupnorm"
+    accepts = (ImageType, VectorType)
+    examples: ClassVar[tuple[str, ...]] = ("groupnorm 4", "groupnorm 1 eps=1e-06")
+
+    groups: Dim = argument(Count())
+    eps: float = argument(Number(0.0, positive=True), default=1e-5)
+
+    def requires(self, x: ImageType | VectorType) -> Iterator[Claim]:
+        """Groups that divide."""
+        return divide(self.groups, x)
+
+    def weights(self, x: ImageType | VectorType) -> tuple[Weight, ...]:
+        """`weight` and `bias` [C]."""
+        return Weight("weight", (_channels(x),)), Weight("bias", (_channels(x),))
+
+    def module(self, x: ImageType | VectorType) -> str:
+        """`nn.GroupNorm(G, C)`."""
+        eps = f", eps={self.eps!r}" if self.eps != 1e-5 else ""
+        return f"nn.GroupNorm({self.groups}, {_channels(x)}{eps})"
+
+    def torch(self, x: ImageType | VectorType, module: str, value: str) -> str:
+        """A call of the module."""
+        del x
+        return f"{module}({value})"
+
+
+class LocalResponseNorm(Opaque):
+    """x / (k + alpha/size · Σ x²)^beta, the sum over `size` neighbouring channels of the pixel.
+
+    Channels beyond the first and the last count as 0. Source: Krizhevsky et al. (2012), whose
+    alpha is `alpha/size` here, as it is in PyTorch: `F.local_response_norm`.
+    """
+
+    kind = "lrn"
+    examples: ClassVar[tuple[str, ...]] = ("lrn", "lrn size=3 alpha=0.001 beta=0.5 k=1")
+
+    size: int = argument(Whole(), default=5)
+    alpha: float = argument(Number(0.0), default=1e-4)
+    beta: float = argument(Number(0.0), default=0.75)
+    k: float = argument(Number(0.0, positive=True), default=2.0)
+
+    def torch(self, x: TensorType, module: str, value: str) -> str:
+        """A call of the function, of which the default k is another."""
+        del x, module
+        return (
+            f"F.local_response_norm({value}, {self.size}, {self.alpha!r}, {self.beta!r}, "
+            f"{self.k!r})"
+        )
 
 
 def _channels(x: ImageType | VectorType) -> Dim:

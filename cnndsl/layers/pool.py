@@ -3,14 +3,11 @@
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from cnndsl.layers.arguments import Flag, Pair, Size, Word
-from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Window, argument
+from cnndsl.layers.arguments import Flag, Padding, Pair, Size, WindowSize, Word
+from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Window, argument, never
 from cnndsl.layers.types import ImageType
-from cnndsl.layers.window import AXES, Geometry
+from cnndsl.layers.window import AXES, ONE, ZERO, Geometry, as_tuple, odd_extent, same
 from cnndsl.sizes.dim import Dim
-
-ONE = Pair(1, 1)
-ZERO = Pair(0, 0)
 
 
 class SameAsSize(Size):
@@ -33,6 +30,7 @@ class Pool(Window):
     examples: ClassVar[tuple[str, ...]] = (
         "pool max 2",
         "pool max 3 stride=2 pad=1",
+        "pool max 3 stride=1 pad=same",
         "pool avg 2",
         "pool max 2x3 stride=2 ceil=yes",
         "pool avg 3 stride=2 pad=1 count_pad=no",
@@ -41,15 +39,16 @@ class Pool(Window):
     function: Literal["max", "avg"] = argument(Word("max", "avg"))
     size: Pair = argument(Size())
     stride: Pair | None = argument(SameAsSize(), default=None)
-    pad: Pair = argument(Size(0), default=ZERO)
+    pad: Pair | str = argument(Padding(), default=ZERO)
     dilation: Pair = argument(Size(), default=ONE)
     ceil: bool = argument(Flag(), default=False)
     count_pad: bool = argument(Flag(), default=True)
 
     @property
     def geometry(self) -> Geometry:
-        """The sliding window."""
-        return Geometry(self.size, self.stride or self.size, self.pad, self.dilation, self.ceil)
+        """The sliding window; `same` becomes D(K−1)/2."""
+        pad = self.pad if isinstance(self.pad, Pair) else same(self.size, self.dilation)
+        return Geometry(self.size, self.stride or self.size, pad, self.dilation, self.ceil)
 
     def data(self) -> dict[str, object]:
         """Its arguments, with the stride that it really has."""
@@ -58,8 +57,10 @@ class Pool(Window):
 
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """A window that fits, and PyTorch's bound on the padding."""
+        if self.pad == "same":
+            yield from odd_extent(self.size, self.dilation, "window")
         for axis, (side, _, _) in enumerate(AXES):
-            pad, size = self.pad.values()[axis], self.size.values()[axis]
+            pad, size = self.geometry.pad.values()[axis], self.size.values()[axis]
             yield Claim(
                 Dim.of(size),
                 ">=",
@@ -74,17 +75,11 @@ class Pool(Window):
                 (Suggestion(f"use `pad={size // 2}`", "pad", str(size // 2)),),
             )
         if self.function == "avg" and self.dilation != ONE:
-            yield Claim(
-                Dim.of(0),
-                ">=",
-                Dim.of(1),
+            yield never(
                 "E310",
                 "`pool avg` has no dilation: PyTorch defines it for `max` only",
                 "dilation",
-                None,
-                "",
-                (),
-                (Suggestion("use `dilation=1`", "dilation", "1"),),
+                suggestions=(Suggestion("use `dilation=1`", "dilation", "1"),),
             )
         yield from self.geometry.fits(x, "window")
 
@@ -105,18 +100,55 @@ class Pool(Window):
         """A call of the function, with what differs from its defaults."""
         del x, module
         geometry = self.geometry
-        arguments = [value, _pair(geometry.size)]
+        arguments = [value, as_tuple(geometry.size)]
         if geometry.stride != geometry.size:
-            arguments.append(f"stride={_pair(geometry.stride)}")
+            arguments.append(f"stride={as_tuple(geometry.stride)}")
         if geometry.pad != ZERO:
-            arguments.append(f"padding={_pair(geometry.pad)}")
+            arguments.append(f"padding={as_tuple(geometry.pad)}")
         if geometry.dilation != ONE:
-            arguments.append(f"dilation={_pair(geometry.dilation)}")
+            arguments.append(f"dilation={as_tuple(geometry.dilation)}")
         if self.ceil:
             arguments.append("ceil_mode=True")
         if self.function == "avg" and not self.count_pad:
             arguments.append("count_include_pad=False")
         return f"F.{self.function}_pool2d({', '.join(arguments)})"
+
+
+class AdaptivePool(Opaque):
+    """The maximum or the average of as many windows as make the output exactly H x W.
+
+    Window i of O over a length of I goes from ⌊i·I/O⌋ up to ⌈(i+1)·I/O⌉, so that windows differ by
+    a pixel, and overlap, where O does not divide I. PyTorch: `F.adaptive_max_pool2d`,
+    `F.adaptive_avg_pool2d`.
+    """
+
+    kind = "pool"
+    examples: ClassVar[tuple[str, ...]] = ("pool avg to 7x7", "pool max to 3x1")
+
+    function: Literal["max", "avg"] = argument(Word("max", "avg"))
+    to: Pair = argument(WindowSize(), way="to")
+
+    def output(self, x: ImageType) -> ImageType:
+        """As given."""
+        return ImageType(Dim.of(self.to.height), Dim.of(self.to.width), x.channels)
+
+    def step(self, x: ImageType) -> Step | None:
+        """Windows that are all alike, or one over the whole image; else there is no one stride."""
+        sides = [
+            length if count == 1 else length.exact_quotient(count)
+            for length, count in ((x.height, self.to.height), (x.width, self.to.width))
+        ]
+        height, width = sides
+        if height is None or width is None:
+            return None
+        down = 1 if self.to.height == 1 else height.constant
+        across = 1 if self.to.width == 1 else width.constant
+        return Step((height, width), (down, across), (0, 0)) if down and across else None
+
+    def torch(self, x: ImageType, module: str, value: str) -> str:
+        """A call of the function."""
+        del x, module
+        return f"F.adaptive_{self.function}_pool2d({value}, {as_tuple(self.to)})"
 
 
 class GlobalPool(Opaque):
@@ -142,7 +174,3 @@ class GlobalPool(Opaque):
         """A call of the function."""
         del x, module
         return f"F.adaptive_{self.function}_pool2d({value}, 1)"
-
-
-def _pair(pair: Pair) -> str:
-    return str(pair.height) if pair.height == pair.width else f"({pair.height}, {pair.width})"

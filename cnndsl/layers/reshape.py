@@ -1,9 +1,13 @@
 """The same values under other indices."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
-from cnndsl.layers.base import View
+from cnndsl.layers.arguments import Count
+from cnndsl.layers.base import Claim, Suggestion, View, argument
+from cnndsl.layers.groups import divide
 from cnndsl.layers.types import ImageType, TensorType, VectorType, elements
+from cnndsl.sizes.dim import Dim
 
 
 class Flatten(View):
@@ -25,6 +29,89 @@ class Flatten(View):
         """A call of the function."""
         del x, module
         return f"torch.flatten({value}, 1)"
+
+
+class Take(View):
+    """The channels from FROM up to TO, not with it, counted from 0; of a vector, the features.
+
+    PyTorch: a slice.
+    """
+
+    kind = "take"
+    accepts = (ImageType, VectorType)
+    examples: ClassVar[tuple[str, ...]] = ("take 0 6", "take 6 12")
+
+    first: Dim = argument(Count(0))
+    end: Dim = argument(Count())
+
+    def requires(self, x: ImageType | VectorType) -> Iterator[Claim]:
+        """At least one channel, and none past the last."""
+        have, last = x.dims[-1], len(x.dims) - 1
+        what = "channels" if isinstance(x, ImageType) else "features"
+        yield Claim(
+            self.end - self.first,
+            ">=",
+            Dim.of(1),
+            "E317",
+            f"`take {self.first} {self.end}` takes nothing: it goes from the first number up to "
+            "the second, not with it",
+            "end",
+            None,
+            "must be larger than the first",
+            (),
+            _larger_end(self.first, have),
+        )
+        yield Claim(
+            have,
+            ">=",
+            self.end,
+            "E317",
+            f"`take` goes up to {self.end.pretty()}, but its input has only {have.pretty()} {what}",
+            "end",
+            last,
+            f"at most {have.pretty()}",
+            (),
+            (Suggestion(f"use `{have}`", "end", str(have)),),
+        )
+
+    def output(self, x: ImageType | VectorType) -> ImageType | VectorType:
+        """TO − FROM channels."""
+        count = self.end - self.first
+        if isinstance(x, VectorType):
+            return VectorType(count)
+        return ImageType(x.height, x.width, count)
+
+    def torch(self, x: TensorType, module: str, value: str) -> str:
+        """Dimension 1 holds channels as well as features."""
+        del x, module
+        return f"{value}[:, {self.first}:{self.end}]"
+
+
+def _larger_end(first: Dim, have: Dim) -> tuple[Suggestion, ...]:
+    if first.constant is None or have.constant is None or first.constant >= have.constant:
+        return ()
+    return (Suggestion(f"up to the last: `{have}`", "end", str(have)),)
+
+
+class Shuffle(View):
+    """The channels in another order: dealt out from G groups, one of each group in turn.
+
+    Source: Zhang et al., ShuffleNet (2017). PyTorch: `torch.nn.ChannelShuffle`.
+    """
+
+    kind = "shuffle"
+    examples: ClassVar[tuple[str, ...]] = ("shuffle 3",)
+
+    groups: Dim = argument(Count())
+
+    def requires(self, x: ImageType) -> Iterator[Claim]:
+        """Groups that divide."""
+        return divide(self.groups, x)
+
+    def torch(self, x: TensorType, module: str, value: str) -> str:
+        """A table of groups, read column by column."""
+        del x, module
+        return f"{value}.unflatten(1, ({self.groups}, -1)).transpose(1, 2).flatten(1, 2)"
 
 
 class Skip(View):

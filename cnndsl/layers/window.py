@@ -7,12 +7,41 @@ Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning 
 from collections.abc import Iterator
 
 from cnndsl.layers.arguments import Pair
-from cnndsl.layers.base import Claim, Step, Suggestion
+from cnndsl.layers.base import Claim, Step, Suggestion, never
 from cnndsl.layers.types import ImageType
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
 AXES = (("height", "high", "rows"), ("width", "wide", "columns"))
+ONE, ZERO = Pair(1, 1), Pair(0, 0)
+
+
+def same(size: Pair, dilation: Pair) -> Pair:
+    """The padding that `same` stands for, D(K−1)/2."""
+    return Pair(dilation.height * (size.height - 1) // 2, dilation.width * (size.width - 1) // 2)
+
+
+def odd_extent(size: Pair, dilation: Pair, what: str) -> Iterator[Claim]:
+    """What `same` needs: a padding of whole pixels on both sides."""
+    for length, apart in zip(size.values(), dilation.values(), strict=True):
+        reach = apart * (length - 1)
+        if reach % 2 == 0:
+            continue
+        near = [Pair(*(n + d if n % 2 == 0 else n for n in size.values())) for d in (-1, 1)]
+        yield never(
+            "E307",
+            f"`pad=same` needs a {what} of odd size: for {size} the padding D(K−1)/2 is "
+            f"{reach}/2, which is no whole number",
+            "size",
+            "even",
+            tuple(Suggestion(f"use `{p}`", "size", str(p)) for p in near if min(p.values()) >= 1),
+        )
+        return
+
+
+def as_tuple(pair: Pair) -> str:
+    """The pair as PyTorch takes it: one number where both are the same."""
+    return str(pair.height) if pair.height == pair.width else f"({pair.height}, {pair.width})"
 
 
 class Geometry(Record):

@@ -1,0 +1,158 @@
+"""Several tensors made one: their sum, their product, or one behind the other."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+from cnndsl.layers.base import Claim, Merge, Suggestion, never
+from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show
+from cnndsl.layers.window import AXES
+from cnndsl.sizes.dim import Dim
+
+Types = tuple[TensorType, ...]
+
+
+class Add(Merge):
+    """The sum, value by value; all shapes are equal. PyTorch: `+`."""
+
+    kind = "add"
+    examples: ClassVar[tuple[str, ...]] = ("add { skip } { conv 12 3x3 pad=same }",)
+
+    def requires(self, x: Types) -> Iterator[Claim]:
+        """Equal shapes."""
+        return _alike(self.kind, x)
+
+    def output(self, x: Types) -> TensorType:
+        """The shape that all have."""
+        return _known(x) or x[0]
+
+    def torch(self, x: Types, module: str, *values: str) -> str:
+        """The sum."""
+        del x, module
+        return " + ".join(values)
+
+
+class Concat(Merge):
+    """The channels of the first, then those of the second, and so on; of vectors, the features.
+
+    Height and width are equal. PyTorch: `torch.cat` along dimension 1.
+    """
+
+    kind = "concat"
+    examples: ClassVar[tuple[str, ...]] = ("concat { conv 4 1x1 } { conv 8 3x3 pad=same }",)
+
+    def requires(self, x: Types) -> Iterator[Claim]:
+        """Equal height and width."""
+        return _alike(self.kind, x, channels=False)
+
+    def output(self, x: Types) -> TensorType:
+        """As many channels as all have together."""
+        unknown = _known(x)
+        if unknown is not None:
+            return unknown
+        channels = Dim.sum(type_.dims[-1] for type_ in x)
+        first = x[0]
+        if isinstance(first, ImageType):
+            return ImageType(first.height, first.width, channels)
+        return VectorType(channels)
+
+    def torch(self, x: Types, module: str, *values: str) -> str:
+        """A call of the function."""
+        del x, module
+        return f"torch.cat(({', '.join(values)}), 1)"
+
+
+class Multiply(Merge):
+    """The product, value by value; all shapes are equal, but a factor of 1 x 1 x C fits any image.
+
+    Such a factor is one number a channel: a gate, as in squeeze and excitation, Hu et al. (2017).
+    Only a height and width that are 1 for every input make one. PyTorch: `*`.
+    """
+
+    kind = "multiply"
+    examples: ClassVar[tuple[str, ...]] = (
+        "multiply { skip } { sigmoid }",
+        "multiply { skip } { globalpool avg; conv 12 1x1; sigmoid }",
+    )
+
+    def requires(self, x: Types) -> Iterator[Claim]:
+        """Equal shapes, for gates equal channels."""
+        return _alike(self.kind, x, gates=tuple(i for i, t in enumerate(x) if _is_gate(t)))
+
+    def output(self, x: Types) -> TensorType:
+        """The shape of those that are no gates."""
+        return _known(x) or next((type_ for type_ in x if not _is_gate(type_)), x[0])
+
+    def torch(self, x: Types, module: str, *values: str) -> str:
+        """The product."""
+        del x, module
+        return " * ".join(values)
+
+
+def _known(types: Types) -> TensorType | None:
+    """Unknown where one of them is."""
+    return Unknown() if any(isinstance(type_, Unknown) for type_ in types) else None
+
+
+def _is_gate(type_: TensorType) -> bool:
+    one = Dim.of(1)
+    return isinstance(type_, ImageType) and type_.height == one and type_.width == one
+
+
+def _alike(
+    kind: str, types: Types, *, channels: bool = True, gates: tuple[int, ...] = ()
+) -> Iterator[Claim]:
+    """All are images or all vectors, and equal: in height and width but for gates, in `channels`.
+
+    Each is compared with the first that counts.
+    """
+    known = [i for i, type_ in enumerate(types) if not isinstance(type_, Unknown)]
+    mixed = next((i for i in known if type(types[i]) is not type(types[known[0]])), None)
+    if mixed is not None:
+        yield _mixed(kind, types, (known[0], mixed))
+        return
+    large = [i for i in known if i not in gates]
+    for i in large[1:]:
+        if isinstance(types[i], ImageType):
+            yield from (_equal(kind, types, (large[0], i), axis) for axis in range(len(AXES)))
+    if channels:
+        for i in known[1:]:
+            yield _equal(kind, types, (known[0], i), len(types[i].dims) - 1)
+
+
+def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Claim:
+    a, b = (types[i].dims[about] for i in between)
+    if isinstance(types[between[0]], VectorType):
+        side, lines = "features", "features"
+        advice = f"end each branch with the same number of features, such as `fc {a}`"
+    elif about == len(AXES):
+        side, lines = "channels", "channels"
+        advice = f"end each branch with the same number of channels, such as `conv {a} 1x1`"
+    else:
+        side, _, lines = AXES[about]
+        advice = "use the same strides and paddings in each branch, or end one with `upsample like`"
+    return Claim(
+        a,
+        "==",
+        b,
+        "E304",
+        f"the branches of this `{kind}` differ in {side}",
+        None,
+        about,
+        f"{a.pretty()} and {b.pretty()} {lines}",
+        (),
+        (Suggestion(advice),),
+        between,
+    )
+
+
+def _mixed(kind: str, types: Types, between: tuple[int, int]) -> Claim:
+    one, other = (
+        f"{'an image' if isinstance(types[i], ImageType) else 'a vector'} of {show(types[i])}"
+        for i in between
+    )
+    return never(
+        "E304",
+        f"one branch of this `{kind}` is {one}, another {other}",
+        caption="an image and a vector",
+        suggestions=(Suggestion("end the branch that is an image with `flatten`"),),
+    ).replace(between=between)
