@@ -195,7 +195,7 @@ class Layer(Record):
             value = getattr(self, name)
             if slot.way in ("to", "like"):
                 parts.append(f"{slot.way} {slot.kind.write(value)}")
-            elif slot.required:
+            elif slot.required or (slot.way == "place" and value != slot.default):
                 parts.append(slot.kind.write(value))
             elif value != slot.default:
                 parts.append(f"{name}={slot.kind.write(value)}")

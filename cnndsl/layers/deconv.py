@@ -74,8 +74,8 @@ class Deconv(Opaque):
                 most = max(stride, dilation) - 1
                 yield never(
                     "E314",
-                    f"`output_pad` must be smaller than the stride or the dilation, which are "
-                    f"{stride} and {dilation} in {side}; it is {extra}",
+                    f"an `output_pad` of {extra} must be smaller than the stride, {stride}, or the "
+                    f"dilation, {dilation}, in {side}",
                     "output_pad",
                     f"at most {most}",
                     (Suggestion(f"use `output_pad={most}`", "output_pad", str(most)),),
