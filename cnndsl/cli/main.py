@@ -22,6 +22,7 @@ from cnndsl.cli import options, terminal
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
     "check": "prove the shapes of a network; count parameters, work and memory",
+    "fmt": "write files in the one canonical layout",
     "compile": "write a network as a Python file with fused Triton kernels",
     "train": "train a network on images, or go on with a run",
     "eval": "how often a trained network is right, and what it takes for what",
