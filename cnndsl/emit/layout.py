@@ -79,10 +79,11 @@ def banner(title: str) -> str:
 
 def comment(lines: Iterable[str], margin: str = "#   ") -> str:
     """Comment lines; long ones are folded between words."""
-    return "\n".join(part for line in lines for part in _folded(line, margin))
+    return "\n".join(part for line in lines for part in folded(line, margin))
 
 
-def _folded(line: str, margin: str) -> list[str]:
+def folded(line: str, margin: str = "") -> list[str]:
+    """A line of words as several that are not too long."""
     if len(margin) + len(line) <= WIDTH:
         return [f"{margin}{line}".rstrip()]
     start = " " * (len(line) - len(line.lstrip()))

@@ -28,7 +28,9 @@ from cnndsl.source import Source
 AROUND = "module.py"  # in kernels/: where kernels run, and batchnorm in inference
 # What every network needs. `network` and `region` write code with these names.
 _BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
-_BASE_NAMES = frozenset({"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "torch"})
+_BASE_NAMES = frozenset(
+    {"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "self", "torch", "x", "y"}
+)
 
 
 class Written(Record):
@@ -198,16 +200,17 @@ def _file(
         space = f"cnndsl_{name.lower()}_{digest[:12]}"
         head += "\n# Of this module's operators in PyTorch, so that two modules never meet.\n"
         head += f"NAMESPACE = {layout.literal(space)}\n\n"
-    return f"{head}\n{written}" if "NAMESPACE" in used else f"{head}\n\n{written}"
+    return f"{head}\n{written}"
 
 
 def _docstring(graph: Graph, source: Source, name: str, version: str) -> str:
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     valid = f"valid where {graph.valid}" if graph.symbols else "valid for this size of image only"
+    made = f"Made by cnndsl {version} from a source with this SHA-256; {valid}."
     lines = [
         f"{name}, a convolutional network: {show(graph.source)} to {network.outcome(graph)}.",
         "",
-        f"Made by cnndsl {version} from a source with this SHA-256; {valid}.",
+        *layout.folded(made),
         digest,
         "",
         "It needs torch and triton. A region is a few layers in a row that one kernel computes",

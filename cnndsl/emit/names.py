@@ -50,7 +50,13 @@ class Names:
 
     def give(self, wanted: str) -> str:
         """The name itself, or the nearest to it that is free and an identifier."""
-        name = identifier(wanted)
+        return self._free(identifier(wanted))
+
+    def give_key(self, wanted: str) -> str:
+        """The same for a key of a `ModuleDict`, which may be a number."""
+        return self._free(wanted if wanted.isdigit() else identifier(wanted))
+
+    def _free(self, name: str) -> str:
         while name in self._taken:
             name += "_"
         self._taken.add(name)
@@ -99,13 +105,8 @@ def places(paths: Iterable[str]) -> dict[str, Place]:
             scope = scopes.setdefault(keys, Names(MODULE_NAMES))
             known = given.get((keys, word, is_leaf))
             if known is None:
-                known = scope.give(word) if not keys else _key(scope, word)
+                known = scope.give_key(word) if keys else scope.give(word)
                 given[keys, word, is_leaf] = known
             keys = (*keys, known)
         found[path] = Place(keys)
     return {path: found[path] for path in paths}
-
-
-def _key(scope: Names, word: str) -> str:
-    """A key of a `ModuleDict` may be a number; else it is a name as any other."""
-    return word if word.isdigit() else scope.give(word)

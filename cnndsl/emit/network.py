@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from cnndsl.emit import layout
 from cnndsl.emit.names import KEYWORDS, Names, Place, places
 from cnndsl.emit.region import Section, modules
-from cnndsl.emit.splice import rename
 from cnndsl.fuse.regions import Part, Region
 from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.activations import Softmax
+from cnndsl.layers.reshape import Skip
 from cnndsl.layers.types import show
 from cnndsl.sizes.dim import Dim
 
@@ -21,6 +21,22 @@ Hung = tuple[tuple[str, ...], Node]
 
 # The names that the code around a symbol or a value already uses.
 _LOCALS = ("self", "x", "y", "holds", "condition", "line", "given")
+
+# A size of the input that is no symbol by itself, such as the second of `H x H x 3`.
+_UNNAMED = "size_"
+_ARITHMETIC = (
+    ast.BinOp,
+    ast.BoolOp,
+    ast.Compare,
+    ast.Constant,
+    ast.Expression,
+    ast.UnaryOp,
+    ast.boolop,
+    ast.cmpop,
+    ast.expr_context,
+    ast.operator,
+    ast.unaryop,
+)
 
 
 def check(graph: Graph, name: str) -> str:
@@ -64,8 +80,8 @@ def _conditions(
             lines.append(f"{renamed[text]} = given[{index}]")
             needs.append((f"{text} >= 1", first))
         elif dim.constant is None:
-            lines.append(f"size_{index} = given[{index}]")
-            needs.append((f"size_{index} == {text}", first))
+            lines.append(f"{_UNNAMED}{index} = given[{index}]")
+            needs.append((f"{_UNNAMED}{index} == {text}", first))
     needs += [(c.text, c.span.line) for c in graph.constraints]
     if not needs:
         return lines
@@ -88,14 +104,15 @@ def _row(text: str, line: int, renamed: Mapping[str, str]) -> str:
 
 def _condition(text: str, renamed: Mapping[str, str]) -> str:
     """The text as Python with the symbols' names here; nothing but arithmetic passes."""
-    for node in ast.walk(ast.parse(text, mode="eval")):
-        if isinstance(node, ast.Name) and node.id not in renamed and node.id[:5] != "size_":
-            raise ValueError(f"{node.id} is no symbol of the network")
-        allowed = ast.Expression | ast.expr_context | ast.operator | ast.cmpop | ast.boolop
-        plain = ast.Name | ast.Constant | ast.BinOp | ast.BoolOp | ast.Compare | ast.UnaryOp
-        if not isinstance(node, allowed | plain | ast.unaryop):
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            if node.id not in renamed and not node.id.startswith(_UNNAMED):
+                raise ValueError(f"{node.id} is no symbol of the network")
+            node.id = renamed.get(node.id, node.id)
+        elif not isinstance(node, _ARITHMETIC):
             raise TypeError(f"{text} is no condition on sizes")
-    return rename(text + "\n", renamed).strip()
+    return ast.unparse(tree)
 
 
 def _line(place: object) -> str:
@@ -228,6 +245,9 @@ class _Logits:
             where = {name: value for name, value in where.items() if name in later}
             if part.path not in later:
                 continue
+            if isinstance(part, Node) and isinstance(part.layer, Skip):
+                where[part.path] = inputs[0]
+                continue
             made = self._names.give(part.path) if "x" in where.values() else "x"
             where[part.path] = made
             is_last = index == len(self._parts) - 1 and part.path == self._result
@@ -243,7 +263,7 @@ class _Logits:
                 f"{start}{self._functions[part.path]}", [*inputs, *weights], column=8
             )
         module = self._hung[part.path].expression if part.path in self._hung else ""
-        call = part.layer.torch(part.arrives, module, ", ".join(inputs))
+        call = part.layer.torch(part.arrives, module, *inputs)
         return layout.spread(start, call, column=8)
 
 

@@ -95,7 +95,19 @@ def _without_idle_lines(text: str) -> str:
                 while source.lines[start - 2].lstrip().startswith("#"):
                     start -= 1
                 edits.append((source.starts[start - 1], source.starts[end], ""))
+            edits += [edit for s in body if s not in idle for edit in _unnamed(source, s, read)]
     return tidy(apply(text, edits))
+
+
+def _unnamed(source: Lines, statement: ast.stmt, read: set[str]) -> Iterator[Edit]:
+    """Of several values that a line takes, those that nothing reads need no name."""
+    match statement:
+        case ast.Assign(targets=[ast.Tuple(elts=elements)]):
+            for element in elements:
+                if isinstance(element, ast.Name) and element.id not in {*read, "_"}:
+                    yield (*source.extent(element), "_")
+        case _:
+            return
 
 
 def _all_bodies(function: ast.FunctionDef) -> Iterator[list[ast.stmt]]:

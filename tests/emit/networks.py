@@ -21,7 +21,7 @@ from cnndsl.runtime.load import import_text
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source
 
-SOURCE = Source("net.cnn", "input\n" + "layer\n" * 200)
+SOURCE = Source("net.cnn", "input\n" + "layer\n" * 2000)
 
 
 def place(line: int):
