@@ -5,6 +5,7 @@ Knows the contract in kernels/README.md; knows nothing of the file around the ke
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal
 
 from cnndsl.emit import splice
@@ -126,6 +127,7 @@ def signature(region: Region) -> Signature:
     return Signature(kind, _signature_name(region, found), switches, tuple(holes))
 
 
+@lru_cache(maxsize=64)
 def specialised(text: str, own: Signature, loose: frozenset[str]) -> str:
     """The definitions in a kernel file's text for one signature; `loose` sizes are not constant."""
     values: dict[str, object] = {}

@@ -1,0 +1,2344 @@
+"""LeNet, a convolutional network: 28 x 28 x 1 to 10.
+
+Made by cnndsl 0.1.0 from a source with this SHA-256; valid for this size of image only.
+d5a4aac2f110a4376cba0bf55ba0f0dc417f521113f0af83e5d37bfa7d4431e3
+
+It needs torch and triton. A region is a few layers in a row that one kernel computes
+forward, and a few kernels backward. They run on CUDA, and in Triton's interpreter where
+TRITON_INTERPRET=1 is set before the import; elsewhere, and in float64, the layers run as
+PyTorch's operators. To see how, begin with the function at the end of a region.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+# Of this module's operators in PyTorch, so that two modules never meet.
+NAMESPACE = "cnndsl_lenet_e2bb276bac91"
+
+
+# ── what all regions share ────────────────────────────────────────────────────────────
+
+
+# Triton decides this for each kernel when it is defined.
+INTERPRETED = triton.knobs.runtime.interpret
+KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def runs_kernels(x: Tensor) -> bool:
+    """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
+    # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
+    is_on_gpu = x.device.type in ("cuda", "meta")
+    return (is_on_gpu or INTERPRETED) and x.dtype in KERNEL_TYPES
+
+
+class Tile(NamedTuple):
+    """The share of one program: a tile of a matrix product, terms a step; warps and stages."""
+
+    rows: int
+    columns: int
+    terms: int
+    warps: int
+    stages: int
+
+
+def block_size(size: int, most: int) -> int:
+    """Give the least power of two that holds the size, from 16, the least a matrix unit takes."""
+    return min(most, max(16, triton.next_power_of_2(size)))
+
+
+def split_count(programs: int, blocks: int) -> int:
+    """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
+    return max(1, min(blocks, 512 // programs))
+
+
+def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+        return x.to(dtype), weight.to(dtype)
+    return x, weight
+
+
+def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
+    """Raise where no kernel can run, or where 32 bits are too few.
+
+    Programs, pixels and the place of a value within its image are counted in 32 bits; an image
+    starts at a 64-bit address. The margin is for tiles that are not full.
+    """
+    if x.device.type == "cpu" and not triton.knobs.runtime.interpret:
+        raise RuntimeError(
+            f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1",
+        )
+    if max(programs, pixels, x[:1].numel()) >= 2**31 - 2**20:
+        raise ValueError(
+            "this batch has 2³¹ pixels or more, or an image 2³¹ values: split it",
+        )
+
+
+def refuse_tensors(
+    x: Tensor,
+    weight: Tensor,
+    shape: Sequence[int],
+    vectors: Sequence[tuple[str, Tensor | None, bool]],
+) -> None:
+    """Raise for tensors that do not fit together; vectors are (name, tensor, whether expected)."""
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+        raise TypeError(
+            f"x is {x.dtype}: the kernels take float32, float16 and bfloat16",
+        )
+    if weight.dtype != x.dtype:
+        raise TypeError(f"x is {x.dtype}, weight {weight.dtype}")
+    if weight.device != x.device:
+        raise ValueError(f"x is on {x.device}, weight on {weight.device}")
+    if tuple(weight.shape) != tuple(shape):
+        raise ValueError(f"weight has shape {tuple(weight.shape)}, not {tuple(shape)}")
+    for name, vector, is_expected in vectors:
+        if (vector is not None) != is_expected:
+            raise ValueError(f"this region takes {'a' if is_expected else 'no'} {name}")
+        if vector is not None and vector.device != x.device:
+            raise ValueError(f"x is on {x.device}, {name} on {vector.device}")
+        if vector is not None and tuple(vector.shape) != (shape[0],):
+            raise ValueError(
+                f"{name} has shape {tuple(vector.shape)}, not ({shape[0]},)",
+            )
+
+
+class ConvGeometry(NamedTuple):
+    """All that is fixed in a region; pairs are (height, width)."""
+
+    channels: int
+    filters: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    bias: bool = True
+    scale: bool = False
+    activation: str = "none"
+    pool: str = "none"
+    pool_size: tuple[int, int] = (1, 1)
+    pool_stride: tuple[int, int] = (1, 1)
+    pool_pad: tuple[int, int] = (0, 0)
+    pool_dilation: tuple[int, int] = (1, 1)
+    ceil: bool = False
+    count_pad: bool = True
+    window: str = "one"
+    taps: str = "packed"
+
+
+class ConvLaunches(NamedTuple):
+    """The functions of a region that launch its kernels."""
+
+    forward: Callable[..., None]
+    input_gradient: Callable[..., None]
+    weight_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor]
+
+
+class ConvSizes(NamedTuple):
+    """Heights and widths: of the input, of the convolution, and after the pool."""
+
+    height: int
+    width: int
+    conv_height: int
+    conv_width: int
+    out_height: int
+    out_width: int
+
+
+def window_count(
+    size: int,
+    window: int,
+    stride: int,
+    pad: int,
+    dilation: int,
+    ceil: bool,
+) -> int:
+    """How many windows fit along an axis, as PyTorch counts them."""
+    span = size + 2 * pad - dilation * (window - 1) - 1
+    if not ceil:
+        return span // stride + 1
+    count = -(-span // stride) + 1
+    # A window that would start in the padding behind the image is dropped.
+    if (count - 1) * stride >= size + pad:
+        count -= 1
+    return count
+
+
+def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
+    """O = ⌊(I + 2P − D(K−1) − 1)/S⌋ + 1, for the convolution and then for the pool."""
+    conv, out = [], []
+    for axis, size in enumerate((height, width)):
+        conv.append(
+            window_count(
+                size,
+                geometry.kernel[axis],
+                geometry.stride[axis],
+                geometry.pad[axis],
+                geometry.dilation[axis],
+                False,
+            )
+        )
+        out.append(
+            window_count(
+                conv[axis],
+                geometry.pool_size[axis],
+                geometry.pool_stride[axis],
+                geometry.pool_pad[axis],
+                geometry.pool_dilation[axis],
+                geometry.ceil,
+            )
+        )
+    return ConvSizes(height, width, *conv, *out)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Give the tensor with channels innermost in memory: itself, if it already is so."""
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
+    return torch.empty(
+        shape,
+        dtype=like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
+def conv_kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None:
+    """What forward keeps for backward beside x and y; None if nothing.
+
+    A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
+    position that lives. An activation whose slope follows from its input keeps that.
+    """
+    return torch.uint8
+    return None
+
+
+def conv_keeps_output(geometry: ConvGeometry) -> bool:
+    """Tell whether backward reads y: the slope follows from it, and no byte says it."""
+    unpooled_relu = geometry.activation == "relu" and geometry.pool == "none"
+    return geometry.activation == "output" or unpooled_relu
+
+
+def conv_outputs(geometry: ConvGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Allocate y and what is kept for backward, shaped as y (no elements if nothing is)."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
+    y = new_image(x, shape)
+    kept = conv_kept_dtype(geometry, x.dtype)
+    if kept is None:
+        return y, x.new_empty(0, dtype=torch.uint8)
+    return y, torch.empty_like(y, dtype=kept)
+
+
+def refuse_geometry(geometry: ConvGeometry) -> None:
+    """Raise for a region that these kernels cannot compute, whatever its input."""
+    positions = geometry.pool_size[0] * geometry.pool_size[1]
+    if geometry.channels % geometry.groups or geometry.filters % geometry.groups:
+        raise ValueError(
+            f"{geometry.groups} groups divide neither channels nor filters evenly",
+        )
+    terms = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
+    if geometry.filters * terms >= 2**31:
+        raise ValueError("a weight of 2³¹ values or more")
+    if geometry.pool == "max" and positions > 255:
+        raise ValueError(
+            f"a byte cannot tell which of {positions} pixels of a window won",
+        )
+
+
+def refuse_conv(
+    geometry: ConvGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+) -> None:
+    """Raise for tensors that do not fit together or do not fit the region."""
+    shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
+    vectors = [("bias", bias, geometry.bias), ("scale", scale, geometry.scale)]
+    refuse_tensors(x, weight, shape, vectors)
+    if x.dim() != 4 or x.shape[1] != geometry.channels:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}, not (N, {geometry.channels}, H, W)",
+        )
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    if min(sizes) < 1:
+        raise ValueError(
+            f"an input of {sizes.height} x {sizes.width} is too small for this region",
+        )
+
+
+def conv_precision(x: Tensor) -> str:
+    """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
+    wished = torch.backends.cudnn.conv.fp32_precision
+    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+
+
+def conv_empty_gradients(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
+    g = geometry
+    dx = gradient.new_empty(0)
+    dweight = gradient.new_empty(0)
+    if needs[0]:
+        dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
+    if needs[1]:
+        dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
+    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
+    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
+    return dx, dweight, dbias, dscale
+
+
+def conv_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    kept: Tensor,
+    y: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, weight, bias and scale that are needed; the others are empty.
+
+    With z = conv(x, weight) · scale + bias and dz its gradient: dx = dconv(dz, weight · scale),
+    dweight = raw · scale and dscale = Σ raw · weight, where raw is an unscaled weight's gradient.
+    """
+    dx, dweight, dbias, dscale = conv_empty_gradients(geometry, gradient, size, needs)
+    if gradient.numel() == 0:
+        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_()
+    gradient = channels_last(gradient)
+    with torch.cuda.device_of(gradient):
+        if needs[0]:
+            factor = weight
+            if scale is not None:
+                factor = (weight.float() * scale.float()[:, None, None, None]).to(
+                    weight.dtype,
+                )
+            launches.input_gradient(geometry, gradient, kept, y, factor, dx)
+        if needs[1] or needs[3]:
+            raw = launches.weight_gradient(geometry, gradient, kept, y, x)
+            if needs[3]:
+                dscale = (raw * weight.float()).sum((1, 2, 3))
+            if scale is not None:
+                raw = raw * scale.float()[:, None, None, None]
+            if needs[1]:
+                dweight = raw.to(gradient.dtype)
+        if needs[2]:
+            dbias = launches.bias_gradient(
+                geometry,
+                gradient,
+                kept,
+                y,
+                size[1],
+                size[2],
+            )
+    return dx, dweight, dbias, dscale
+
+
+def conv_keep(
+    geometry: ConvGeometry,
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor | None, ...],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    """Save for backward what the needed gradients read, and no more."""
+    x, weight, bias, scale = inputs
+    y, kept = output
+    needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(kept)
+    ctx.size = (x.shape[0], x.shape[2], x.shape[3])
+    ctx.dtypes = (
+        x.dtype,
+        weight.dtype,
+        *(None if v is None else v.dtype for v in (bias, scale)),
+    )
+    ctx.save_for_backward(
+        kept,
+        y if conv_keeps_output(geometry) else None,
+        x if needs_weight or needs_scale else None,
+        weight if needs_x or needs_scale else None,
+        scale,
+    )
+
+
+def conv_op(
+    name: str,
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+) -> Callable[..., Tensor]:
+    """Register a region with PyTorch; the function that is returned runs it.
+
+    The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
+    only. A region may be registered again under the same name: the last one counts.
+    """
+    refuse_geometry(geometry)
+
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale)
+        y, kept = conv_outputs(geometry, x)
+        if y.numel() > 0:
+            with torch.cuda.device_of(x):
+                launches.forward(geometry, x, weight, bias, scale, y, kept)
+        return y, kept
+
+    def fake_forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale)
+        return conv_outputs(geometry, x)
+
+    def backward(
+        gradient: Tensor,
+        kept: Tensor,
+        y: Tensor | None,
+        x: Tensor | None,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        size: Sequence[int],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return conv_gradients(
+            geometry,
+            launches,
+            gradient,
+            kept,
+            y,
+            x,
+            weight,
+            scale,
+            size,
+            needs,
+        )
+
+    def fake_backward(
+        gradient: Tensor,
+        kept: Tensor,
+        y: Tensor | None,
+        x: Tensor | None,
+        weight: Tensor | None,
+        scale: Tensor | None,
+        size: Sequence[int],
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return conv_empty_gradients(geometry, gradient, size, needs)
+
+    forward_op = torch.library.custom_op(name, forward, mutates_args=())
+    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
+
+    def keep(
+        ctx: FunctionCtx,
+        inputs: tuple[Tensor | None, ...],
+        output: tuple[Tensor, Tensor],
+    ) -> None:
+        conv_keep(geometry, ctx, inputs, output)
+
+    def differentiate(
+        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
+    ) -> tuple[Tensor | None, ...]:
+        needs = list(ctx.needs_input_grad[:4])
+        if gradient is None or not any(needs):
+            return None, None, None, None
+        found = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs)
+        dtypes = zip(found, needs, ctx.dtypes, strict=True)
+        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(
+            f"{name}: the gradient of a gradient is not computed by fused kernels",
+        )
+
+    forward_op.register_fake(fake_forward)
+    forward_op.register_autograd(differentiate, setup_context=keep)
+    backward_op.register_fake(fake_backward)
+    backward_op.register_autograd(refuse_second)
+
+    def run(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        y, _ = forward_op(*cast_as_wished(x, weight), bias, scale)
+        return y
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {name: forward, f"{name}_backward": backward}
+    return run
+
+
+class FcGeometry(NamedTuple):
+    """All that is fixed in a region."""
+
+    features: int
+    outputs: int
+    bias: bool = True
+    activation: str = "none"
+
+
+class FcLaunches(NamedTuple):
+    """The functions of a region that launch its kernels."""
+
+    forward: Callable[..., None]
+    input_gradient: Callable[..., None]
+    weight_gradient: Callable[..., None]
+    bias_gradient: Callable[..., None]
+
+
+def fc_precision() -> str:
+    """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
+    wished = torch.backends.cuda.matmul.fp32_precision
+    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+
+
+def refuse_fc(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> None:
+    """Raise for tensors that do not fit together or do not fit the region."""
+    shape = (geometry.outputs, geometry.features)
+    refuse_tensors(x, weight, shape, [("bias", bias, geometry.bias)])
+    if geometry.features * geometry.outputs >= 2**31:
+        raise ValueError("a weight of 2³¹ values or more")
+    if x.dim() != 2 or x.shape[1] != geometry.features:
+        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
+
+
+def fc_outputs(geometry: FcGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Allocate y, and the input of the activation where its slope follows from that."""
+    y = x.new_empty((x.shape[0], geometry.outputs))
+    if geometry.activation == "input":
+        return y, torch.empty_like(y)
+    return y, x.new_empty(0)
+
+
+def fc_empty_gradients(
+    geometry: FcGeometry, gradient: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate the gradients of x, weight and bias; without elements where there is no need."""
+    dx = gradient.new_empty((gradient.shape[0], geometry.features) if needs[0] else 0)
+    dweight = gradient.new_empty(
+        (geometry.outputs, geometry.features) if needs[1] else 0,
+    )
+    return dx, dweight, gradient.new_empty(geometry.outputs if needs[2] else 0)
+
+
+def fc_gradients(
+    geometry: FcGeometry,
+    launches: FcLaunches,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, weight and bias that are needed; the others are empty."""
+    dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
+    if gradient.numel() == 0:
+        return dx, dweight.zero_(), dbias.zero_()
+    gradient = gradient.contiguous()
+    with torch.cuda.device_of(gradient):
+        if needs[0]:
+            launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
+        if needs[1]:
+            launches.weight_gradient(geometry, gradient, saved, x.contiguous(), dweight)
+        if needs[2]:
+            launches.bias_gradient(geometry, gradient, saved, dbias)
+    return dx, dweight, dbias
+
+
+def fc_keep(
+    geometry: FcGeometry,
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor | None, ...],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    """Save for backward what the needed gradients read, and no more."""
+    x, weight, bias = inputs
+    y, kept = output
+    needs_x, needs_weight, _ = ctx.needs_input_grad[:3]
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(kept)
+    ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
+    saved = {"none": None, "input": kept}.get(geometry.activation, y)
+    ctx.save_for_backward(
+        saved,
+        x if needs_weight else None,
+        weight if needs_x else None,
+    )
+
+
+def fc_op(
+    name: str,
+    geometry: FcGeometry,
+    launches: FcLaunches,
+) -> Callable[..., Tensor]:
+    """Register a region with PyTorch; the function that is returned runs it.
+
+    The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
+    only. A region may be registered again under the same name: the last one counts.
+    """
+
+    def forward(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        refuse_fc(geometry, x, weight, bias)
+        y, kept = fc_outputs(geometry, x)
+        if y.numel() > 0:
+            with torch.cuda.device_of(x):
+                launches.forward(
+                    geometry,
+                    x.contiguous(),
+                    weight.contiguous(),
+                    bias,
+                    y,
+                    kept,
+                )
+        return y, kept
+
+    def fake_forward(
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        refuse_fc(geometry, x, weight, bias)
+        return fc_outputs(geometry, x)
+
+    def backward(
+        gradient: Tensor,
+        saved: Tensor | None,
+        x: Tensor | None,
+        weight: Tensor | None,
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return fc_gradients(geometry, launches, gradient, saved, x, weight, needs)
+
+    def fake_backward(
+        gradient: Tensor,
+        saved: Tensor | None,
+        x: Tensor | None,
+        weight: Tensor | None,
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return fc_empty_gradients(geometry, gradient, needs)
+
+    forward_op = torch.library.custom_op(name, forward, mutates_args=())
+    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
+
+    def keep(
+        ctx: FunctionCtx,
+        inputs: tuple[Tensor | None, ...],
+        output: tuple[Tensor, Tensor],
+    ) -> None:
+        fc_keep(geometry, ctx, inputs, output)
+
+    def differentiate(
+        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
+    ) -> tuple[Tensor | None, ...]:
+        needs = list(ctx.needs_input_grad[:3])
+        if gradient is None or not any(needs):
+            return None, None, None
+        found = backward_op(gradient, *ctx.saved_tensors, needs)
+        dtypes = zip(found, needs, ctx.dtypes, strict=True)
+        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(
+            f"{name}: the gradient of a gradient is not computed by fused kernels",
+        )
+
+    forward_op.register_fake(fake_forward)
+    forward_op.register_autograd(differentiate, setup_context=keep)
+    backward_op.register_fake(fake_backward)
+    backward_op.register_autograd(refuse_second)
+
+    def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        y, _ = forward_op(*cast_as_wished(x, weight), bias)
+        return y
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {name: forward, f"{name}_backward": backward}
+    return run
+
+
+# ── region 1: conv1 + relu1 + pool1 ───────────────────────────────────────────────────
+#          reads 28 x 28 x 1
+#   conv1  conv 6 5x5 pad=same                                 28 x 28 x 6
+#          O = (W − K + 2P)/S + 1 = (28 − 5 + 2·2)/1 + 1 = 28
+#   relu1  relu                                                28 x 28 x 6
+#   pool1  pool max 2                                          14 x 14 x 6
+#          O = (W − K)/S + 1 = (28 − 2)/2 + 1 = 14
+#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   kept for backward: the input, 28 x 28 x 1; a byte an output (which pixel of the
+#   window won), 14 x 14 x 6
+#
+#   Forward kernel: convolution, bias, activation and pool in one launch.
+#
+#   Images lie in memory as [batch, height, width, channels], weights as [filters,
+#   kernel height, kernel width, channels of a group]. A program computes a tile whose
+#   rows are filters and whose columns are pixels of the convolution, as one matrix
+#   product over the terms (kernel row, kernel column, channel) of the sum. Only pooled
+#   values are written.
+#
+#   Backward kernels of a convolution region: gradients of the input, the weight and the
+#   bias.
+#
+#   The gradient before the pool is never stored. It is rebuilt wherever it is read: of
+#   a window's gradient, the pixel that won gets all, or each pixel of an average its
+#   share, and a pixel that the activation blocks gets none. Sums are split over
+#   programs and added in a fixed order, so that the same input gives the same bits.
+
+
+@triton.jit
+def conv_few_relu_max2_activation(z):
+    """Apply relu."""
+    return tl.where(z <= 0, 0.0, z)
+
+
+@triton.jit
+def conv_few_relu_max2_place(
+    pixel,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
+    """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
+    image = (pixel // (rows * columns)).to(tl.int64)
+    return image, pixel // columns % rows, pixel % columns
+
+
+@triton.jit
+def conv_few_relu_max2_sum(
+    x_ptr,
+    weight_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    row = row * STRIDE[0] - PAD[0]
+    column = column * STRIDE[1] - PAD[1]
+    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += group * GROUP_CHANNELS
+    weight_ptr += filter * TERMS
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+        weight = tl.load(
+            weight_ptr[:, None] + term[None, :],
+            mask=weight_mask,
+            other=0.0,
+        )
+        total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_few_relu_max2_biased(z, bias_ptr, filter, filter_mask):
+    """Add the bias to a tile of filters by pixels."""
+    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
+    return z + bias.to(tl.float32)[:, None]
+
+
+@triton.jit
+def conv_few_relu_max2_corners(
+    tile,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Take a tile apart into the four pixels of its 2x2 windows."""
+    windows = tl.permute(tl.reshape(tile, (ROWS, 2, COLUMNS // 4, 2)), (0, 2, 1, 3))
+    left, right = tl.split(windows)
+    top_left, bottom_left = tl.split(left)
+    top_right, bottom_right = tl.split(right)
+    return top_left, top_right, bottom_left, bottom_right
+
+
+@triton.jit
+def conv_few_relu_max2_better(z, best):
+    """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
+    itself = z  # only NaN differs from itself
+    return (z > best) | (z != itself)
+
+
+@triton.jit
+def conv_few_relu_max2_quads(
+    z,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
+    code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
+    y, b, c, d = conv_few_relu_max2_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+    code = tl.where(conv_few_relu_max2_better(b, y), 2, code)
+    y = tl.where(conv_few_relu_max2_better(b, y), b, y)
+    code = tl.where(conv_few_relu_max2_better(c, y), 3, code)
+    y = tl.where(conv_few_relu_max2_better(c, y), c, y)
+    code = tl.where(conv_few_relu_max2_better(d, y), 4, code)
+    y = tl.where(conv_few_relu_max2_better(d, y), d, y)
+    return y, code
+
+
+@triton.jit
+def conv_few_relu_max2_forward(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
+    bias_ptr,  # [FILTERS]
+    y_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs."""
+    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # Programs that differ in their filters only run side by side: they share x in the cache.
+    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
+    group = block // GROUP_BLOCKS
+    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < GROUP_FILTERS
+    filter += group * GROUP_FILTERS
+    pixel = tl.arange(0, BLOCK_PIXELS)
+    # The pixels of a window lie in columns that one thread of the matrix unit holds.
+    window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
+    window_mask = window < batch * out_height * out_width
+    image, row, column = conv_few_relu_max2_place(window, out_height, out_width)
+    row = row * 2 + pixel // (BLOCK_PIXELS // 2)
+    column = column * 2 + pixel % 2
+    y = conv_few_relu_max2_sum(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=window_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
+    pooled = conv_few_relu_max2_quads(
+        z=y,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+    )
+    y = pooled[0]
+    window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
+    window_mask = window < batch * out_height * out_width
+    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    mask = filter_mask[:, None] & window_mask[None, :]
+    # Bias and a rising activation change no order, so they wait until the best is known.
+    y = conv_few_relu_max2_biased(y, bias_ptr, filter, filter_mask)
+    code = pooled[1]
+    code = tl.where(y <= 0, 0, code)
+    tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
+    y = conv_few_relu_max2_activation(y)
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def conv_few_relu_max2_forward_tile(
+    geometry: ConvGeometry,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    filters = geometry.filters // geometry.groups
+    terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if x.element_size() == 4 and precision == "ieee":
+        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
+        return Tile(
+            block_size(filters, 32),
+            32 if geometry.window == "loop" else 64,
+            16,
+            4,
+            2,
+        )
+    most = 128 // x.element_size()
+    most = 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
+
+
+def conv_few_relu_max2_launch_forward(
+    geometry: ConvGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y and what backward needs."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    precision = conv_precision(x)
+    tile = conv_few_relu_max2_forward_tile(geometry, x, precision)
+    windows = x.shape[0] * sizes.out_height * sizes.out_width
+    block_windows = tile.columns // 4
+    blocks = geometry.groups * triton.cdiv(
+        geometry.filters // geometry.groups,
+        tile.rows,
+    )
+    programs = blocks * triton.cdiv(windows, block_windows)
+    refuse_launch(x, programs, 4 * windows)
+    conv_few_relu_max2_forward[(programs,)](
+        x_ptr=channels_last(x),
+        weight_ptr=channels_last(weight),
+        bias_ptr=bias,
+        y_ptr=y,
+        winner_ptr=kept,
+        batch=x.shape[0],
+        height=sizes.height,
+        width=sizes.width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=geometry.channels,
+        FILTERS=geometry.filters,
+        GROUPS=geometry.groups,
+        KERNEL=geometry.kernel,
+        STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
+        BLOCK_FILTERS=tile.rows,
+        BLOCK_PIXELS=tile.columns,
+        BLOCK_TERMS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+@triton.jit
+def conv_few_relu_max2_rebuilt(
+    gradient_ptr,
+    winner_ptr,
+    offset,
+    mask,
+    position,
+):
+    """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
+
+    An average gives a share of it: that division is left to the caller.
+    """
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
+    gradient = tl.where(winner == position + 1, gradient, 0.0)
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def conv_few_relu_max2_first(
+    place,
+    STRIDE: tl.constexpr,
+    STEP: tl.constexpr,
+    INVERSE: tl.constexpr,
+    NONE: tl.constexpr,
+):
+    """Solve k · dilation ≡ place (modulo STRIDE) for the first k; every STEP further is another.
+
+    STEP is STRIDE / gcd(STRIDE, dilation), and INVERSE that of dilation / gcd, modulo STEP.
+    """
+    COMMON: tl.constexpr = STRIDE // STEP
+    return tl.where(place % COMMON == 0, place // COMMON * INVERSE % STEP, NONE)
+
+
+@triton.jit
+def conv_few_relu_max2_input_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
+    dx_ptr,  # [batch, height, width, CHANNELS]
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAP_STEP: tl.constexpr,
+    TAP_INVERSE: tl.constexpr,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    WINDOW_STEP: tl.constexpr,
+    WINDOW_INVERSE: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_CHANNELS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
+
+    All pixels of a program have the same phase: row and column modulo the strides of convolution
+    and pool together. They share the taps that reach them and the positions in the windows, so
+    these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
+    """
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
+    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
+    cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
+    cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
+
+    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
+    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    phase = tile % (CELL_HEIGHT * CELL_WIDTH)
+    phase_row = phase // CELL_WIDTH
+    phase_column = phase % CELL_WIDTH
+    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
+        0,
+        BLOCK_PIXELS,
+    )
+    cells = batch * cell_rows * cell_columns
+    image, cell_row, cell_column = conv_few_relu_max2_place(
+        cell,
+        cell_rows,
+        cell_columns,
+    )
+    group = block // GROUP_BLOCKS
+    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel_mask = channel < GROUP_CHANNELS
+
+    # The taps of the right remainder; the next one is TAP_STEP further.
+    first_down = conv_few_relu_max2_first(
+        phase_row + PAD[0],
+        STRIDE[0],
+        TAP_STEP[0],
+        TAP_INVERSE[0],
+        KERNEL[0],
+    )
+    first_right = conv_few_relu_max2_first(
+        phase_column + PAD[1],
+        STRIDE[1],
+        TAP_STEP[1],
+        TAP_INVERSE[1],
+        KERNEL[1],
+    )
+    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
+    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
+    # At most so many windows hold one pixel of the convolution, along each axis.
+    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
+    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
+    WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
+    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
+        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+        filter_mask = filter < GROUP_FILTERS
+        filter += group * GROUP_FILTERS
+        tap = step // (WINDOWS * FILTER_STEPS)
+        down = first_down + tap // taps_right * TAP_STEP[0]
+        right = first_right + tap % taps_right * TAP_STEP[1]
+        # The pixel of the convolution that this tap feeds; the division leaves no remainder.
+        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
+        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
+        mask = cell < cells
+        # A window that holds it, and its place there; the multiple keeps remainders positive.
+        turn = step // FILTER_STEPS % WINDOWS
+        place_row = conv_few_relu_max2_first(
+            row + POOL_PAD[0] + POOL_STRIDE[0] * (KERNEL[0] * DILATION[0]),
+            POOL_STRIDE[0],
+            WINDOW_STEP[0],
+            WINDOW_INVERSE[0],
+            POOL_SIZE[0],
+        )
+        place_column = conv_few_relu_max2_first(
+            column + POOL_PAD[1] + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1]),
+            POOL_STRIDE[1],
+            WINDOW_STEP[1],
+            WINDOW_INVERSE[1],
+            POOL_SIZE[1],
+        )
+        place_row += turn // WINDOWS_RIGHT * WINDOW_STEP[0]
+        place_column += turn % WINDOWS_RIGHT * WINDOW_STEP[1]
+        fits = (place_row < POOL_SIZE[0]) & (place_column < POOL_SIZE[1])
+        mask &= cell < tl.where(fits, cells, 0)
+        row += POOL_PAD[0] - place_row * POOL_DILATION[0]
+        row = row // POOL_STRIDE[0]
+        column += POOL_PAD[1] - place_column * POOL_DILATION[1]
+        column = column // POOL_STRIDE[1]
+        row += cell_row
+        column += cell_column
+        mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
+        offset = ((image * out_height + row) * out_width + column) * FILTERS
+        gradient = conv_few_relu_max2_rebuilt(
+            gradient_ptr=gradient_ptr,
+            winner_ptr=winner_ptr,
+            offset=offset[:, None] + filter[None, :],
+            mask=mask[:, None] & filter_mask[None, :],
+            position=place_row * POOL_SIZE[1] + place_column,
+        )
+        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
+        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
+        weight = tl.load(
+            weight_ptr + terms[:, None] + term[None, :],
+            mask=filter_mask[:, None] & channel_mask[None, :],
+            other=0.0,
+        )
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+    row = cell_row * CELL_HEIGHT + phase_row
+    column = cell_column * CELL_WIDTH + phase_column
+    mask = (cell < cells) & (row < height) & (column < width)
+    offset = ((image * height + row) * width + column) * CHANNELS
+    offset += group * GROUP_CHANNELS
+    tl.store(
+        dx_ptr + offset[:, None] + channel[None, :],
+        dx.to(dx_ptr.dtype.element_ty),
+        mask=mask[:, None] & channel_mask[None, :],
+    )
+
+
+@triton.jit
+def conv_few_relu_max2_weight_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    x_ptr,  # [batch, height, width, CHANNELS]
+    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    splits,
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    conv_height: tl.constexpr,  # before the pool
+    conv_width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    BLOCK_WINDOWS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
+    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
+    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
+    group = block // GROUP_BLOCKS
+    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < GROUP_FILTERS
+    filter += group * GROUP_FILTERS
+    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    first = split * tl.cdiv(window_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
+
+    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
+    for step in range(first * POSITIONS, last * POSITIONS):
+        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        exists = window < batch * out_height * out_width
+        image, row, column = conv_few_relu_max2_place(window, out_height, out_width)
+        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+        position = step % POSITIONS
+        row = row * POOL_STRIDE[0] - POOL_PAD[0]
+        row += position // POOL_SIZE[1] * POOL_DILATION[0]
+        column = column * POOL_STRIDE[1] - POOL_PAD[1]
+        column += position % POOL_SIZE[1] * POOL_DILATION[1]
+        exists &= (row >= 0) & (row < conv_height)
+        exists &= (column >= 0) & (column < conv_width)
+        gradient = conv_few_relu_max2_rebuilt(
+            gradient_ptr=gradient_ptr,
+            winner_ptr=winner_ptr,
+            offset=offset,
+            mask=filter_mask[:, None] & exists[None, :],
+            position=position,
+        )
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
+        offset = (down * width + right) * CHANNELS + channel
+        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
+        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+    row = split.to(tl.int64) * FILTERS + filter
+    tl.store(
+        partial_ptr + row[:, None] * TERMS + term[None, :],
+        dweight,
+        mask=filter_mask[:, None] & term_mask[None, :],
+    )
+
+
+@triton.jit
+def conv_few_relu_max2_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    partial_ptr,  # [splits, FILTERS] float32
+    splits,
+    batch,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    FILTERS: tl.constexpr,
+    BLOCK_WINDOWS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+):
+    """Compute a part of the bias's gradient: a sum over some windows."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
+        0,
+        BLOCK_FILTERS,
+    )
+    filter_mask = filter < FILTERS
+    split = tl.program_id(0) // FILTER_BLOCKS
+    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    first = split * tl.cdiv(window_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    for step in range(first, last):
+        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window_mask = window < batch * out_height * out_width
+        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        mask = window_mask[:, None] & filter_mask[None, :]
+        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        # Each window that is not dead gives all of its gradient to one pixel.
+        winner = tl.load(winner_ptr + offset, mask=mask, other=0)
+        gradient = tl.where(winner != 0, gradient, 0.0)
+        total += gradient
+    tl.store(
+        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
+    )
+
+
+def conv_few_relu_max2_steps(
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+) -> tuple[tuple[int, int], ...]:
+    """Give STEP and INVERSE of `conv_few_relu_max2_first`, a pair each."""
+    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
+    return (steps[0], steps[1]), (inverses[0], inverses[1])
+
+
+def conv_few_relu_max2_input_gradient_tile(
+    geometry: ConvGeometry,
+    dx: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose pixels x channels, and filters a step, by what compiles without spills."""
+    channels = geometry.channels // geometry.groups
+    filters = geometry.filters // geometry.groups
+    if dx.element_size() == 4 and precision == "ieee":
+        return Tile(32, block_size(channels, 64), 16, 4, 2)
+    most = 128 // dx.element_size()
+    return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
+
+
+def conv_few_relu_max2_weight_gradient_tile(
+    geometry: ConvGeometry,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose filters x terms, and windows a step, by what compiles without spills."""
+    filters = geometry.filters // geometry.groups
+    terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
+    return Tile(
+        block_size(filters, 64),
+        block_size(terms, 64),
+        128 // x.element_size(),
+        4,
+        2,
+    )
+
+
+def conv_few_relu_max2_launch_input_gradient(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    kept: Tensor,
+    y: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
+    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
+    precision = conv_precision(dx)
+    tile = conv_few_relu_max2_input_gradient_tile(geometry, dx, precision)
+    cell_height = geometry.stride[0] * geometry.pool_stride[0]
+    cell_width = geometry.stride[1] * geometry.pool_stride[1]
+    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
+    cells *= triton.cdiv(sizes.width, cell_width)
+    blocks = geometry.groups * triton.cdiv(
+        geometry.channels // geometry.groups,
+        tile.columns,
+    )
+    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
+    tap_step, tap_inverse = conv_few_relu_max2_steps(geometry.stride, geometry.dilation)
+    window_step, window_inverse = conv_few_relu_max2_steps(
+        geometry.pool_stride,
+        geometry.pool_dilation,
+    )
+    conv_few_relu_max2_input_gradient[(programs,)](
+        gradient_ptr=gradient,
+        winner_ptr=kept,
+        weight_ptr=channels_last(weight),
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        height=sizes.height,
+        width=sizes.width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=geometry.channels,
+        FILTERS=geometry.filters,
+        GROUPS=geometry.groups,
+        KERNEL=geometry.kernel,
+        STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
+        TAP_STEP=tap_step,
+        TAP_INVERSE=tap_inverse,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        WINDOW_STEP=window_step,
+        WINDOW_INVERSE=window_inverse,
+        BLOCK_PIXELS=tile.rows,
+        BLOCK_CHANNELS=tile.columns,
+        BLOCK_FILTERS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def conv_few_relu_max2_launch_weight_gradient(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    kept: Tensor,
+    y: Tensor | None,
+    x: Tensor,
+) -> Tensor:
+    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    precision = conv_precision(x)
+    tile = conv_few_relu_max2_weight_gradient_tile(geometry, x, precision)
+    channels = geometry.channels // geometry.groups
+    taps = geometry.kernel[0] * geometry.kernel[1]
+    programs = triton.cdiv(taps * channels, tile.columns)
+    programs *= geometry.groups * triton.cdiv(
+        geometry.filters // geometry.groups,
+        tile.rows,
+    )
+    windows = x.shape[0] * sizes.out_height * sizes.out_width
+    splits = split_count(programs, triton.cdiv(windows, tile.terms))
+    refuse_launch(
+        x,
+        programs * splits,
+        windows * geometry.pool_size[0] * geometry.pool_size[1],
+    )
+    partial = x.new_empty(
+        (splits, geometry.filters, taps, channels),
+        dtype=torch.float32,
+    )
+    conv_few_relu_max2_weight_gradient[(programs * splits,)](
+        gradient_ptr=gradient,
+        winner_ptr=kept,
+        x_ptr=channels_last(x),
+        partial_ptr=partial,
+        splits=splits,
+        batch=x.shape[0],
+        height=sizes.height,
+        width=sizes.width,
+        conv_height=sizes.conv_height,
+        conv_width=sizes.conv_width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=geometry.channels,
+        FILTERS=geometry.filters,
+        GROUPS=geometry.groups,
+        KERNEL=geometry.kernel,
+        STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        BLOCK_FILTERS=tile.rows,
+        BLOCK_TERMS=tile.columns,
+        BLOCK_WINDOWS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    shape = (geometry.filters, *geometry.kernel, channels)
+    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+
+
+def conv_few_relu_max2_launch_bias_gradient(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    kept: Tensor,
+    y: Tensor | None,
+    height: int,
+    width: int,
+) -> Tensor:
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32."""
+    sizes = conv_sizes(geometry, height, width)
+    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
+    block_windows = 32
+    block_filters = block_size(geometry.filters, 64)
+    programs = triton.cdiv(geometry.filters, block_filters)
+    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    refuse_launch(gradient, programs * splits, windows)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_few_relu_max2_bias_gradient[(programs * splits,)](
+        gradient_ptr=gradient,
+        winner_ptr=kept,
+        partial_ptr=partial,
+        splits=splits,
+        batch=gradient.shape[0],
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        FILTERS=geometry.filters,
+        BLOCK_WINDOWS=block_windows,
+        BLOCK_FILTERS=block_filters,
+        num_warps=4,
+    )
+    return partial.sum(0)
+
+
+conv_few_relu_max2_launches = ConvLaunches(
+    forward=conv_few_relu_max2_launch_forward,
+    input_gradient=conv_few_relu_max2_launch_input_gradient,
+    weight_gradient=conv_few_relu_max2_launch_weight_gradient,
+    bias_gradient=conv_few_relu_max2_launch_bias_gradient,
+)
+
+
+CONV1_RELU1_POOL1 = ConvGeometry(
+    channels=1,
+    filters=6,
+    kernel=(5, 5),
+    pad=(2, 2),
+    activation="relu",
+    pool="max",
+    pool_size=(2, 2),
+    pool_stride=(2, 2),
+    window="quad",
+)
+conv1_relu1_pool1_op = conv_op(
+    f"{NAMESPACE}::conv1_relu1_pool1",
+    CONV1_RELU1_POOL1,
+    conv_few_relu_max2_launches,
+)
+
+
+def conv1_relu1_pool1(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return conv1_relu1_pool1_op(channels_last(x), conv.weight, conv.bias)
+    x = conv(x)
+    x = F.relu(x)
+    return F.max_pool2d(x, 2)
+
+
+# ── region 2: conv2 + relu2 + pool2 ───────────────────────────────────────────────────
+#          reads 14 x 14 x 6
+#   conv2  conv 16 5x5                              10 x 10 x 16
+#          O = (W − K)/S + 1 = (14 − 5)/1 + 1 = 10
+#   relu2  relu                                     10 x 10 x 16
+#   pool2  pool max 2                               5 x 5 x 16
+#          O = (W − K)/S + 1 = (10 − 2)/2 + 1 = 5
+#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   kept for backward: the input, 14 x 14 x 6; a byte an output (which pixel of the
+#   window won), 5 x 5 x 16
+#   Its kernels are those of region 1.
+
+
+CONV2_RELU2_POOL2 = ConvGeometry(
+    channels=6,
+    filters=16,
+    kernel=(5, 5),
+    activation="relu",
+    pool="max",
+    pool_size=(2, 2),
+    pool_stride=(2, 2),
+    window="quad",
+)
+conv2_relu2_pool2_op = conv_op(
+    f"{NAMESPACE}::conv2_relu2_pool2",
+    CONV2_RELU2_POOL2,
+    conv_few_relu_max2_launches,
+)
+
+
+def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
+    """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return conv2_relu2_pool2_op(x, conv.weight, conv.bias)
+    x = conv(x)
+    x = F.relu(x)
+    return F.max_pool2d(x, 2)
+
+
+# ── region 3: fc1 + relu3 ─────────────────────────────────────────────────────────────
+#          reads 400
+#   fc1    fc 120     120
+#   relu3  relu       120
+#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   kept for backward: the input, 400; the output, 120
+#
+#   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the
+#   gradients.
+#
+#   Matrices lie in memory by rows: x [batch, features], weight [outputs, features].
+#   Each kernel is one tiled matrix product.
+
+
+@triton.jit
+def fc_relu_activation(z):
+    """Apply relu."""
+    return tl.where(z <= 0, 0.0, z)
+
+
+@triton.jit
+def fc_relu_activation_gradient(saved, gradient):
+    """Take a gradient back through relu."""
+    return tl.where(saved <= 0, 0.0, gradient)
+
+
+@triton.jit
+def fc_relu_forward(
+    x_ptr,  # [batch, FEATURES]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    bias_ptr,  # [OUTPUTS]
+    y_ptr,  # [batch, OUTPUTS]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute y = activation(x · weightᵀ + bias)."""
+    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    image_mask = image < batch
+    output_mask = output < OUTPUTS
+    y = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
+        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+        feature_mask = feature < FEATURES
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        weight = tl.load(
+            weight_ptr + output[None, :] * FEATURES + feature[:, None],
+            mask=output_mask[None, :] & feature_mask[:, None],
+            other=0.0,
+        )
+        y = tl.dot(x, weight, y, input_precision=PRECISION)
+    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    mask = image_mask[:, None] & output_mask[None, :]
+    bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
+    y += bias.to(tl.float32)[None, :]
+    y = fc_relu_activation(y)
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def fc_relu_unactivated(
+    gradient_ptr,
+    saved_ptr,
+    offset,
+    mask,
+):
+    """Read a tile of the gradient and take it back through the activation."""
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    gradient = fc_relu_activation_gradient(saved, gradient.to(tl.float32))
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def fc_relu_input_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    dx_ptr,  # [batch, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of x, a sum over outputs."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    image_mask = image < batch
+    feature_mask = feature < FEATURES
+    dx = tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), tl.float32)
+    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
+        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+        output_mask = output < OUTPUTS
+        gradient = fc_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=image_mask[:, None] & output_mask[None, :],
+        )
+        weight = tl.load(
+            weight_ptr + output[:, None] * FEATURES + feature[None, :],
+            mask=output_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+    tl.store(
+        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+        dx.to(dx_ptr.dtype.element_ty),
+        mask=image_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_relu_weight_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, FEATURES]
+    dweight_ptr,  # [OUTPUTS, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of the weight, a sum over the batch."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    output_mask = output < OUTPUTS
+    feature_mask = feature < FEATURES
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), tl.float32)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        image_mask = image < batch
+        gradient = fc_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            mask=image_mask[None, :] & output_mask[:, None],
+        )
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+    tl.store(
+        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
+        dweight.to(dweight_ptr.dtype.element_ty),
+        mask=output_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_relu_bias_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    dbias_ptr,  # [OUTPUTS]
+    batch,
+    OUTPUTS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+):
+    """Compute the gradient of the bias, a sum over the batch."""
+    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output_mask = output < OUTPUTS
+    total = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        gradient = fc_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=(image < batch)[:, None] & output_mask[None, :],
+        )
+        total += gradient.to(tl.float32)
+    dbias = tl.sum(total, axis=0)
+    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
+
+
+def fc_relu_tile(
+    rows: int,
+    columns: int,
+    terms: int,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
+    most = 32 if x.element_size() == 4 else 64
+    return Tile(
+        block_size(rows, 64),
+        block_size(columns, 64),
+        block_size(terms, most),
+        4,
+        3,
+    )
+
+
+def fc_relu_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision()
+    tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    fc_relu_forward[(programs,)](
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_relu_launch_input_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx."""
+    precision = fc_precision()
+    tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
+    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
+        geometry.features,
+        tile.columns,
+    )
+    refuse_launch(dx, programs, dx.shape[0])
+    fc_relu_input_gradient[(programs,)](
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        weight_ptr=weight,
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_OUTPUTS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_relu_launch_weight_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor,
+) -> None:
+    """Launch the kernel that fills dweight."""
+    precision = fc_precision()
+    tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
+    programs = triton.cdiv(geometry.outputs, tile.rows)
+    programs *= triton.cdiv(geometry.features, tile.columns)
+    refuse_launch(x, programs, x.shape[0])
+    fc_relu_weight_gradient[(programs,)](
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        x_ptr=x,
+        dweight_ptr=dweight,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_OUTPUTS=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_BATCH=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_relu_launch_bias_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dbias: Tensor,
+) -> None:
+    """Launch the kernel that fills dbias."""
+    block_outputs = block_size(geometry.outputs, 64)
+    programs = triton.cdiv(geometry.outputs, block_outputs)
+    refuse_launch(gradient, programs, gradient.shape[0])
+    fc_relu_bias_gradient[(programs,)](
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        dbias_ptr=dbias,
+        batch=gradient.shape[0],
+        OUTPUTS=geometry.outputs,
+        BLOCK_OUTPUTS=block_outputs,
+        BLOCK_BATCH=64,
+        num_warps=4,
+    )
+
+
+fc_relu_launches = FcLaunches(
+    forward=fc_relu_launch_forward,
+    input_gradient=fc_relu_launch_input_gradient,
+    weight_gradient=fc_relu_launch_weight_gradient,
+    bias_gradient=fc_relu_launch_bias_gradient,
+)
+
+
+FC1_RELU3 = FcGeometry(features=400, outputs=120, activation="relu")
+fc1_relu3_op = fc_op(f"{NAMESPACE}::fc1_relu3", FC1_RELU3, fc_relu_launches)
+
+
+def fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return fc1_relu3_op(x, linear.weight, linear.bias)
+    x = linear(x)
+    return F.relu(x)
+
+
+# ── region 4: fc2 + relu4 ─────────────────────────────────────────────────────────────
+#          reads 120
+#   fc2    fc 84      84
+#   relu4  relu       84
+#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   kept for backward: the input, 120; the output, 84
+#   Its kernels are those of region 3.
+
+
+FC2_RELU4 = FcGeometry(features=120, outputs=84, activation="relu")
+fc2_relu4_op = fc_op(f"{NAMESPACE}::fc2_relu4", FC2_RELU4, fc_relu_launches)
+
+
+def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Run region 4: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return fc2_relu4_op(x, linear.weight, linear.bias)
+    x = linear(x)
+    return F.relu(x)
+
+
+# ── region 5: fc3 ─────────────────────────────────────────────────────────────────────
+#        reads 84
+#   fc3  fc 10     10
+#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   kept for backward: the input, 84
+
+
+@triton.jit
+def fc_forward(
+    x_ptr,  # [batch, FEATURES]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    bias_ptr,  # [OUTPUTS]
+    y_ptr,  # [batch, OUTPUTS]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute y = activation(x · weightᵀ + bias)."""
+    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    image_mask = image < batch
+    output_mask = output < OUTPUTS
+    y = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
+        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+        feature_mask = feature < FEATURES
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        weight = tl.load(
+            weight_ptr + output[None, :] * FEATURES + feature[:, None],
+            mask=output_mask[None, :] & feature_mask[:, None],
+            other=0.0,
+        )
+        y = tl.dot(x, weight, y, input_precision=PRECISION)
+    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    mask = image_mask[:, None] & output_mask[None, :]
+    bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
+    y += bias.to(tl.float32)[None, :]
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def fc_unactivated(
+    gradient_ptr,
+    offset,
+    mask,
+):
+    """Read a tile of the gradient and take it back through the activation."""
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def fc_input_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    dx_ptr,  # [batch, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of x, a sum over outputs."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    image_mask = image < batch
+    feature_mask = feature < FEATURES
+    dx = tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), tl.float32)
+    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
+        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+        output_mask = output < OUTPUTS
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=image_mask[:, None] & output_mask[None, :],
+        )
+        weight = tl.load(
+            weight_ptr + output[:, None] * FEATURES + feature[None, :],
+            mask=output_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+    tl.store(
+        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+        dx.to(dx_ptr.dtype.element_ty),
+        mask=image_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_weight_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, FEATURES]
+    dweight_ptr,  # [OUTPUTS, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of the weight, a sum over the batch."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    output_mask = output < OUTPUTS
+    feature_mask = feature < FEATURES
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), tl.float32)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        image_mask = image < batch
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            mask=image_mask[None, :] & output_mask[:, None],
+        )
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+    tl.store(
+        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
+        dweight.to(dweight_ptr.dtype.element_ty),
+        mask=output_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_bias_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    dbias_ptr,  # [OUTPUTS]
+    batch,
+    OUTPUTS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+):
+    """Compute the gradient of the bias, a sum over the batch."""
+    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output_mask = output < OUTPUTS
+    total = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=(image < batch)[:, None] & output_mask[None, :],
+        )
+        total += gradient.to(tl.float32)
+    dbias = tl.sum(total, axis=0)
+    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
+
+
+def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
+    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
+    most = 32 if x.element_size() == 4 else 64
+    return Tile(
+        block_size(rows, 64),
+        block_size(columns, 64),
+        block_size(terms, most),
+        4,
+        3,
+    )
+
+
+def fc_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision()
+    tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    fc_forward[(programs,)](
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_launch_input_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx."""
+    precision = fc_precision()
+    tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
+        geometry.features,
+        tile.columns,
+    )
+    refuse_launch(dx, programs, dx.shape[0])
+    fc_input_gradient[(programs,)](
+        gradient_ptr=gradient,
+        weight_ptr=weight,
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_OUTPUTS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_launch_weight_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor,
+) -> None:
+    """Launch the kernel that fills dweight."""
+    precision = fc_precision()
+    tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    programs = triton.cdiv(geometry.outputs, tile.rows)
+    programs *= triton.cdiv(geometry.features, tile.columns)
+    refuse_launch(x, programs, x.shape[0])
+    fc_weight_gradient[(programs,)](
+        gradient_ptr=gradient,
+        x_ptr=x,
+        dweight_ptr=dweight,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_OUTPUTS=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_BATCH=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_launch_bias_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dbias: Tensor,
+) -> None:
+    """Launch the kernel that fills dbias."""
+    block_outputs = block_size(geometry.outputs, 64)
+    programs = triton.cdiv(geometry.outputs, block_outputs)
+    refuse_launch(gradient, programs, gradient.shape[0])
+    fc_bias_gradient[(programs,)](
+        gradient_ptr=gradient,
+        dbias_ptr=dbias,
+        batch=gradient.shape[0],
+        OUTPUTS=geometry.outputs,
+        BLOCK_OUTPUTS=block_outputs,
+        BLOCK_BATCH=64,
+        num_warps=4,
+    )
+
+
+fc_launches = FcLaunches(
+    forward=fc_launch_forward,
+    input_gradient=fc_launch_input_gradient,
+    weight_gradient=fc_launch_weight_gradient,
+    bias_gradient=fc_launch_bias_gradient,
+)
+
+
+FC3 = FcGeometry(features=84, outputs=10)
+fc3_op = fc_op(f"{NAMESPACE}::fc3", FC3, fc_launches)
+
+
+def fc3(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Run region 5: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return fc3_op(x, linear.weight, linear.bias)
+    return linear(x)
+
+
+# ── the network ───────────────────────────────────────────────────────────────────────
+
+
+def refuse_input(x: Tensor) -> None:
+    """Raise unless x is a batch of 28 x 28 x 1."""
+    given = tuple(x.shape)
+    if x.dim() != 4 or given[1:] != (1, 28, 28):
+        raise ValueError(f"LeNet takes (N, 1, 28, 28), not {given} (cnn line 5)")
+
+
+class LeNet(nn.Module):
+    """28 x 28 x 1 to 10."""
+
+    # channels, height, width; None: any size that `refuse_input` lets pass
+    input_shape = (1, 28, 28)
+    classes = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 6, 5, padding=2)
+        self.conv2 = nn.Conv2d(6, 16, 5)
+        self.fc1 = nn.Linear(400, 120)
+        self.fc2 = nn.Linear(120, 84)
+        self.fc3 = nn.Linear(84, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give the probabilities of the classes."""
+        return F.softmax(self.logits(x), 1)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Give what the last layer before a softmax gives."""
+        refuse_input(x)
+        x = conv1_relu1_pool1(x, self.conv1)
+        x = conv2_relu2_pool2(x, self.conv2)
+        x = torch.flatten(x, 1)
+        x = fc1_relu3(x, self.fc1)
+        x = fc2_relu4(x, self.fc2)
+        return fc3(x, self.fc3)
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Mean cross-entropy of the logits with the classes y, numbers from 0."""
+        return F.cross_entropy(self.logits(x), y)
