@@ -3,6 +3,7 @@
 Knows how atoms are told apart and ordered; the arithmetic that keeps them canonical is in `dim`.
 """
 
+from math import lcm
 from typing import TYPE_CHECKING
 
 from cnndsl.sizes.limits import MAX_NESTING, TooLarge
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 class Symbol:
     """A name that stands for any positive integer."""
 
-    __slots__ = ("is_linear", "name", "nesting", "order", "symbols", "weight")
+    __slots__ = ("is_linear", "name", "nesting", "order", "period", "symbols", "weight")
 
     def __init__(self, name: str) -> None:
         """Make the atom for `name`; equal names must come from `Dim.symbol`."""
@@ -24,6 +25,7 @@ class Symbol:
         self.weight = 1
         self.nesting = 0
         self.is_linear = True
+        self.period = 1
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Symbol) and self.name == other.name)
@@ -46,6 +48,7 @@ class Floor:
         "nesting",
         "numerator",
         "order",
+        "period",
         "symbols",
         "weight",
     )
@@ -59,6 +62,8 @@ class Floor:
         self.weight = 1 + numerator.weight
         self.nesting = 1 + max(atom.nesting for atom in atoms)
         self.is_linear = numerator.is_linear
+        # After how many steps of a symbol it repeats itself, but for what it has grown by.
+        self.period = divisor * lcm(*(atom.period for atom in atoms))
         if self.nesting > MAX_NESTING:
             raise TooLarge(f"a size has more than {MAX_NESTING} divisions inside each other")
         # The text orders atoms alike on every run, whatever the seed of Python's hashes.
@@ -84,3 +89,9 @@ Monomial = tuple[Atom, ...]
 """Atoms multiplied, in order, a power repeated; the empty one is the constant's."""
 
 Terms = tuple[tuple[Monomial, int], ...]
+
+
+def divisions(dim: "Dim") -> frozenset[Floor]:
+    """The divisions in a size, at any depth."""
+    own = [atom for atom in dim.atoms if isinstance(atom, Floor)]
+    return frozenset(own).union(*(divisions(division.numerator) for division in own))

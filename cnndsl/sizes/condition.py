@@ -10,7 +10,7 @@ from functools import cached_property
 from math import lcm
 
 from cnndsl.sizes import describe, integers, presburger
-from cnndsl.sizes.atoms import Atom, Symbol
+from cnndsl.sizes.atoms import Floor, divisions
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.factors import divisors
 from cnndsl.sizes.formula import (
@@ -26,7 +26,16 @@ from cnndsl.sizes.formula import (
     negated,
     write,
 )
-from cnndsl.sizes.limits import MAX_FACTORED, MAX_LISTED, MAX_PIECES, TooHard, TooLarge, Undecidable
+from cnndsl.sizes.limits import (
+    MAX_FACTORED,
+    MAX_LISTED,
+    MAX_PIECES,
+    MAX_RELATED,
+    MAX_RELATED_PERIOD,
+    TooHard,
+    TooLarge,
+    Undecidable,
+)
 from cnndsl.sizes.presburger import budget
 
 __all__ = ["Condition", "TooHard", "Undecidable", "budget"]
@@ -44,16 +53,25 @@ class Condition:
     """
 
     def __init__(
-        self, symbols: tuple[str, ...], members: presburger.Set, clauses: tuple[Compare, ...] = ()
+        self,
+        symbols: tuple[str, ...],
+        members: presburger.Set,
+        clauses: tuple[Compare, ...] = (),
+        related: frozenset[Floor] = frozenset(),
     ) -> None:
         """For this room only: use `always`, `compare` and `of`.
 
         `clauses` are relations between symbols as the file put them. The text uses them where they
-        prove to be the condition; nothing else trusts them.
+        prove to be the condition; nothing else trusts them. `related` are the divisions in
+        comparisons of several symbols, which are capped.
         """
+        period = lcm(*(division.period for division in related))
+        if len(related) > MAX_RELATED or period > MAX_RELATED_PERIOD:
+            raise TooHard("symbols are related by too many divisions, or too large ones")
         self.symbols = symbols
         self.members = members
         self.clauses = clauses
+        self.related = related
 
     # ── making ───────────────────────────────────────────────────────────────────────────────────
 
@@ -70,11 +88,15 @@ class Condition:
         symbols = tuple(sorted(left.symbols | (left - difference).symbols))
         if not difference.is_linear:
             return _product_compared(left, operator, right) & cls.always(symbols)
+        if len(difference.symbols) < 2:
+            with budget():
+                return cls(symbols, presburger.compared(difference, operator, symbols))
+        related = divisions(difference)
+        cls(symbols, presburger.positive(len(symbols)), (), related)  # may be too hard
+        clause = balanced(difference, operator)
         with budget():
             members = presburger.compared(difference, operator, symbols)
-        clause = balanced(difference, operator)
-        keep = isinstance(clause, Compare) and len(difference.symbols) > 1
-        return cls(symbols, members, (clause,) if keep and isinstance(clause, Compare) else ())
+        return cls(symbols, members, (clause,) if isinstance(clause, Compare) else (), related)
 
     @classmethod
     def of(cls, formula: Formula, symbols: Iterable[str] = ()) -> "Condition":
@@ -102,13 +124,13 @@ class Condition:
         symbols, a, b = self._with(other)
         with budget():
             joined = self._limited(a.intersect(b))
-        clauses = tuple(dict.fromkeys(self.clauses + other.clauses))
-        return Condition(symbols, joined, clauses if len(clauses) <= _MOST_CLAUSES else ())
+        clauses = tuple(dict.fromkeys(self.clauses + other.clauses))[:_MOST_CLAUSES]
+        return Condition(symbols, joined, clauses, self.related | other.related)
 
     def __or__(self, other: "Condition") -> "Condition":
         symbols, a, b = self._with(other)
         with budget():
-            return Condition(symbols, self._limited(a.union(b)))
+            return Condition(symbols, self._limited(a.union(b)), (), self.related | other.related)
 
     def __invert__(self) -> "Condition":
         return self._complement
@@ -118,7 +140,7 @@ class Condition:
         clauses = tuple(negated(c) for c in self.clauses) if len(self.clauses) == 1 else ()
         with budget():
             outside = presburger.positive(len(self.symbols)).subtract(self.members)
-            return Condition(self.symbols, self._limited(outside), clauses)
+            return Condition(self.symbols, self._limited(outside), clauses, self.related)
 
     def given(self, other: "Condition") -> "Condition":
         """What is still to be shown once `other` is known: with it, the same as this with it."""
@@ -127,7 +149,7 @@ class Condition:
             if b.is_subset(a):
                 return Condition.always(symbols)
             rest = a.gist(b).intersect(presburger.positive(len(symbols))).coalesce()
-            return Condition(symbols, rest, self.clauses)
+            return Condition(symbols, rest, self.clauses, self.related)
 
     def about(self, symbols: Iterable[str]) -> "Condition":
         """What it says of some symbols alone: their values that can be part of a member."""
@@ -135,7 +157,7 @@ class Condition:
         positions = [self.symbols.index(name) for name in kept]
         clauses = tuple(c for c in self.clauses if c.left.symbols | c.right.symbols <= {*kept})
         with budget():
-            return Condition(kept, presburger.onto(self.members, positions), clauses)
+            return Condition(kept, presburger.onto(self.members, positions), clauses, self.related)
 
     def without_lower_bounds(self) -> "Condition":
         """What is left to promise, since lower bounds are inferred.
@@ -284,7 +306,8 @@ class Condition:
     def separate(self) -> "tuple[Condition, ...]":
         """Simpler conditions of which one has to hold."""
         with budget():
-            return tuple(Condition(self.symbols, one) for one in presburger.separate(self.members))
+            pieces = presburger.separate(self.members)
+        return tuple(Condition(self.symbols, piece, (), self.related) for piece in pieces)
 
     def equalities(self) -> tuple[Dim, ...]:
         """Sizes that are 0 for all members."""
@@ -304,7 +327,7 @@ class Condition:
         """
         (name,) = self.symbols
         low, high = self._bounds[name]
-        period = lcm(*(_period(dim) for case in self.cases for dim, _ in case))
+        period = lcm(*(atom.period for case in self.cases for dim, _ in case for atom in dim.atoms))
         line = integers.Line(
             lambda n: self.contains({name: n}), low, high, period, frozenset(), low
         )
@@ -341,15 +364,6 @@ class Condition:
         if members.n_basic_set() > MAX_PIECES:
             raise TooHard(f"a condition on sizes has more than {MAX_PIECES} cases")
         return members
-
-
-def _period(dim: Dim) -> int:
-    """After how many steps of a symbol the size repeats itself, but for a multiple of the steps."""
-    return lcm(*(_atom_period(atom) for atom in dim.atoms))
-
-
-def _atom_period(atom: Atom) -> int:
-    return 1 if isinstance(atom, Symbol) else atom.divisor * _period(atom.numerator)
 
 
 def _product_compared(left: Dim, operator: Operator, right: Dim | int) -> Condition:

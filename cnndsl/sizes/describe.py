@@ -4,7 +4,7 @@ Knows conditions by their questions and formulas by their meaning; nothing of is
 one of several candidates, the shortest that means exactly the condition.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -12,14 +12,15 @@ from cnndsl.sizes import integers
 from cnndsl.sizes.atoms import Floor
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.formula import (
-    ALWAYS,
     NEVER,
     And,
     Compare,
     Formula,
     Multiple,
+    Or,
     balanced,
     both,
+    comparisons,
     either,
     negated,
     shortest,
@@ -146,14 +147,26 @@ def _is_positive(dim: Dim) -> bool:
 
 
 def _pruned(condition: "Condition", candidate: Formula) -> Formula:
-    """The formula without the parts of a conjunction that the others imply."""
-    if not isinstance(candidate, And) or len(candidate.parts) > _MOST_PRUNED:
+    """The formula without the parts that can go: those that the others imply, or cover."""
+    if comparisons(candidate) > _MOST_PRUNED or not condition.means(candidate):
         return candidate
-    if not condition.means(candidate):
-        return candidate
-    parts = list(candidate.parts)
-    for part in candidate.parts:
-        fewer = [other for other in parts if other is not part]
-        if len(parts) > 1 and condition.means(both(fewer)):
-            parts = fewer
-    return both(parts) if parts else ALWAYS
+    return _thinned(candidate, condition.means)
+
+
+def _thinned(whole: Formula, fits: Callable[[Formula], bool]) -> Formula:
+    """`whole` with as many parts left out, at any depth, as still fit."""
+    if not isinstance(whole, And | Or):
+        return whole
+    join = both if isinstance(whole, And) else either
+    parts = list(whole.parts)
+    for part in whole.parts:
+        others = [other for other in parts if other is not part]
+        if others and fits(join(others)):
+            parts = others
+    for place, part in enumerate(parts):
+
+        def fits_here(smaller: Formula, place: int = place) -> bool:
+            return fits(join((*parts[:place], smaller, *parts[place + 1 :])))
+
+        parts[place] = _thinned(part, fits_here)
+    return join(parts)

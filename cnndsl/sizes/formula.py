@@ -157,13 +157,31 @@ def balanced(difference: Dim, operator: Operator) -> Formula:
     if remainder is not None:
         return _about_remainder(*remainder, operator)
     difference = difference // gcd(*(coefficient for _, coefficient in difference.terms))
-    left = difference.positive_part()
-    right = left - difference
+    left, right = _sides(difference)
     if operator == ">=" and right.terms and right.terms[-1] == ((), 1) and len(right.terms) > 1:
         operator, right = ">", right - 1
-    if left.constant is not None or (len(left.terms) > 1 and len(right.terms) == 1):
+    lone = len(left.terms) > 1 and len(right.terms) == 1 and right.constant is None
+    named = len(left.terms) == len(right.terms) == 1 and operator in ("==", "!=")
+    late = named and right.constant is None and str(right) < str(left)
+    if left.constant is not None or lone or late:
         left, right, operator = right, left, _MIRRORED[operator]
     return Compare(left, operator, right)
+
+
+def _sides(difference: Dim) -> tuple[Dim, Dim]:
+    """What is added and what is subtracted, without tearing `x - 4*(x // 4)` apart."""
+    left = right = Dim.of(0)
+    for monomial, coefficient in difference.terms:
+        match monomial:
+            case (Floor(numerator=value, divisor=divisor),) if coefficient % divisor == 0:
+                together = -coefficient // divisor * (value % divisor)
+            case _:
+                continue
+        present = dict(difference.terms)
+        if all(present.get(m) == n for m, n in together.terms if m):
+            difference = difference - together
+            left, right = (left + together, right) if coefficient < 0 else (left, right - together)
+    return left + difference.positive_part(), right + (-difference).positive_part()
 
 
 def _remainder(difference: Dim) -> tuple[Dim, int, int, int] | None:

@@ -67,6 +67,9 @@ def _endless(x: Dim, line: Line, *, terse: bool) -> Iterator[Formula]:
     if members <= expected and len(missing) <= _MOST_SINGLES:
         yield both((above, repeated, *(Compare(x, "!=", Dim.of(n)) for n in missing)))
     if members != expected:
+        if expected <= members and first == min(expected, default=line.settled):
+            for listed in _listed(x, sorted(members - expected), line.period):
+                yield either((listed, repeated))
         start = max(members ^ expected) + 1
         later = both((_at_least(x, _first_from(line, start)), repeated))
         for listed in _listed(x, sorted(n for n in members if n < start), line.period):
