@@ -158,8 +158,8 @@ class HardSwish(Pointwise):
     examples: ClassVar[tuple[str, ...]] = ("hardswish",)
 
     def triton(self, x: str) -> str:
-        """The definition."""
-        return f"{x} * tl.where({x} <= -3, 0.0, tl.where({x} >= 3, 6.0, {x} + 3)) / 6"
+        """Divided by 6 before it is multiplied by x, which cannot overflow."""
+        return f"{x} * tl.where({x} <= -3, 0.0, tl.where({x} >= 3, 1.0, ({x} + 3) / 6))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
         """x/3 + 1/2 between the bends; at the bends as PyTorch has it."""
