@@ -2,18 +2,26 @@
 
 import argparse
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 from cnndsl.check import check_tree
+from cnndsl.check.annotate import annotate
 from cnndsl.check.report import Report, is_whole, to_json
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
+from cnndsl.diagnostics import fix
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph import text
 from cnndsl.graph.facts import facts
 from cnndsl.layers.arguments import Value
-from cnndsl.syntax.read import read_source
+from cnndsl.source import Source
+from cnndsl.syntax.read import STANDARD_INPUT, read_source
+
+_ROUNDS = 5  # of fixing: what one round mended may bring up what another can mend
+_PAUSE = 0.3  # seconds between two looks at a file that is watched
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,11 +34,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  cnndsl check lenet.cnn\n"
         "  cnndsl check lenet.cnn --explain           the formula of each size with its numbers\n"
+        "  cnndsl check lenet.cnn --annotate          the file, with the shapes beside it\n"
         "  cnndsl check resnet.cnn --set width=64     give a param or a free size a value\n"
+        "  cnndsl check lenet.cnn --fix               apply the first fix of each message\n"
         "  cnndsl check *.cnn --format json           one object a file, one file a line"
     )
     parser.add_argument(
-        "files", metavar="FILE", nargs="+", help="a .cnn file, or - for standard input"
+        "files", metavar="FILE", nargs="+", help="a .cnn file, a pattern, or - for standard input"
     )
     parser.add_argument(
         "--set",
@@ -41,31 +51,68 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="a value for a param or a free size; may be given several times",
     )
+    parser.add_argument("--explain", action="store_true", help="show the formula of each size")
+    parser.add_argument("--annotate", action="store_true", help="print the file with its shapes")
+    parser.add_argument("--fix", action="store_true", help="apply fixes to the files")
+    parser.add_argument("--watch", action="store_true", help="check again whenever a file changes")
     parser.add_argument(
-        "--explain", action="store_true", help="show the formula of each output size"
-    )
-    parser.add_argument(
-        "--format", metavar="FORM", choices=("text", "json"), default="text", help="text or json"
+        "--format",
+        metavar="FORM",
+        choices=("text", "json", "sarif", "github"),
+        default="text",
+        help="text, json, sarif or github",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Check each file; status 1 if any has errors."""
+    names = [name for given in arguments.files for name in _expand(given)]
+    if arguments.watch:
+        return _watch(names, arguments)
+    return _check_all(names, arguments)
+
+
+def _check_all(names: list[str], arguments: argparse.Namespace) -> int:
     settings: dict[str, object] = dict(arguments.settings)
-    good = True
-    for number, name in enumerate(arguments.files):
+    reports: list[Report] = []
+    for name in names:
         sink = Sink()
-        source = read_source(name, sink)
-        root = None if name == "-" else Path(name).parent
-        report = _unread(name, sink) if source is None else check_tree(source, settings, sink, root)
-        good = good and report.ok
-        if arguments.format == "json":
-            _print_json(report)
-        else:
-            if number:
-                print()
-            _print_text(report, sink.dropped, arguments)
-    return 0 if good else 1
+        report, source = _check(name, settings, sink)
+        if arguments.fix and source is not None and not report.ok:
+            report, source, sink = _fix(name, source, report, settings, sink)
+        reports.append(report)
+        match arguments.format:
+            case "text":
+                if len(reports) > 1:
+                    print()
+                _print_text(report, source, sink.dropped, arguments)
+            case "json":
+                _print_json(report)
+            case "github":
+                _print_github(report)
+            case _:
+                pass  # one log for all files, below
+    if arguments.format == "sarif":
+        _print_sarif(reports)
+    return 0 if all(report.ok for report in reports) else 1
+
+
+def _check(name: str, settings: dict[str, object], sink: Sink) -> tuple[Report, Source | None]:
+    source = read_source(name, sink)
+    if source is None:
+        unread = Report(name, "", False, (), "False", (), None, sink.sorted(), None)
+        return unread, None
+    root = None if name == STANDARD_INPUT else Path(name).parent
+    return check_tree(source, settings, sink, root), source
+
+
+def _expand(name: str) -> list[str]:
+    """The files that a pattern names, where the shell has not done it."""
+    if name == STANDARD_INPUT or not any(sign in name for sign in "*?[") or Path(name).exists():
+        return [name]
+    path = Path(name)
+    found = Path(path.anchor).glob(str(path.relative_to(path.anchor)))
+    return sorted(str(file) for file in found) or [name]
 
 
 def _setting(text: str) -> tuple[str, Value]:
@@ -75,8 +122,71 @@ def _setting(text: str) -> tuple[str, Value]:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def _unread(name: str, sink: Sink) -> Report:
-    return Report(name, "", False, (), "False", (), None, sink.sorted(), None)
+# ── fixing and watching ──────────────────────────────────────────────────────────────────────────
+
+
+def _fix(
+    name: str, source: Source, report: Report, settings: dict[str, object], sink: Sink
+) -> tuple[Report, Source, Sink]:
+    """Apply the fixes that help, round by round, and write the file if any did."""
+    original = source
+    for _ in range(_ROUNDS):
+        chosen = fix.choose(source, report.diagnostics)
+        if not chosen:
+            break
+        root = None if name == STANDARD_INPUT else Path(name).parent
+        mended, new_sink = Source(source.name, fix.apply(source.text, chosen)), Sink()
+        new = check_tree(mended, settings, new_sink, root)
+        if _errors(new) >= _errors(report):
+            break
+        for one in chosen:
+            line = min(edit.span.line for edit in one.edits)
+            print(f"{source.name}:{line}: {one.message}", file=sys.stderr)
+        report, source, sink = new, mended, new_sink
+    if source is not original:
+        if name == STANDARD_INPUT:
+            sys.stdout.write(source.text)
+        else:
+            _write(Path(name), source.text)
+    return report, source, sink
+
+
+def _errors(report: Report) -> int:
+    return sum(d.severity == "error" for d in report.diagnostics)
+
+
+def _write(path: Path, content: str) -> None:
+    """Replace a file in one step, so that no moment loses it."""
+    path = path.resolve()  # a link stays a link
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(content, encoding="utf-8", newline="")
+    beside.chmod(path.stat().st_mode)
+    beside.replace(path)
+
+
+def _watch(names: list[str], arguments: argparse.Namespace) -> int:
+    """Check, wait for a change, check again; until Ctrl-C."""
+    seen: list[tuple[int, int] | None] | None = None
+    while True:
+        now = [_stamp(name) for name in names]
+        if now != seen:
+            seen = now
+            if sys.stdout.isatty():
+                print("\x1b[2J\x1b[H", end="")
+            _check_all(names, arguments)
+            sys.stdout.flush()
+        time.sleep(_PAUSE)
+
+
+def _stamp(name: str) -> tuple[int, int] | None:
+    try:
+        stat = Path(name).stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def _print_json(report: Report) -> None:
@@ -86,14 +196,35 @@ def _print_json(report: Report) -> None:
     print(json.dumps(to_json(report, found), ensure_ascii=False))
 
 
-def _print_text(report: Report, dropped: int, arguments: argparse.Namespace) -> None:
+def _print_github(report: Report) -> None:
+    from cnndsl.diagnostics import machine
+
+    for diagnostic in report.diagnostics:
+        print(machine.github(diagnostic))
+
+
+def _print_sarif(reports: list[Report]) -> None:
+    from importlib import metadata
+
+    from cnndsl.diagnostics.sarif import sarif
+
+    found = [diagnostic for report in reports for diagnostic in report.diagnostics]
+    print(json.dumps(sarif(found, metadata.version("cnndsl")), ensure_ascii=False))
+
+
+def _print_text(
+    report: Report, source: Source | None, dropped: int, arguments: argparse.Namespace
+) -> None:
     terminal.show(report.diagnostics, arguments.color, dropped)
     graph = report.graph
-    if graph is None or report.totals is None or not is_whole(graph):
+    if graph is None or source is None or report.totals is None or not is_whole(graph):
         return
     sys.stderr.flush()
     if report.diagnostics:
         print()
+    if arguments.annotate:
+        print(annotate(source, graph).rstrip("\n"))
+        return
     print(f"{graph.name} ({report.file})\n")
     print(text.table(graph, facts(graph), explain=arguments.explain))
     print()

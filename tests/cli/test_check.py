@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,52 @@ def test_check_of_lenet_takes_at_most_400_million_instructions(tmp_path):
     )
     instructions = int(counted.stderr.rsplit("Collected : ", 1)[1].split()[0])
     assert instructions <= 400_000_000
+
+
+def test_annotate_prints_the_file_with_its_shapes():
+    done = cnndsl("check", "examples/lenet.cnn", "--annotate")
+    assert done.returncode == 0
+    assert "pool max 2                     # 14 x 14 x 6\n" in done.stdout
+    assert "conv 6 5x5 pad=same            # 28 x 28 x 6   6 filters of 5x5\n" in done.stdout
+
+
+def test_fix_writes_what_helps_and_says_so(tmp_path):
+    path = tmp_path / "three.cnn"
+    shutil.copy(EXAMPLES / "broken" / "three_mistakes.cnn", path)
+    path.chmod(0o640)
+    done = cnndsl("check", str(path), "--fix")
+    assert done.returncode == 1  # the third mistake has no single fix
+    assert "did you mean `pad`?" in done.stderr
+    text = path.read_text(encoding="utf-8")
+    assert "conv 16 3x3 pad=1 " in text
+    assert "pool max 2 " in text
+    assert "# the option is called `pad`" in text
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert [file.name for file in tmp_path.iterdir()] == ["three.cnn"]
+
+
+def test_formats_for_programs():
+    pattern = "examples/broken/*.cnn"
+    done = cnndsl("check", pattern, "--format", "github")
+    assert done.returncode == 1
+    assert "::error file=examples/broken/forgotten_flatten.cnn,line=7,col=1," in done.stdout
+    done = cnndsl("check", pattern, "--format", "sarif")
+    log = json.loads(done.stdout)
+    assert log["version"] == "2.1.0"
+    assert len(log["runs"][0]["results"]) == 7
+
+
+def test_watch_checks_again_when_a_file_changes(tmp_path):
+    path = tmp_path / "watched.cnn"
+    path.write_text("input 8 x 8 x 1\nrelu\n")
+    command = [sys.executable, "-m", "cnndsl", "check", str(path), "--watch"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
+    ) as watching:
+        assert watching.stdout is not None
+        seen = iter(watching.stdout.readline, "")
+        assert any("relu1" in line for line in seen)
+        path.write_text("input 8 x 8 x 1\nsoftmax\n")
+        assert any("softmax1" in line for line in seen)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(10) == 130
