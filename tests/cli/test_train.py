@@ -136,6 +136,43 @@ def test_predict_names_classes_and_says_what_was_converted(run, tmp_path, capsys
     assert sum(c["probability"] for c in found["classes"]) == pytest.approx(1)
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve of each digit as files, in a folder for each class."""
+    folder = tmp_path_factory.mktemp("pictures")
+    images, labels = read_digits()
+    for label in range(10):
+        (folder / str(label)).mkdir()
+        for number, image in enumerate(images[labels == label][:12]):
+            pixels = bytes(round(float(v) * 255) for v in image.flatten())
+            Image.frombytes("L", (8, 8), pixels).save(folder / str(label) / f"{number}.png")
+    return folder
+
+
+def test_a_network_trained_on_the_digits_knows_them_from_files(run, pictures, capsys):
+    assert main(["eval", str(run), "--data", str(pictures), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["count"] == 120
+    assert found["accuracy"] > 0.85
+
+
+def test_a_folder_of_pictures_is_trained_on_and_its_test_part_judged(
+    network, pictures, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    command = ["train", str(network), "--data", str(pictures), "--out", str(run), "--epochs", "1"]
+    assert main(command) == 0
+    assert f"{pictures}: 100 images to train on, 20 to test" in capsys.readouterr().out
+    assert main(["eval", str(run), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["count"] == 20
+
+
+def test_a_class_that_was_not_trained_is_told(run, tmp_path, capsys):
+    (tmp_path / "cat").mkdir()
+    assert main(["eval", str(run), "--data", str(tmp_path)]) == 1
+    assert "cat` is none of the classes that are trained" in capsys.readouterr().err
+
+
 # ── mistakes ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -215,7 +252,7 @@ def test_ctrl_c_saves_and_resume_goes_on(network, tmp_path):
     run = tmp_path / "my run"
     command = [sys.executable, "-m", "cnndsl"]
     process = subprocess.Popen(
-        [*command, *train(network, run, "--epochs", "40")],
+        [*command, *train(network, run, "--epochs", "15")],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -232,4 +269,4 @@ def test_ctrl_c_saves_and_resume_goes_on(network, tmp_path):
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(text)["epoch"] for text in lines] == list(range(1, 41))
+    assert [json.loads(text)["epoch"] for text in lines] == list(range(1, 16))
