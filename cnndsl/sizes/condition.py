@@ -27,6 +27,7 @@ from cnndsl.sizes.formula import (
     write,
 )
 from cnndsl.sizes.limits import (
+    MAX_DIVISIONS,
     MAX_FACTORED,
     MAX_LISTED,
     MAX_PIECES,
@@ -88,11 +89,14 @@ class Condition:
         symbols = tuple(sorted(left.symbols | (left - difference).symbols))
         if not difference.is_linear:
             return _product_compared(left, operator, right) & cls.always(symbols)
+        inside = divisions(difference)
+        if len(inside) > MAX_DIVISIONS:
+            raise TooHard(f"a comparison has more than {MAX_DIVISIONS} different divisions")
         if len(difference.symbols) < 2:
             with budget():
                 return cls(symbols, presburger.compared(difference, operator, symbols))
-        related = divisions(difference)
-        cls(symbols, presburger.positive(len(symbols)), (), related)  # may be too hard
+        always = presburger.positive(len(symbols))
+        related = cls(symbols, always, (), inside).related  # refused here, before isl has to try
         clause = balanced(difference, operator)
         with budget():
             members = presburger.compared(difference, operator, symbols)
@@ -363,6 +367,8 @@ class Condition:
         members = members.coalesce()
         if members.n_basic_set() > MAX_PIECES:
             raise TooHard(f"a condition on sizes has more than {MAX_PIECES} cases")
+        if presburger.most_divisions(members) > MAX_DIVISIONS:
+            raise TooHard(f"a condition on sizes has more than {MAX_DIVISIONS} divisions")
         return members
 
 

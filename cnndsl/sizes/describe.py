@@ -81,7 +81,8 @@ def _sizes(condition: "Condition", *, terse: bool) -> Iterator[Formula]:
     if line is not None:
         yield from integers.formulas(Dim.symbol(condition.symbols[0]), line, terse=terse)
     outside = [c for c in _by_cases(~condition) if isinstance(c, Compare | Multiple)]
-    yield from (negated(candidate) for candidate in outside)
+    for candidate in map(negated, outside):
+        yield balanced(candidate.left - candidate.right, candidate.operator)
     yield from (_pruned(condition, candidate) for candidate in _by_cases(condition))
 
 

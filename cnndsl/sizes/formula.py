@@ -160,12 +160,22 @@ def balanced(difference: Dim, operator: Operator) -> Formula:
     left, right = _sides(difference)
     if operator == ">=" and right.terms and right.terms[-1] == ((), 1) and len(right.terms) > 1:
         operator, right = ">", right - 1
-    lone = len(left.terms) > 1 and len(right.terms) == 1 and right.constant is None
-    named = len(left.terms) == len(right.terms) == 1 and operator in ("==", "!=")
-    late = named and right.constant is None and str(right) < str(left)
-    if left.constant is not None or lone or late:
+    if _reads_better_mirrored(left, operator, right):
         left, right, operator = right, left, _MIRRORED[operator]
     return Compare(left, operator, right)
+
+
+def _reads_better_mirrored(left: Dim, operator: Operator, right: Dim) -> bool:
+    """Whether `right` should come first: numbers stand on the right, single names on the left."""
+    if left.constant is not None or right.constant is not None:
+        return left.constant is not None
+    if _is_name(left) and _is_name(right):
+        return operator in ("==", "!=") and str(right) < str(left)
+    return _is_name(right) or (len(right.terms) == 1 < len(left.terms) and not _is_name(left))
+
+
+def _is_name(dim: Dim) -> bool:
+    return str(dim) in dim.symbols
 
 
 def _sides(difference: Dim) -> tuple[Dim, Dim]:
@@ -208,11 +218,26 @@ def _about_remainder(
     if times < 0:
         times, offset, operator = -times, -offset, _MIRRORED[operator]
     bound, odd = divmod(-offset, times)
-    if odd:
-        if operator in ("==", "!="):
+    # Of the four orders two are enough for whole numbers: <= and >=.
+    if operator in (">", ">="):
+        operator, bound, odd = ">=", bound + 1 if odd or operator == ">" else bound, 0
+    elif operator in ("<", "<="):
+        operator, bound, odd = "<=", bound - 1 if operator == "<" and not odd else bound, 0
+    if (operator == "<=" and bound == 0) or (operator == ">=" and bound == divisor - 1):
+        operator = "=="
+    if operator in ("==", "!="):
+        if odd or not 0 <= bound < divisor:
             return NEVER if operator == "==" else ALWAYS
-        # remainder >= bound + a bit, or < bound + a bit: the next whole number decides.
-        operator = ">" if operator in (">=", ">") else "<="
+        return _with_remainder(value, divisor, bound, operator)
+    if operator == ">=":
+        return ALWAYS if bound <= 0 else Compare(remainder, operator, Dim.of(bound))
+    return ALWAYS if bound >= divisor - 1 else Compare(remainder, operator, Dim.of(bound))
+
+
+def _with_remainder(value: Dim, divisor: int, bound: int, operator: Operator) -> Formula:
+    """`value % divisor` is `bound` or is not, the value without its constant."""
+    offset = dict(value.terms).get((), 0)
+    value, bound = value - offset, (bound - offset) % divisor
     if operator == "==" and bound == 0:
         return Multiple(value, divisor)
-    return Compare(remainder, operator, Dim.of(bound))
+    return Compare(value % divisor, operator, Dim.of(bound))

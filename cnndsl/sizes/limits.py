@@ -25,13 +25,18 @@ MAX_BITS = 512
 MAX_OPERATIONS = 200_000
 """Elementary operations of isl for one file: about a second; ResNet-152 takes a tenth of them."""
 
+MAX_DIVISIONS = 12
+"""Divisions in one case of a condition. Some of isl's steps on 20 take minutes and cannot be
+interrupted, whatever the budget; a U-Net of H x W has 2.
+"""
+
 MAX_RELATED = 4
-"""Divisions in the comparisons of one condition that relate several symbols, and …"""
+"""Divisions in the comparisons of one condition that relate several symbols, for the same reason,
+and …
+"""
 
 MAX_RELATED_PERIOD = 256
-"""… after how many sizes those may repeat themselves. Some of isl's steps on larger ones take
-minutes and cannot be interrupted, whatever the budget. Conditions on one symbol have no such cap.
-"""
+"""… after how many sizes those may repeat themselves."""
 
 MAX_LISTED = 1_024
 """Sizes, or remainders of a division, that are looked at one by one to print a condition."""

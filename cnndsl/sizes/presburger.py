@@ -176,6 +176,11 @@ def cases(of: isl.Set, symbols: Sequence[str]) -> tuple[tuple[Inequality, ...], 
     return tuple(_case(basic, symbols) for basic in of.compute_divs().get_basic_sets())
 
 
+def most_divisions(of: isl.Set) -> int:
+    """How many divisions its hardest case needs."""
+    return max((basic.dim(_DIV) for basic in of.get_basic_sets()), default=0)
+
+
 def separate(of: isl.Set) -> tuple[isl.Set, ...]:
     """Its cases that have members, each a set of its own, by their smallest members."""
     pieces = [(smallest(basic.to_set()), basic.to_set()) for basic in of.get_basic_sets()]
