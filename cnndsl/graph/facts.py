@@ -6,6 +6,7 @@ All counts are for one image; values are 32-bit floats.
 from collections.abc import Iterable, Sequence
 
 from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.layers.base import Merge
 from cnndsl.layers.types import FLOAT_BYTES, ImageType, Unknown, elements
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
@@ -62,7 +63,9 @@ def facts(graph: Graph) -> dict[str, Facts]:
         fields[node.path] = None
         if isinstance(node.arrives, Unknown) or isinstance(node.output, Unknown):
             continue
-        field = _receptive_field(node, _together([fields[name] for name in node.inputs]))
+        # Of what `like` names, only the size is read.
+        read = node.inputs if isinstance(node.layer, Merge) else node.inputs[:1]
+        field = _receptive_field(node, _together([fields[name] for name in read]))
         fields[node.path] = field
         weights = node.layer.weights(node.arrives)
         found[node.path] = Facts(
@@ -76,18 +79,19 @@ def facts(graph: Graph) -> dict[str, Facts]:
 
 
 def totals(graph: Graph, found: dict[str, Facts]) -> Totals:
-    """The sums; the receptive field is that of the last image in the network."""
+    """The sums; the receptive field is that of the last image in the network, if it has one."""
     each = [found[node.path] for node in graph.nodes if node.path in found]
     params, buffers = _sum(f.params for f in each), _sum(f.buffers for f in each)
     activations = _sum(f.bytes for f in each) + elements(graph.source) * FLOAT_BYTES
-    fields = [f.receptive_field for f in each if f.receptive_field is not None]
+    images = [node.path for node in graph.nodes if isinstance(node.output, ImageType)]
+    last = found.get(images[-1]) if images else None
     return Totals(
         params,
         buffers,
         _sum(f.macs for f in each),
         (params + buffers) * FLOAT_BYTES,
         params * (FLOAT_BYTES * COPIES_IN_TRAINING) + buffers * FLOAT_BYTES + activations,
-        fields[-1] if fields else None,
+        last.receptive_field if last else None,
     )
 
 

@@ -190,7 +190,8 @@ class Crop(View):
 class CropLike(View):
     """The middle of the image, as high and as wide as the labelled one.
 
-    ⌊(H − h)/2⌋ rows go above and ⌈(H − h)/2⌉ below, and so for columns. PyTorch: a slice.
+    ⌊(H − h)/2⌋ rows go above and ⌈(H − h)/2⌉ below, and so for columns. PyTorch:
+    `torch.narrow`.
     """
 
     kind = "crop"
@@ -226,33 +227,25 @@ class CropLike(View):
 
     def step(self, x: ImageType) -> Step | None:
         """Pixel for pixel, from behind the first on."""
-        offsets = self._offsets(x)
-        if offsets is None:
+        above, left = self._offsets(x)
+        if above is None or left is None:
             return None
-        return Step((Dim.of(1), Dim.of(1)), (1, 1), (-offsets[0][0], -offsets[1][0]))
+        return Step((Dim.of(1), Dim.of(1)), (1, 1), (-above, -left))
 
-    def _offsets(self, x: TensorType) -> tuple[tuple[int, int], ...] | None:
-        """How much goes at the start and at the end, for rows and columns, where it is a number."""
-        found: list[tuple[int, int]] = []
-        for have, wanted in zip(x.dims[:2], self.like.type.dims[:2], strict=True):
-            rest = (have - wanted).constant
-            if rest is None:
-                return None
-            found.append((rest // 2, rest - rest // 2))
-        return tuple(found)
+    def _offsets(self, x: TensorType) -> list[int | None]:
+        """How many rows go above and how many columns at the left, where that is a number."""
+        rest = [a - b for a, b in zip(x.dims[:2], self.like.type.dims[:2], strict=True)]
+        return [dim.constant // 2 if dim.constant is not None else None for dim in rest]
 
     def torch(self, x: TensorType, module: str, *values: str) -> str:
-        """A slice; computed from both sizes where it differs with them."""
+        """A part of the rows, and a part of the columns of that."""
         del module
-        value, other = values
-        offsets = self._offsets(x)
-        if offsets is not None:
-            return f"{value}[:, :, {_slice(*offsets[0])}, {_slice(*offsets[1])}]"
-        rows, columns = (
-            f"{i}, ({value}.shape[{i}] - {other}.shape[{i}]) // 2, {other}.shape[{i}]"
-            for i in (2, 3)
-        )
-        return f"torch.narrow(torch.narrow({value}, {rows}), {columns})"
+        part, other = values
+        for axis, offset in enumerate(self._offsets(x), 2):
+            start = f"({values[0]}.shape[{axis}] - {other}.shape[{axis}]) // 2"
+            where = offset if offset is not None else start
+            part = f"torch.narrow({part}, {axis}, {where}, {other}.shape[{axis}])"
+        return part
 
 
 def _mode(mode: Mode) -> str:

@@ -171,14 +171,14 @@ def run(case: Case) -> torch.Tensor | str:
     """
     values = [tensor(type_) for type_ in case.types]
     try:
-        _refuse(case, values)
+        refuse(case, values)
         out = Holder(case)(*values)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         return str(error)
     return out if out.numel() else "the output is empty"
 
 
-def _refuse(case: Case, values: list[torch.Tensor]) -> None:
+def refuse(case: Case, values: list[torch.Tensor]) -> None:
     match case.layer.kind:
         case "take":
             layer = case.layer
