@@ -6,14 +6,18 @@ from torch import Tensor, nn
 
 # Triton decides this for each kernel when it is defined.
 INTERPRETED = triton.knobs.runtime.interpret
-KERNEL_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Triton's interpreter gets bfloat16 wrong.
+INTERPRETED_TYPES = (torch.float32, torch.float16)
 
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
     # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
-    is_on_gpu = x.device.type in ("cuda", "meta")
-    return (is_on_gpu or INTERPRETED) and x.dtype in KERNEL_TYPES
+    if x.device.type in ("cuda", "meta"):
+        return x.dtype in GPU_TYPES
+    is_exact = x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
+    return INTERPRETED and is_exact
 
 
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:

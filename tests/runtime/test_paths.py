@@ -10,9 +10,11 @@ from torch import nn
 from triton.runtime import interpreter
 
 from cnndsl.layers.activations import Relu, Softmax
+from cnndsl.layers.base import Pointwise
 from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.pool import GlobalPool
 from cnndsl.layers.reshape import Flatten
+from cnndsl.layers.table import BY_KIND
 from tests.emit.networks import KINDS, conv, fc, load, network, pool
 
 torch.set_num_threads(1)
@@ -96,6 +98,29 @@ def test_kernels_compute_what_pytorch_computes(kind, monkeypatch):
     wanted = gradients(model, batch(shape), False, ramp)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [k for k in BY_KIND if issubclass(BY_KIND[k], Pointwise)])
+def test_kernels_take_in_every_activation(kind, monkeypatch):
+    module, model = load(network((6, 6, 1), conv(2, 3, pad=1), BY_KIND[kind](), pool("max", 2)))
+    x = batch((6, 6, 1), 1)
+    found = gradients(model, x, True, ramp)
+    on_cpu(module, monkeypatch)
+    for ours, theirs in zip(found, gradients(model, x, True, ramp), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_is_not_interpreted(monkeypatch):
+    module, model = small()
+    model = model.bfloat16()
+    x = batch((6, 6, 1)).bfloat16()
+    found = model.logits(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = model.float().logits(x.float())
+    on_cpu(module, monkeypatch)
+    assert torch.equal(model.bfloat16().logits(x), found)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model.float().logits(x.float()), cast)
 
 
 def _noting(function, called):
