@@ -486,15 +486,12 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(block_size(filters, 32), 32 if geometry.window == "loop" else 64, 16, 4, 2)
-    most = 128 // x.element_size()
     if geometry.window == "loop":
         # Beside the sum, the best so far and its position take as many registers again.
         if geometry.taps == "packed":
-            most = 16
-        return Tile(block_size(filters, 64), 32, block_size(terms, most), 4, 2)
-    if geometry.taps == "packed" or geometry.window == "one":
-        most = 32
-    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
+            return Tile(block_size(filters, 64), 16, 16, 4, 2)
+        return Tile(block_size(filters, 64), 32, block_size(terms, 32), 4, 2)
+    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
 
 
 def conv_launch_forward(

@@ -524,6 +524,8 @@ def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str)
     if dx.element_size() == 4 and precision == "ieee":
         return Tile(32, block_size(channels, 64), 16, 4, 2)
     most = 128 // dx.element_size()
+    if geometry.pool == "average":
+        most = 32
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
@@ -535,7 +537,7 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
         terms *= geometry.kernel[0] * geometry.kernel[1]
     if x.element_size() == 4 and precision == "ieee":
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 128 // x.element_size(), 4, 2)
+    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
 
 
 def conv_launch_input_gradient(
