@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, assume, given, settings
 from cnndsl.sizes.condition import Condition, TooHard, Undecidable, budget
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.formula import balanced, write
-from tests.sizes.strategies import OPERATORS, conditions, grid
+from tests.sizes.strategies import OPERATORS, conditions, decided, grid
 
 H, W = Dim.symbol("H"), Dim.symbol("W")
 compare = Condition.compare
-slow = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+slow = [HealthCheck.too_slow]
 
 
 def check_text(condition, meaning, symbols, most):
@@ -32,18 +32,21 @@ def check_text(condition, meaning, symbols, most):
 
 @settings(max_examples=250, deadline=None, suppress_health_check=slow)
 @given(conditions("H", leaves=3))
+@decided
 def test_text_of_one_symbol(pair):
     check_text(*pair, "H", 50)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=slow)
 @given(conditions("HW", leaves=3))
+@decided
 def test_text_of_two_symbols(pair):
     check_text(*pair, "HW", 14)
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=slow)
 @given(conditions("HW", leaves=2), conditions("HW", leaves=2))
+@decided
 def test_laws_of_given_and_implies(one, two):
     (a, f), (b, g) = one, two
     assert (a.given(b) & b) == (a & b)
@@ -58,6 +61,7 @@ def test_laws_of_given_and_implies(one, two):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=slow)
 @given(conditions("HW", leaves=2))
+@decided
 def test_examples_are_examples(pair):
     condition, meaning = pair
     full = condition & Condition.always("HW")
@@ -74,6 +78,7 @@ def test_examples_are_examples(pair):
 
 @settings(max_examples=100, deadline=None, suppress_health_check=slow)
 @given(conditions("HW", leaves=2))
+@decided
 def test_lower_bounds_and_the_rest_are_the_whole(pair):
     condition, _ = pair
     assume(not condition.never)
