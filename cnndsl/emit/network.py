@@ -130,6 +130,7 @@ def network(
     """The class; `taken` are the names that the file has at its top."""
     held = [n for n in graph.nodes if n.layer.module(n.arrives) is not None]
     hung = places([n.path for n in held])
+    steps, softmax = _Steps(parts, sections, hung, taken), _final_softmax(graph)
     loss = (
         '"""Mean cross-entropy of the logits with the classes y, numbers from 0."""',
         "return F.cross_entropy(self.logits(x), y)",
@@ -150,10 +151,21 @@ def network(
             "logits",
             ["self", "x: Tensor"],
             "Tensor",
-            _Logits(graph, parts, sections, hung, taken).lines(),
+            [
+                '"""Give what the last layer before a softmax gives."""',
+                "refuse_input(x)",
+                *steps.to_result(softmax.inputs[0] if softmax else graph.result),
+            ],
         ),
         _method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
     ]
+    if graph.outputs:
+        lines = [
+            '"""Give the tensors that the file puts out, by their labels."""',
+            "refuse_input(x)",
+            *steps.to_outputs(graph.outputs),
+        ]
+        body.append(_method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
     return f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
 
 
@@ -217,44 +229,64 @@ def _final_softmax(graph: Graph) -> Node | None:
     return last if last is not None and isinstance(last.layer, Softmax) else None
 
 
-class _Logits:
-    """Writes `logits`, a line a part; `x` is the current tensor, others have names while needed."""
+class _Steps:
+    """Writes a method that runs the network, a line a part.
+
+    `x` is the current tensor; others have names of their own while they are needed.
+    """
 
     def __init__(
         self,
-        graph: Graph,
         parts: Sequence[Part],
         sections: Sequence[Section],
         hung: Mapping[str, Place],
         taken: frozenset[str],
     ) -> None:
-        softmax = _final_softmax(graph)
-        self._result = softmax.inputs[0] if softmax else graph.result
-        self._parts = [part for part in parts if part is not softmax]
+        self._parts = parts
         self._functions = {section.region.path: section.function for section in sections}
         self._hung = hung
-        self._names = Names(taken | frozenset(_LOCALS))
+        self._taken = taken | frozenset(_LOCALS)
 
-    def lines(self) -> list[str]:
-        lines = ['"""Give what the last layer before a softmax gives."""', "refuse_input(x)"]
-        where = {INPUT: "x"}
-        for index, part in enumerate(self._parts):
-            later = {name for p in self._parts[index + 1 :] for name in _reads(p)}
-            later.add(self._result)
+    def to_result(self, result: str) -> list[str]:
+        """The lines of a method that returns one tensor."""
+        lines, where = self._lines([result], returns=result)
+        return (
+            lines
+            if lines and lines[-1].startswith("return ")
+            else [*lines, f"return {where[result]}"]
+        )
+
+    def to_outputs(self, outputs: Sequence[tuple[str, str]]) -> list[str]:
+        """The lines of a method that returns several tensors by their labels."""
+        lines, where = self._lines([path for _, path in outputs])
+        items = [f"{layout.literal(label)}: {where[path]}," for label, path in outputs]
+        return [*lines, "return {", *(layout.indent(item) for item in items), "}"]
+
+    def _lines(
+        self, results: Sequence[str], returns: str | None = None
+    ) -> tuple[list[str], dict[str, str]]:
+        """What makes the results, and the names under which they then are.
+
+        The last line returns `returns` where it makes it.
+        """
+        parts = _needed(self._parts, results)
+        last_read = {name: i for i, part in enumerate(parts) for name in _reads(part)}
+        last_read |= dict.fromkeys(results, len(parts))
+        names = Names(self._taken)
+        lines, where = list[str](), {INPUT: "x"}
+        for index, part in enumerate(parts):
             inputs = [where[name] for name in _reads(part)]
-            where = {name: value for name, value in where.items() if name in later}
-            if part.path not in later:
-                continue
+            for name in _reads(part):
+                if last_read[name] == index:
+                    where.pop(name, None)
             if isinstance(part, Node) and isinstance(part.layer, Skip):
                 where[part.path] = inputs[0]
                 continue
-            made = self._names.give(part.path) if "x" in where.values() else "x"
+            made = names.give(part.path) if "x" in where.values() else "x"
             where[part.path] = made
-            is_last = index == len(self._parts) - 1 and part.path == self._result
+            is_last = index == len(parts) - 1 and part.path == returns
             lines.append(self._step(part, "return " if is_last else f"{made} = ", inputs))
-        if not lines[-1].startswith("return "):
-            lines.append(f"return {where[self._result]}")
-        return lines
+        return lines, where
 
     def _step(self, part: Part, start: str, inputs: Sequence[str]) -> str:
         if isinstance(part, Region):
@@ -265,6 +297,17 @@ class _Logits:
         module = self._hung[part.path].expression if part.path in self._hung else ""
         call = part.layer.torch(part.arrives, module, *inputs)
         return layout.spread(start, call, column=8)
+
+
+def _needed(parts: Sequence[Part], results: Sequence[str]) -> list[Part]:
+    """The parts without which some result could not be made, in order."""
+    wanted = set(results)
+    found: list[Part] = []
+    for part in reversed(parts):
+        if part.path in wanted:
+            found.append(part)
+            wanted.update(_reads(part))
+    return found[::-1]
 
 
 def _reads(part: Part) -> tuple[str, ...]:

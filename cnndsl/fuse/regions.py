@@ -59,7 +59,7 @@ Part = Region | Node
 def parts(graph: Graph) -> tuple[Part, ...]:
     """The network as regions and single layers, in an order in which it can be executed."""
     readers = Counter(name for node in graph.nodes for name in node.inputs)
-    readers[graph.result] += 1
+    readers.update([graph.result, *(path for _, path in graph.outputs)])
     # The one node that reads a tensor, where nothing else does.
     follower = {
         node.inputs[0]: node
