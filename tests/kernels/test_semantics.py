@@ -261,7 +261,7 @@ def test_regions_that_no_kernel_computes(geometry: ConvGeometry, message: str) -
         conv_op("tests::refused", geometry, LAUNCHES)
 
 
-def test_a_large_window_still_fits_a_byte(hostile: HostileInterpreter) -> None:
+def test_a_large_window_still_fits_a_byte() -> None:
     check(Case(conv_geometry(1, 2, 1, pool_size=(3, 85), pool_stride=1), (1, 3, 85)))
 
 
