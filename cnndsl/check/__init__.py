@@ -18,7 +18,7 @@ from cnndsl.graph.facts import facts, totals
 from cnndsl.sizes.limits import one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
-from cnndsl.syntax.read import read_source
+from cnndsl.syntax.read import STANDARD_INPUT, read_source
 
 TEXT = "<text>"  # what messages call a source that is no file
 NO_SETTINGS: Mapping[str, object] = {}
@@ -58,6 +58,20 @@ def check_tree(
     )
 
 
+def check_file(
+    name: str, settings: Mapping[str, object], sink: Sink
+) -> tuple[Report, Source | None]:
+    """Read and check a file (`-`: standard input); None for one that cannot be read.
+
+    What is found goes to `sink` as well as into the report. `use` reads below the file's folder.
+    """
+    source = read_source(name, sink)
+    if source is None:
+        return Report(name, "", False, (), "False", (), None, sink.sorted(), None), None
+    root = None if name == STANDARD_INPUT else Path(name).parent
+    return check_tree(source, settings, sink, root), source
+
+
 def check(
     path: str | PathLike[str] | None = None,
     /,
@@ -73,12 +87,7 @@ def check(
         raise TypeError("check takes the path of a .cnn file, or source=… with its text")
     if source is not None:
         return check_source(Source(TEXT, source), settings)
-    sink = Sink()
-    name = os.fspath(path or "")
-    read = read_source(name, sink)
-    if read is None:
-        return Report(name, "", False, (), "False", (), None, sink.sorted(), None)
-    return check_tree(read, settings, sink, Path(name).parent)
+    return check_file(os.fspath(path or ""), settings, Sink())[0]
 
 
 class _Callable(ModuleType):

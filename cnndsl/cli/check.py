@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from cnndsl.check import check_tree
+from cnndsl.check import check_file, check_tree
 from cnndsl.check.annotate import annotate
 from cnndsl.check.report import Report, is_whole, to_json
 from cnndsl.check.settings import parse_setting
@@ -18,7 +18,7 @@ from cnndsl.graph import text
 from cnndsl.graph.facts import facts
 from cnndsl.layers.arguments import Value
 from cnndsl.source import Source
-from cnndsl.syntax.read import STANDARD_INPUT, read_source
+from cnndsl.syntax.read import STANDARD_INPUT
 
 _ROUNDS = 5  # of fixing: what one round mended may bring up what another can mend
 _PAUSE = 0.3  # seconds between two looks at a file that is watched
@@ -77,7 +77,7 @@ def _check_all(names: list[str], arguments: argparse.Namespace) -> int:
     reports: list[Report] = []
     for name in names:
         sink = Sink()
-        report, source = _check(name, settings, sink)
+        report, source = check_file(name, settings, sink)
         if arguments.fix and source is not None and not report.ok:
             report, source, sink = _fix(name, source, report, settings, sink)
         reports.append(report)
@@ -95,15 +95,6 @@ def _check_all(names: list[str], arguments: argparse.Namespace) -> int:
     if arguments.format == "sarif":
         _print_sarif(reports)
     return 0 if all(report.ok for report in reports) else 1
-
-
-def _check(name: str, settings: dict[str, object], sink: Sink) -> tuple[Report, Source | None]:
-    source = read_source(name, sink)
-    if source is None:
-        unread = Report(name, "", False, (), "False", (), None, sink.sorted(), None)
-        return unread, None
-    root = None if name == STANDARD_INPUT else Path(name).parent
-    return check_tree(source, settings, sink, root), source
 
 
 def _expand(name: str) -> list[str]:

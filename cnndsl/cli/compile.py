@@ -5,11 +5,10 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnndsl.check import check_tree
+from cnndsl.check import check_file
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
 from cnndsl.cli.options import USAGE
@@ -21,7 +20,7 @@ from cnndsl.graph import text as graph_text
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.source import Source
-from cnndsl.syntax.read import STANDARD_INPUT, read_source
+from cnndsl.syntax.read import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from cnndsl.runtime.target import Compiled, Usage
@@ -90,8 +89,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check, then write what is asked for; status 1 if the model has errors."""
     sink = Sink()
-    source = read_source(arguments.file, sink)
-    graph = _checked(source, dict(arguments.settings), sink) if source is not None else None
+    report, source = check_file(arguments.file, dict(arguments.settings), sink)
+    graph = report.graph
     terminal.show(sink.sorted(), arguments.color, sink.dropped)
     if graph is None or source is None:
         return 1
@@ -109,10 +108,6 @@ def run(arguments: argparse.Namespace) -> int:
         return _write(arguments, emit(graph, source))
     dump = graph_text.dump(graph) if arguments.emit == "graph" else fuse_text.dump(parts(graph))
     return _write(arguments, Written(f"{dump}\n", ""))
-
-
-def _checked(source: Source, settings: Mapping[str, object], sink: Sink) -> Graph | None:
-    return check_tree(source, settings, sink).graph
 
 
 def _setting(text: str) -> tuple[str, Value]:

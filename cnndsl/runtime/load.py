@@ -15,13 +15,12 @@ from typing import cast
 
 from torch import nn
 
-from cnndsl.check import TEXT, check_tree
+from cnndsl.check import TEXT, check_file, check_source
 from cnndsl.diagnostics.model import Sink
 from cnndsl.emit.module import Written, emit, unbound
 from cnndsl.runtime import cache
 from cnndsl.runtime.errors import CheckError
 from cnndsl.source import Source
-from cnndsl.syntax.read import read_source
 
 
 def compile_model(
@@ -46,12 +45,12 @@ def write(
     """Check and emit."""
     if (path is None) == (source is None):
         raise TypeError("compile takes the path of a .cnn file, or source=… with its text")
-    sink = Sink()
-    read = read_source(os.fspath(path), sink) if path is not None else Source(TEXT, source or "")
-    if read is None:
-        raise CheckError(sink.sorted())
-    report = check_tree(read, settings, sink)
-    if report.graph is None:
+    if path is not None:
+        report, read = check_file(os.fspath(path), settings, Sink())
+    else:
+        read = Source(TEXT, source or "")
+        report = check_source(read, settings)
+    if read is None or report.graph is None:
         raise CheckError(report.diagnostics)
     missing = unbound(report.graph)
     if missing:
