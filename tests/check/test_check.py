@@ -148,6 +148,7 @@ def test_lost_pixels_are_a_warning_only_where_there_are_some():
 def test_skipped_pixels_are_a_warning_but_for_1x1():
     assert codes(check("input 8 x 8 x 1\nconv 2 2x2 stride=3\n")) == ["W602"]
     assert codes(check("input 8 x 8 x 1\nconv 2 1x1 stride=2\n")) == []
+    assert codes(check("input 8 x 8 x 1\npool max 1 stride=2\n")) == []
 
 
 def test_names_and_settings():
