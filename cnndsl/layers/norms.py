@@ -89,7 +89,8 @@ class GroupNorm(Opaque):
     """As batchnorm, but each image by itself, a mean and a variance for each of G groups.
 
     A group is C/G neighbouring channels with all their pixels; weight and bias are for each
-    channel. That its statistics see the whole image is left out of receptive fields. Source: Wu and He (2018). PyTorch: `torch.nn.GroupNorm`.
+    channel. That its statistics see the whole image is left out of receptive fields. Source: Wu
+    and He (2018). PyTorch: `torch.nn.GroupNorm`.
     """
 
     kind = "groupnorm"
