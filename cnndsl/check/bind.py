@@ -235,8 +235,11 @@ class _Binding:
         place = before.before() if before is not None else self.call.head.after()
         fixes: list[Fix] = []
         for word in slot.kind.words:
-            text = f"{word} " if before is not None else f" {word}"
-            fixes.append(Fix(f"write `{self.form.kind} {word} …`", (Edit(place, text),)))
+            if before is not None:
+                text, result = f"{word} ", f"{self.form.kind} {word} …"
+            else:
+                text, result = f" {word}", f"{self.call.head.text} {word}"
+            fixes.append(Fix(f"write `{result}`", (Edit(place, text),)))
         what = slot.kind.what if slot.kind.words else f"its {name}: {slot.kind.what}"
         fixes.append(Fix(f"for example `{self.form.examples[0]}`"))
         self._report("E202", f"`{self.form.kind}` needs {what}", self.call.head, fixes=tuple(fixes))

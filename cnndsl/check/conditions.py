@@ -170,7 +170,7 @@ def _failure(need: Need, known: "Condition") -> str:
     used = need.left.symbols | need.right.symbols
     values = ", ".join(f"{name} = {value}" for name, value in found.items() if name in used)
     left, right = need.left.evaluate(found), need.right.evaluate(found)
-    if right == 0:
+    if right == 0 and left > 0:
         return f"for example, {values} leaves a remainder of {left}"
     return f"for example, {values} gives {left} and {right}"
 
