@@ -50,6 +50,7 @@ def call_scope(
     if given is None:
         return None
     scope, good = Scope(definition.scope), True
+    scope.see_with(caller)  # a default may be `channels`
     for parameter in definition.block.parameters:
         name = parameter.name.text
         if name in given:

@@ -4,6 +4,7 @@ A mistake makes the tensor after it unknown, and unknown causes no further messa
 run reports every independent mistake. Everything is bounded: layers, steps, and how deep blocks go.
 """
 
+import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 MAX_STEPS = 200_000  # statements, after blocks and repeats are expanded
 MAX_DEPTH = 80  # blocks, repeats, branches and conditions around a statement
 
+_WORD = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+
 
 class Where(Record):
     """What a statement sees around it: names, its place in the network, its file."""
@@ -62,7 +65,8 @@ class Elaborator:
         self._current = Tensor(INPUT, Unknown())
         self._outputs: list[tuple[str, str]] = []
         self._steps = self._depth = 0
-        self._complained_of_input = False
+        self._complained_of_input = self._blocks_are_missing = False
+        self._doubted: set[Span] = set()
 
     def graph(self) -> Graph:
         """The network; it is whole only if no error was reported."""
@@ -136,9 +140,9 @@ class Elaborator:
             case tree.If():
                 self._if(statement, where)
             case tree.From():
-                self._current = self._find(statement.label, where.place) or self._lost()
+                self._current = self._find(statement.label, where) or self._lost()
             case tree.Output():
-                self._output(statement, where.place)
+                self._output(statement, where)
             case tree.Block():
                 define_block(statement, where.scope, self._sink)
             case tree.Default():
@@ -161,9 +165,16 @@ class Elaborator:
                     self._said.expect(condition, where.scope, self._current)
             case tree.Broken():
                 self._lose()
+                self._doubt(statement.span, where.scope)
                 self._complained_of_input = True  # the statement may have been the input
             case _:
                 assert_never(statement)
+
+    def _doubt(self, span: Span, scope: Scope) -> None:
+        """What a text that is not walked would have defined is unknown, not missing."""
+        if span not in self._doubted:
+            self._doubted.add(span)
+            scope.put_in_doubt(_WORD.findall(span.text))
 
     def _lose(self) -> None:
         """After a mistake the current tensor is unknown."""
@@ -193,7 +204,7 @@ class Elaborator:
     def _layer(
         self, call: tree.LayerCall, before: Tensor, wanted: TensorType | None, where: Where
     ) -> None:
-        bound = bind(call, where.scope, lambda name: self._find(name, where.place), self._sink)
+        bound = bind(call, where.scope, lambda name: self._find(name, where), self._sink)
         if bound is not None and not isinstance(bound, Bound):
             bound = solve(bound, before.type, wanted, self._sink)
         if bound is not None:
@@ -203,6 +214,8 @@ class Elaborator:
         word = call.name.text
         if word in BY_KIND:
             return True
+        if scope.is_mistaken(word) or self._blocks_are_missing:
+            return False
         blocks = scope.block_names()
         meant = OTHER_NAMES.get(word.lower()) or nearest(word, (*blocks, *BY_KIND, *OTHER_NAMES))
         meant = OTHER_NAMES.get(meant or "", meant)
@@ -227,6 +240,7 @@ class Elaborator:
         wanted = self._wanted(call.expected, where.scope)
         if scope is None:
             self._lose()
+            self._doubt(definition.block.body.span, where.scope)
         else:
             prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
             place = Place(prefix, (*where.place.uses, call.head))
@@ -260,6 +274,7 @@ class Elaborator:
                 message = f"`repeat` takes {what}, not {describe(count)}"
                 self._report("E206", message, statement.count.span)
             self._lose()
+            self._doubt(statement.span, where.scope)
             return
         for index in range(known):
             self._step(statement)
@@ -276,6 +291,7 @@ class Elaborator:
         chosen = self._decided(condition, statement) if condition is not None else None
         if chosen is None:
             self._lose()
+            self._doubt(statement.span, where.scope)
             return
         body = statement.then if chosen else statement.otherwise
         if body is not None:
@@ -307,7 +323,7 @@ class Elaborator:
             self._body(body, Where(Scope(where.scope), where.place, where.file))
             branches.append(self._current)
         if statement.others:
-            found = (self._find(name, where.place) for name in statement.others)
+            found = (self._find(name, where) for name in statement.others)
             branches = [before, *(tensor or self._lost() for tensor in found)]
         if len(branches) < 2:
             what = statement.kind.text
@@ -322,15 +338,15 @@ class Elaborator:
         if statement.label is not None:
             self._network.label(statement.label, self._current, where.place)
 
-    def _output(self, statement: tree.Output, place: Place) -> None:
-        tensor = self._find(statement.label, place)
+    def _output(self, statement: tree.Output, where: Where) -> None:
+        tensor = self._find(statement.label, where)
         if tensor is not None:
             self._outputs.append((statement.label.text, tensor.path))
 
-    def _find(self, name: tree.Name, place: Place) -> Tensor | None:
+    def _find(self, name: tree.Name, where: Where) -> Tensor | None:
         """The tensor with a label, or None after reporting that there is none."""
-        tensor = self._network.find(name.text, place)
-        if tensor is None:
+        tensor = self._network.find(name.text, where.place)
+        if tensor is None and not self._is_in_doubt(name.text, where.scope):
             near = nearest(name.text, self._network.label_names())
             fixes = (Fix(f"did you mean `{near}`?", (Edit(name.span, near),)),) if near else ()
             fixes += (Fix(f"label the layer that makes it: `… as {name.text}`"),)
@@ -338,19 +354,27 @@ class Elaborator:
             self._report("E218", message, name.span, fixes=fixes)
         return tensor
 
+    def _is_in_doubt(self, label: str, scope: Scope) -> bool:
+        """Whether a label, or its end behind that of a block's call, may have been defined."""
+        parts = label.split(".")
+        return any(scope.is_mistaken(".".join(parts[i:])) for i in range(len(parts)))
+
     def _use(self, statement: tree.Use, where: Where) -> None:
         """Take the blocks of another file, and what they need of its values."""
         opened = self._library.open(statement, where.file)
         if opened is None:
+            self._blocks_are_missing = True
             return
         file, location = opened
-        scope = Scope()
+        scope = where.scope.apart()
         inside = Where(scope, where.place, location)
         with self._deeper(statement.span):
             for inner in file.statements:
                 self._step(inner)
                 if isinstance(inner, (tree.Block, tree.Let, tree.Param, tree.Default, tree.Use)):
                     self._statement(inner, inside)
+                elif isinstance(inner, tree.Broken):
+                    self._doubt(inner.span, scope)
         for definition in scope.own_blocks():
             where.scope.adopt(definition)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, cast
 
 from cnndsl import sizes
+from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
 from cnndsl.layers.arguments import Labelled, Pair, Value
@@ -32,6 +33,10 @@ class Problem(Exception):  # noqa: N818 (carries a diagnostic, it is no failure 
         self.diagnostic = diagnostic
 
 
+class _Mistaken(Exception):  # noqa: N818 (reads as what it says)
+    """Stops the evaluation where a name has no value because of a mistake reported before."""
+
+
 class Evaluator:
     """Computes expressions with the names that are known at one place."""
 
@@ -52,6 +57,8 @@ class Evaluator:
             self._sink.add(problem.diagnostic)
         except sizes.SizeError as error:
             self._sink.add(size_problem(error, expression.span))
+        except _Mistaken:
+            pass
         return None
 
     def condition(self, expression: tree.Expression) -> "bool | Condition | None":
@@ -98,6 +105,8 @@ class Evaluator:
     def _look_up(self, name: str, span: Span) -> Value:
         if name in self._names:
             return self._names[name]
+        if isinstance(self._names, Scope) and self._names.is_mistaken(name):
+            raise _Mistaken
         near = nearest(name, self._names)
         fixes = [Fix(f"did you mean `{near}`?", (Edit(span, near),))] if near else []
         fixes.append(Fix(f"give it a value above: `let {name} = …` or `param {name} = …`"))

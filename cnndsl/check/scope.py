@@ -4,10 +4,10 @@ A scope lies in the one around it; a block's lies in that of its definition, so 
 means does not depend on where it is used.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from cnndsl.layers.arguments import Value
-from cnndsl.layers.types import ImageType, TensorType
+from cnndsl.layers.types import ImageType, TensorType, Unknown
 from cnndsl.record import Record
 from cnndsl.syntax import tree
 
@@ -35,8 +35,10 @@ class Scope(Mapping[str, Value]):
     def __init__(self, around: "Scope | None" = None) -> None:
         """`around` is the scope in which this one lies."""
         self._around = around
+        self._in_doubt: set[str] = around._in_doubt if around is not None else set()
         self._values: dict[str, Value | None] = {}
         self._own_sizes: dict[str, Value] = {}
+        self._sizes_are_mistaken = False
         self._blocks: dict[str, Definition] = {}
         self._defaults: dict[str, dict[str, Default]] = {}
 
@@ -64,14 +66,27 @@ class Scope(Mapping[str, Value]):
         """Give a name a value; None where a mistake, already reported, leaves it without one."""
         self._values[name] = value
 
+    def put_in_doubt(self, words: Iterable[str]) -> None:
+        """Take in the words of a text that could not be read: it may have defined them.
+
+        This is known to all scopes of the network.
+        """
+        self._in_doubt.update(words)
+
+    def apart(self) -> "Scope":
+        """A scope that sees nothing of this one, for another file of the network."""
+        scope = Scope()
+        scope._in_doubt = self._in_doubt
+        return scope
+
     def is_mistaken(self, name: str) -> bool:
-        """Whether the name was given a value in which there was a mistake."""
+        """Whether a mistake above, which was reported, leaves the name without a value."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope._values:
                 return scope._values[name] is None
             scope = scope._around
-        return False
+        return name in self._in_doubt or (self._sizes_are_mistaken and name in OWN_SIZES)
 
     def has_own(self, name: str) -> bool:
         """Whether this very scope gave the name a value."""
@@ -83,8 +98,14 @@ class Scope(Mapping[str, Value]):
         A file that gives one of these names a value of its own keeps it.
         """
         self._own_sizes.clear()
+        self._sizes_are_mistaken = isinstance(current, Unknown)
         if isinstance(current, ImageType):
             self._own_sizes.update(zip(OWN_SIZES, current.dims, strict=True))
+
+    def see_with(self, other: "Scope") -> None:
+        """Make them those that another scope sees now."""
+        self._own_sizes = dict(other._own_sizes)
+        self._sizes_are_mistaken = other._sizes_are_mistaken
 
     def define(self, block: tree.Block) -> None:
         """Make a block known from here on."""
