@@ -66,8 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Python flushes the stream once more when it ends, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return CLOSED
     except Exception as error:  # no bug of ours may show a traceback unasked
         if "--traceback" in arguments:
@@ -76,10 +75,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             case ModuleNotFoundError(name=str(name)) if name.split(".")[0] != "cnndsl":
                 return _not_installed(name)
             case OSError():
+                _give_up_output()
                 return _system_failed(error)
             case _:
                 return _we_failed(error, "--traceback" in arguments)
     return status
+
+
+def _give_up_output() -> None:
+    """Drop what standard output cannot take: Python flushes it once more when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(arguments: list[str]) -> int:
