@@ -140,21 +140,24 @@ class _Binding:
         slots = [
             (n, s) for n, s in self.form.slots.items() if s.way == "place" and n not in self.values
         ]
-        missing = sum(slot.required for _, slot in slots) - len(given)
+        lacking = sum(slot.required for _, slot in slots) - len(given)
+        missing: list[tuple[str, Slot]] = []
+        before: Span | None = None  # the argument in front of which the missing one belongs
         for name, slot in slots:
             if not given:
-                if slot.required:
-                    self._missing(name, slot, None)
+                missing += [(name, slot)] if slot.required else []
                 continue
             argument = given[0]
             value = self._value(argument.value, name, slot, self.scope)
-            if missing > 0 and value is not None and self._belongs_later(name, slot, value):
-                missing -= 1
-                self._missing(name, slot, argument.span)
+            if lacking > 0 and value is not None and self._belongs_later(name, slot, value):
+                lacking -= 1
+                missing.append((name, slot))
+                before = argument.span
                 continue
             given.pop(0)
             self.places[name] = argument.span
             self._put(name, slot, value, argument.span)
+        self._missing(missing, before)
         self._too_many(given)
 
     def _belongs_later(self, name: str, slot: Slot, value: "Value | _Hole") -> bool:
@@ -231,18 +234,22 @@ class _Binding:
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────
 
-    def _missing(self, name: str, slot: Slot, before: Span | None) -> None:
+    def _missing(self, slots: list[tuple[str, Slot]], before: Span | None) -> None:
+        """Report all that is missing, at once; `before` is where the first of it belongs."""
+        if not slots:
+            return
+        needed = [s.kind.what if s.kind.words else f"its {n}: {s.kind.what}" for n, s in slots]
         place = before.before() if before is not None else self.call.head.after()
         fixes: list[Fix] = []
-        for word in slot.kind.words:
+        for word in slots[0][1].kind.words if len(slots) == 1 else ():
             if before is not None:
                 text, result = f"{word} ", f"{self.form.kind} {word} …"
             else:
                 text, result = f" {word}", f"{self.call.head.text} {word}"
             fixes.append(Fix(f"write `{result}`", (Edit(place, text),)))
-        what = slot.kind.what if slot.kind.words else f"its {name}: {slot.kind.what}"
         fixes.append(Fix(f"for example `{self.form.examples[0]}`"))
-        self._report("E202", f"`{self.form.kind}` needs {what}", self.call.head, fixes=tuple(fixes))
+        message = f"`{self.form.kind}` needs {', and '.join(needed)}"
+        self._report("E202", message, self.call.head, fixes=tuple(fixes))
 
     def _too_many(self, extra: list[tree.Positional]) -> None:
         if not extra:

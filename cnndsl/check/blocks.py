@@ -1,5 +1,7 @@
 """Blocks of the file and defaults of layers: what their names and arguments mean."""
 
+from typing import cast
+
 from cnndsl.check.evaluate import Evaluator, is_condition
 from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import nearest
@@ -49,19 +51,22 @@ def call_scope(
     given = _given(call, definition.block, sink)
     if given is None:
         return None
+    block = definition.block
+    lacking = [p.name.text for p in block.parameters if p.default is None]
+    lacking = [f"`{name}`" for name in lacking if name not in given]
+    if lacking:
+        label = Label(block.name.span, "it is defined here")
+        message = f"`{block.name.text}` needs {' and '.join(lacking)}"
+        sink.add(Diagnostic("E202", message, call.head, labels=(label,)))
+        return None
     scope, good = Scope(definition.scope), True
     scope.see_with(caller)  # a default may be `channels`
-    for parameter in definition.block.parameters:
+    for parameter in block.parameters:
         name = parameter.name.text
         if name in given:
             value = _value(given[name], caller, sink)
-        elif parameter.default is not None:
-            value = _value(parameter.default, scope, sink)
         else:
-            label = Label(definition.block.name.span, "it is defined here")
-            message = f"`{definition.block.name.text}` needs `{name}`"
-            sink.add(Diagnostic("E202", message, call.head, labels=(label,)))
-            value = None
+            value = _value(cast("tree.Expression", parameter.default), scope, sink)
         good = good and value is not None
         scope.put(name, value)
     return scope if good else None
@@ -94,9 +99,10 @@ def _given(
                 name, expression = None, None
         if name in names and name not in given and expression is not None:
             given[name] = expression
-        else:
-            good = False
+            continue
+        if good or not isinstance(argument, tree.Positional):  # one too many is said once
             sink.add(_unfit(argument, block, given))
+        good = False
     return given if good else None
 
 

@@ -71,7 +71,7 @@ class Network:
         return self._add(layer, inputs, types[0], after, call, place)
 
     def asserted(self, expected: tree.Shape, wanted: TensorType | None, got: Tensor) -> Tensor:
-        """The tensor after a line's assertion: after a mistake, the assertion is believed."""
+        """The tensor after a line's assertion, which is believed after an earlier mistake."""
         if wanted is None:
             return got
         if isinstance(got.type, Unknown):
@@ -79,24 +79,26 @@ class Network:
         node = self._by_path.get(got.path)
         formula = node.layer.formula(node.arrives) if node and node.output == got.type else ()
         wrong = mismatch(expected, wanted, got.type, formula, write(got.type))
+        unknown = Tensor(got.path, Unknown())
         if len(wanted.dims) != len(got.type.dims):
             self._sink.add(wrong)
-            return got
+            return unknown
         needs: list[Need] = []
         for want, dim in zip(wanted.dims, got.type.dims, strict=True):
             try:
                 equal = compare(dim, "==", want, expected.span)
             except Problem as problem:
                 self._sink.add(problem.diagnostic)
-                return got
+                return unknown
             if equal is False or (equal is not True and equal.never):
                 self._sink.add(wrong)
-                return got
+                return unknown
             if equal is not True and not equal.holds:
                 needs.append(Need(equal, dim, want, wrong))
-        if needs:
-            self.needs.append(tuple(needs))
-        return got
+        if not needs:
+            return got
+        self.needs.append(tuple(needs))
+        return Tensor(got.path, wanted)  # it is so for all sizes that are valid
 
     def _hold(
         self,
