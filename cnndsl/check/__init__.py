@@ -11,11 +11,13 @@ from pathlib import Path
 from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
+from cnndsl.check.evaluate import size_problem
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.diagnostics.model import Sink
-from cnndsl.graph.facts import facts, totals
-from cnndsl.sizes.limits import one_account
+from cnndsl.graph.facts import Facts, Totals, facts, totals
+from cnndsl.graph.graph import Graph
+from cnndsl.sizes.limits import SizeError, one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
 from cnndsl.syntax.read import STANDARD_INPUT, read_source
@@ -43,8 +45,8 @@ def check_tree(
     values = read_settings(settings)
     with one_account():
         graph = Elaborator(parse(source, sink), values, root, sink).graph()
+    found, counted = _counted(graph, sink)
     ok = not sink.failed
-    found = facts(graph)
     return Report(
         source.name,
         graph.name,
@@ -52,10 +54,22 @@ def check_tree(
         graph.symbols,
         graph.valid,
         layer_facts(graph, found),
-        totals(graph, found) if is_whole(graph) else None,
+        counted,
         sink.sorted(),
         graph if ok else None,
     )
+
+
+def _counted(graph: Graph, sink: Sink) -> tuple[dict[str, Facts], Totals | None]:
+    """The facts of a graph and their sums, where their formulas are not too long to be told."""
+    found: dict[str, Facts] = {}
+    try:
+        found = facts(graph)
+        return found, totals(graph, found) if is_whole(graph) else None
+    except SizeError as error:
+        if graph.place is not None:  # without an input there was nothing to count
+            sink.add(size_problem(error, graph.place))
+        return found, None
 
 
 def check_file(

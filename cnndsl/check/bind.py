@@ -216,7 +216,7 @@ class _Binding:
         if isinstance(expression, tree.Reference) and expression.name not in scope:
             word = expression.name
             near = slot.kind.meant.get(word) or nearest(word, slot.kind.words)
-            if (near is not None or slot.kind.meant) and not scope.is_mistaken(word):
+            if (near or slot.kind.meant or slot.kind.words) and not scope.is_mistaken(word):
                 self._report(
                     "E206",
                     f"`{name}` of `{self.form.kind}` takes {slot.kind.what}, not `{word}`",

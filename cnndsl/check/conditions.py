@@ -17,6 +17,7 @@ from cnndsl.source import Span
 if TYPE_CHECKING:
     from cnndsl.sizes.condition import Condition
 
+MAX_SYMBOLS = 24  # in all conditions of a file together
 USUAL_SIZES = (224, 256, 32)  # of images, the most usual first
 
 
@@ -77,6 +78,7 @@ class Judge:
         if not needs and not self._promises:
             valid = " and ".join(f"{name} >= 1" for name in self._symbols) or "True"
             return Verdict(valid, (), tuple((name, USUAL_SIZES[0]) for name in self._symbols))
+        self._refuse_too_many(needs)
         promised = sizes.Condition.always(self._symbols)
         for promise in self._promises:
             promised = promised & promise.condition
@@ -102,6 +104,15 @@ class Judge:
         if unmet:
             self._sink.add(self._message(unmet, promised, known))
         return Verdict(str(known), tuple(constraints), _example(known))
+
+    def _refuse_too_many(self, needs: tuple[tuple[Need, ...], ...]) -> None:
+        """Raise `TooHard` where conditions speak of more symbols than isl can take in time."""
+        conditions = [p.condition for p in self._promises]
+        conditions += [need.condition for group in needs for need in group]
+        count = len({name for condition in conditions for name in condition.symbols})
+        if count > MAX_SYMBOLS:
+            what = f"the conditions speak of {count} free sizes and params"
+            raise sizes.TooHard(f"{what}, of which at most {MAX_SYMBOLS} are weighed together")
 
     def _must_be_promised(self, missing: "Condition") -> bool:
         return bool(self._promises) or not missing.without_lower_bounds().holds

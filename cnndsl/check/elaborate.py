@@ -397,7 +397,11 @@ class Elaborator:
         return None
 
     def _assert(self, expected: tree.Shape | None, wanted: TensorType | None) -> None:
-        if expected is not None:
+        if expected is None:
+            return
+        if wanted is None:  # there is a mistake in the assertion itself
+            self._lose()
+        else:
             self._current = self._network.asserted(expected, wanted, self._current)
 
     def _report(

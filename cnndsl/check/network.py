@@ -70,10 +70,8 @@ class Network:
         inputs = tuple(branch.path for branch in branches)
         return self._add(layer, inputs, types[0], after, call, place)
 
-    def asserted(self, expected: tree.Shape, wanted: TensorType | None, got: Tensor) -> Tensor:
+    def asserted(self, expected: tree.Shape, wanted: TensorType, got: Tensor) -> Tensor:
         """The tensor after a line's assertion, which is believed after an earlier mistake."""
-        if wanted is None:
-            return got
         if isinstance(got.type, Unknown):
             return Tensor(got.path, wanted)
         node = self._by_path.get(got.path)

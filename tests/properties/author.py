@@ -1,8 +1,8 @@
 """Random networks of the whole language, drawn from the layers' own slots and `requires`.
 
 Statements are drawn one by one; what a statement does is tried on a copy of the walk so far, so
-that a network is valid as far as its author means it to be. With `free`, what is written makes sense
-for every height and width: no numbers stand where a size depends on them.
+that a network is valid as far as its author means it to be. With `free`, what is written makes
+sense for every height and width: no numbers stand where a size depends on them.
 """
 
 import random

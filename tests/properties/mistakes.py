@@ -210,7 +210,9 @@ def a_block_with_an_unknown_argument(spot: Spot) -> Wrong | None:
     blocks = spot.blocks
     wrong = spot.rng.choice(["4 filterz=3", "4 1 1 1 1 1 1", "4 filters=4", "q9"])
     return (
-        Wrong(f"{blocks[-1]} {wrong} as l8", ("E203", "E204", "E205", "E211")) if blocks else None
+        Wrong(f"{blocks[-1]} {wrong} as l8", ("E202", "E203", "E204", "E205", "E211"))
+        if blocks
+        else None
     )
 
 
