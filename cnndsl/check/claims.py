@@ -91,6 +91,8 @@ def weights_are_fixed(
         fixes.insert(
             0, Fix("put `globalpool avg` above the `flatten`: one value a channel, for every size")
         )
+        known = "say how many features there are, as in `flatten -> 400`: the sizes follow"
+        fixes.append(Fix(known))
     sink.add(
         Diagnostic(
             "E309",

@@ -85,7 +85,7 @@ class Judge:
         if promised.never:
             self._sink.add(_contradiction(self._promises))
             return Verdict("False", ())
-        constraints = [_constraint(p.condition, p.span) for p in self._promises]
+        parts = [(promise.condition, promise.span) for promise in self._promises]
         known, unmet = promised, list[_Unmet]()
         for group in needs:
             joint = group[0].condition
@@ -94,16 +94,17 @@ class Judge:
             missing = joint.given(known)
             if missing.holds:
                 continue
-            constraints.append(_constraint(missing, group[0].diagnostic.span))
+            parts.append((missing, group[0].diagnostic.span))
             if (known & joint).never:
                 self._sink.add(self._impossible(self._first_unmet(group, known)))
-                return Verdict("False", tuple(constraints))
+                return Verdict("False", ())
             if self._must_be_promised(missing):
                 unmet.append(_Unmet(self._first_unmet(group, known), known))
             known = known & joint
         if unmet:
             self._sink.add(self._message(unmet, promised, known))
-        return Verdict(str(known), tuple(constraints), _example(known))
+            return Verdict(str(known), ())  # its parts are for modules, which there is none of
+        return Verdict(str(known), tuple(_constraint(*part) for part in parts), _example(known))
 
     def _refuse_too_many(self, needs: tuple[tuple[Need, ...], ...]) -> None:
         """Raise `TooHard` where conditions speak of more symbols than isl can take in time."""

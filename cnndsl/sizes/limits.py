@@ -22,7 +22,7 @@ MAX_NESTING = 40
 MAX_BITS = 512
 """Bits of an integer in a size: sizes that people mean have less than 64."""
 
-MAX_OPERATIONS = 200_000
+MAX_OPERATIONS = 350_000
 """Elementary operations of isl for one file: about a second; ResNet-152 takes a tenth of them."""
 
 MAX_DIVISIONS = 12

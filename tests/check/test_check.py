@@ -231,6 +231,18 @@ def test_weights_cannot_depend_on_the_image():
     assert check("input H x W x 3\nflatten\nfc 10\n", H=8, W=8).ok
 
 
+def test_a_known_number_of_features_leaves_a_finite_set_of_sizes():
+    text = "input H x W x 3\nconv 16 3x3 pad=same\npool max 4\nflatten -> 400\nfc 10\n"
+    report = check(text)
+    assert codes(report) == ["E401"]
+    sizes = [(h, w) for h in range(1, 130) for w in range(1, 130)]
+    valid = {(h, w) for h, w in sizes if eval(report.valid, {}, {"H": h, "W": w})}
+    assert valid == {(h, w) for h, w in sizes if (h // 4) * (w // 4) == 25}
+    mended = check(edited(text, report.diagnostics[0].fixes[0]))
+    assert mended.ok, messages(mended)
+    assert mended.totals.params.constant == 448 + 4010
+
+
 def test_groups_and_a_free_width():
     text = "param width\ninput 8 x 8 x 3\nconv width 3x3\nconv 8 3x3 groups=4\n"
     report = check(text)
