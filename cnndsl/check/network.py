@@ -3,7 +3,7 @@
 Knows layers and places; knows nothing of blocks, repeats and names in expressions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from cnndsl.check.bind import Bound
 from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
@@ -13,8 +13,10 @@ from cnndsl.check.places import Place, Tensor
 from cnndsl.check.warnings import warn
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import INPUT, Node
+from cnndsl.layers.arguments import Count
 from cnndsl.layers.base import Claim, Layer, Merge
 from cnndsl.layers.types import TensorType, Unknown, show, write
+from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
 
@@ -44,7 +46,7 @@ class Network:
             isinstance(other.type, Unknown) for other in bound.others
         )
         if not unknown and accepted(layer, call, x.type, self._sink):
-            claims = tuple(layer.requires(x.type))
+            claims = (*_counts(layer), *layer.requires(x.type))
             good = self._hold(
                 claims, call, bound, lambda claim: Context(self._origin(claim.about, x))
             )
@@ -198,6 +200,16 @@ class Network:
 
     def _report(self, code: str, message: str, span: Span) -> None:
         self._sink.add(Diagnostic(code, message, span))
+
+
+def _counts(layer: Layer) -> Iterator[Claim]:
+    """Counts that depend on symbols are as large as their kind says for every value of these."""
+    for name, slot in layer.slots.items():
+        value = getattr(layer, name)
+        if isinstance(slot.kind, Count) and isinstance(value, Dim) and value.constant is None:
+            least = slot.kind.least
+            message = f"`{name}` of `{layer.kind}` is {value.pretty()}, and takes {slot.kind.what}"
+            yield Claim(value, ">=", Dim.of(least), "E207", message, name)
 
 
 def _resized(claim: Claim, call: tree.Merge) -> tuple[Fix, ...]:

@@ -161,8 +161,8 @@ class Author:
             good = True
         except Refused:
             good = False
-        except (arguments.Refusal, NoLabel):
-            return False  # not with this number, not from this place
+        except (arguments.Refusal, NoLabel, NameError):
+            return False  # not with this number, not from this place, not on a vector
         if good and not (all(is_small(t) for t in trial.types.values()) and len(trial.nodes) < 60):
             return False
         if not good:
