@@ -95,7 +95,7 @@ def contenders(folder: Path) -> dict[str, list[str]]:
     """Each by its name: the command of a whole process."""
     python = sys.executable
     deep = folder / "deep.cnn"
-    deep.write_text("input H x W x 3\n" + "conv 8 3x3 pad=1\nrelu\n" * 4_999)
+    deep.write_text("input H x W x 3\nrepeat 4_999 { conv 8 3x3 pad=1; relu }\n")
     check = [python, "-m", "cnndsl", "check"]
     found = {
         "cnndsl check lenet": [*check, str(ROOT / "examples" / "lenet.cnn")],

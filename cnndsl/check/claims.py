@@ -36,19 +36,16 @@ def examine(
             return True
     elif claim.left == claim.right:
         return True
-    diagnostic = _diagnostic(claim, call, bound, context(claim))
+    span = bound.places.get(claim.argument or "", call.head)
     try:
-        holds = compare(claim.left, claim.operator, claim.right, diagnostic.span)
+        holds = compare(claim.left, claim.operator, claim.right, span)
     except Problem as problem:
         sink.add(problem.diagnostic)
         return False
-    if isinstance(holds, bool):
-        if not holds:
-            sink.add(diagnostic)
-        return holds
-    if holds.holds:
-        return True
-    if holds.never:
+    if holds is True or (holds is not False and holds.holds):
+        return True  # before a message is made, which takes longer
+    diagnostic = _diagnostic(claim, call, bound, context(claim))
+    if holds is False or holds.never:
         sink.add(diagnostic)
         return False
     return Need(holds, claim.left, claim.right, diagnostic)

@@ -87,7 +87,12 @@ class Judge:
             return Verdict("False", ())
         parts = [(promise.condition, promise.span) for promise in self._promises]
         known, unmet = promised, list[_Unmet]()
+        met: set[tuple[int, ...]] = set()
         for group in needs:
+            asked = tuple(id(need.condition) for need in group)
+            if asked in met:
+                continue  # another layer asked just that, and got the same answer
+            met.add(asked)
             joint = group[0].condition
             for need in group[1:]:
                 joint = joint & need.condition

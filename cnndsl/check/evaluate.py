@@ -4,6 +4,7 @@ A comparison of numbers gives a bool; one that depends on symbols gives a `Condi
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal, cast
 
 from cnndsl import sizes
@@ -210,9 +211,15 @@ def compare(left: Dim, operator: Operator, right: Dim, span: Span) -> "bool | Co
     if left == right:
         return operator in ("==", "<=", ">=")
     try:
-        return sizes.Condition.compare(left, operator, right)
+        return _compared(left, operator, right)
     except sizes.SizeError as error:
         raise Problem(size_problem(error, span)) from error
+
+
+@lru_cache(maxsize=1024)
+def _compared(left: Dim, operator: Operator, right: Dim) -> "Condition":
+    """Thousands of layers ask the same few questions; isl answers each once."""
+    return sizes.Condition.compare(left, operator, right)
 
 
 def size_problem(error: "SizeError", span: Span) -> Diagnostic:

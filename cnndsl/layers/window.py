@@ -95,6 +95,8 @@ class Geometry(Record):
             padded = x.dims[axis] + 2 * pad
             # With `ceil` a window may hang over by less than a stride.
             needed = max(1, extent - (self.stride.values()[axis] - 1 if self.ceil else 0))
+            if padded.constant is not None and padded.constant >= needed:
+                continue
             only = "only " if padded.constant is not None else ""
             with_padding = " with its padding" if pad else ""
             yield Claim(
