@@ -97,6 +97,8 @@ def display_width(text: str) -> int:
 
     Tabs count `TAB_WIDTH`, as `expand` prints them.
     """
+    if text.isascii() and text.isprintable():
+        return len(text)
     return sum(_cell_width(character) for character in text)
 
 

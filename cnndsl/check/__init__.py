@@ -57,6 +57,7 @@ def check_tree(
         counted,
         sink.sorted(),
         graph if ok else None,
+        found,
     )
 
 

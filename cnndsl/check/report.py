@@ -1,5 +1,8 @@
 """What checking found out, as data and as the JSON of version 1 (see docs/interfaces)."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from cnndsl.diagnostics.model import Diagnostic
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph
@@ -47,6 +50,7 @@ class Report(Record):
     totals: Totals | None
     diagnostics: tuple[Diagnostic, ...]
     graph: Graph | None
+    facts: Mapping[str, Facts] = MappingProxyType({})  # by the name of the layer
 
 
 def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]:

@@ -15,7 +15,6 @@ from cnndsl.cli import terminal
 from cnndsl.diagnostics import fix
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph import text
-from cnndsl.graph.facts import facts
 from cnndsl.layers.arguments import Value
 from cnndsl.source import Source
 from cnndsl.syntax.read import STANDARD_INPUT
@@ -217,6 +216,6 @@ def _print_text(
         print(annotate(source, graph).rstrip("\n"))
         return
     print(f"{graph.name} ({report.file})\n")
-    print(text.table(graph, facts(graph), explain=arguments.explain))
+    print(text.table(graph, report.facts, explain=arguments.explain))
     print()
     print(text.summary(graph, report.totals))

@@ -1,6 +1,6 @@
 """The network as text: the table of its layers, and a dump for those who build cnndsl."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph, Node
@@ -14,7 +14,7 @@ _GAP = "  "
 _UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
 
 
-def table(graph: Graph, found: dict[str, Facts], *, explain: bool = False) -> str:
+def table(graph: Graph, found: Mapping[str, Facts], *, explain: bool = False) -> str:
     """One line a layer: name, what it is, output, parameters, MACs, receptive field.
 
     With `explain`, the formula of each output size stands below its layer.
