@@ -255,21 +255,21 @@ class _Binding:
         if not extra:
             return
         span = extra[0].span.to(extra[-1].span)
-        optional = [n for n, s in self.form.slots.items() if s.way == "name"]
-        fixes = [Fix("remove it" if len(extra) == 1 else "remove them", (Edit(span, ""),))]
-        if optional:
-            named = f"`{optional[0]}={extra[0].value.span.text}`"
+        # Removing them would mend the message and change the network, so no edit does that.
+        fixes = [Fix("remove it" if len(extra) == 1 else "remove them")]
+        options = [n for n, s in self.form.slots.items() if s.way == "name"]
+        first = extra[0].value
+        if isinstance(first, tree.Reference) and first.name in options and len(extra) == 2:
+            text = f"{first.name}={extra[1].value.span.text}"
+            fixes = [Fix(f"an option has an equals sign: `{text}`", (Edit(span, text),))]
+        elif options:
+            named = f"`{options[0]}={first.span.text}`"
             fixes.insert(0, Fix(f"name it if it is an option, such as {named}"))
         takes = sum(slot.way == "place" for slot in self.form.slots.values())
         count = {0: "no value", 1: "one value"}.get(takes, f"{takes} values")
-        self._report(
-            "E203",
-            f"`{self.form.kind}` takes {count} by place; this is one too many"
-            if len(extra) == 1
-            else f"`{self.form.kind}` takes {count} by place; these are too many",
-            span,
-            fixes=tuple(fixes),
-        )
+        these = "this is one too many" if len(extra) == 1 else "these are too many"
+        message = f"`{self.form.kind}` takes {count} by place; {these}"
+        self._report("E203", message, span, fixes=tuple(fixes))
 
     def _unknown(self, argument: tree.Keyword) -> None:
         optional = [n for n, s in self.form.slots.items() if s.way == "name"]

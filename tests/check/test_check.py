@@ -104,7 +104,7 @@ def test_every_fix_with_edits_makes_its_error_go():
     """A fix that is offered must help: the error is gone after it."""
     lines = [
         "conv 6 5x5 padding=2",
-        "conv 6 5x5 2",
+        "pool max 2 stride 2",
         "maxpool 2",
         "pool 2",
         "fc 10",
