@@ -128,7 +128,9 @@ class _Formatter:
             line = _Line(body, "".join(p.text for p in pieces if not p.is_shape).rstrip())
             line.shape = "".join(p.text for p in pieces if p.is_shape).strip()
             if any(p.token.kind == "LBRACE" for p in pieces):
-                line.text, line.shape, line.is_aligned = _whole(line), "", False
+                # A `->` may stand in the middle, behind a statement of a body.
+                line.text, line.shape = "".join(p.text for p in pieces).rstrip(), ""
+                line.is_aligned = False
             self.lines.append(line)
             self.next = end
             return

@@ -197,6 +197,12 @@ def test_the_whole_language_and_its_mutations():
     assert tried > 100
 
 
+def test_a_shape_in_a_body_on_one_line_stays_with_its_statement():
+    text = "add { skip } { relu -> 3 x 3 x 1; relu } -> 3 x 3 x 1\n"
+    assert formatted(text) == text
+    assert formatted("block b() { conv   ->a ; model M }") == "block b() { conv -> a; model M }\n"
+
+
 def test_blanks_between_words_do_not_matter():
     generator = random.Random(4)
     text = EVERYTHING.replace('"a dog # not a comment"', '"dog"')
