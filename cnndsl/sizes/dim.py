@@ -131,6 +131,23 @@ class Dim:
             return self
         return Dim.sum(_substituted(term, values) for term in self.terms)
 
+    def least(self) -> int | None:
+        """A number below which it never falls, whatever positive values its symbols have.
+
+        It is reached where no term is subtracted, and then costs far less than a `Condition`. None
+        where terms with symbols are subtracted, of which this knows no bound.
+        """
+        total = 0
+        for monomial, coefficient in self.terms:
+            if monomial and coefficient < 0:
+                return None
+            product = coefficient
+            for atom in monomial:
+                # Numerators of divisions have no negative coefficients, see above.
+                product *= 1 if isinstance(atom, Symbol) else _least_quotient(atom)
+            total += product
+        return total
+
     def positive_part(self) -> "Dim":
         """The terms that are added, without those that are subtracted."""
         return _from({monomial: n for monomial, n in self.terms if n > 0})
@@ -359,6 +376,10 @@ def _merged(numerator: Dim, divisor: int) -> Dim | None:
             case _:
                 pass
     return None
+
+
+def _least_quotient(division: Floor) -> int:
+    return (division.numerator.least() or 0) // division.divisor
 
 
 def _substituted(term: tuple[Monomial, int], values: "Mapping[str, Dim | int]") -> Dim:

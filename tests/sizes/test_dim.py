@@ -16,21 +16,21 @@ from tests.sizes.strategies import grid, sizes, values
 H, W = Dim.symbol("H"), Dim.symbol("W")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sizes(products=True), values)
 def test_a_size_computes_what_python_computes(pair, at):
     size, meaning = pair
     assert size.evaluate(at) == meaning(at)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sizes(products=True), values)
 def test_the_text_evaluates_to_the_same(pair, at):
     size, meaning = pair
     assert eval(str(size), {}, dict(at)) == meaning(at)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sizes(products=True), sizes(products=True), sizes(products=True))
 def test_equal_by_construction_is_equal(one, two, three):
     a, b, c = one[0], two[0], three[0]
@@ -42,7 +42,7 @@ def test_equal_by_construction_is_equal(one, two, three):
     assert Dim.sum((a, b, c)) == a + b + c
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(sizes(products=True), sizes(products=True), st.integers(1, 9), st.integers(1, 9))
 def test_divisions_that_mean_the_same_are_equal(one, two, k, n):
     a, b = one[0], two[0]
@@ -52,7 +52,22 @@ def test_divisions_that_mean_the_same_are_equal(one, two, k, n):
     assert (H * n + k) // k // n == (H * n + k) // (k * n)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300)
+@given(sizes(products=True), values)
+def test_no_value_is_below_the_least(pair, at):
+    least = pair[0].least()
+    assert least is None or least <= pair[0].evaluate(at)
+
+
+def test_the_least_is_reached_where_nothing_is_subtracted():
+    assert ((H + 31) // 32 * W - 1).least() == 0
+    assert (3 * H * W + 2 * ((H + 1) // 2)).least() == 5
+    assert Dim.of(-7).least() == -7
+    assert (H - W).least() is None
+    assert (5 - H // 2).least() is None
+
+
+@settings(max_examples=100)
 @given(sizes(products=True), sizes(products=False), values)
 def test_substitution_commutes_with_evaluation(one, two, at):
     size, inner = one[0], two[0]
@@ -60,7 +75,7 @@ def test_substitution_commutes_with_evaluation(one, two, at):
     assert replaced.evaluate(at) == size.evaluate({**at, "H": inner.evaluate(at)})
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes(products=True))
 def test_factors_multiply_to_the_size(pair):
     size = pair[0]
@@ -71,7 +86,7 @@ def test_factors_multiply_to_the_size(pair):
     assert product == size
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sizes(products=True), sizes(products=True))
 def test_an_exact_quotient_is_exact(one, two):
     a, b = one[0], two[0]
