@@ -4,6 +4,7 @@ Offsets count characters (not bytes) from 0; lines and columns count from 1.
 """
 
 from bisect import bisect_right
+from functools import lru_cache
 from unicodedata import category, east_asian_width
 
 from cnndsl.record import Record
@@ -111,6 +112,7 @@ def expand(text: str) -> str:
     return "".join(shown)
 
 
+@lru_cache(maxsize=4096)
 def _cell_width(character: str) -> int:
     if character == "\t":
         return TAB_WIDTH

@@ -15,7 +15,7 @@ from cnndsl.check.evaluate import size_problem
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.diagnostics.model import Sink
-from cnndsl.graph.facts import Facts, Totals, facts, totals
+from cnndsl.graph.facts import Tally, Totals
 from cnndsl.graph.graph import Graph
 from cnndsl.sizes.limits import SizeError, one_account
 from cnndsl.source import Source
@@ -44,8 +44,10 @@ def check_tree(
     """The same, with diagnostics that were found before in `sink`."""
     values = read_settings(settings)
     with one_account():
-        graph = Elaborator(parse(source, sink), values, root, sink).graph()
-    found, counted = _counted(graph, sink)
+        elaborator = Elaborator(parse(source, sink), values, root, sink)
+        graph = elaborator.graph()
+    counted = _totals(graph, elaborator.tally, sink)
+    found = elaborator.tally.facts
     ok = not sink.failed
     return Report(
         source.name,
@@ -61,16 +63,15 @@ def check_tree(
     )
 
 
-def _counted(graph: Graph, sink: Sink) -> tuple[dict[str, Facts], Totals | None]:
-    """The facts of a graph and their sums, where their formulas are not too long to be told."""
-    found: dict[str, Facts] = {}
+def _totals(graph: Graph, tally: Tally, sink: Sink) -> Totals | None:
+    """What is counted on a whole graph, where the formulas are not too long to be told."""
     try:
-        found = facts(graph)
-        return found, totals(graph, found) if is_whole(graph) else None
+        tally.take(graph.source, graph.nodes)
+        return tally.totals(graph.source) if is_whole(graph) else None
     except SizeError as error:
         if graph.place is not None:  # without an input there was nothing to count
             sink.add(size_problem(error, graph.place))
-        return found, None
+        return None
 
 
 def check_file(

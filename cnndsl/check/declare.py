@@ -10,8 +10,7 @@ from cnndsl.check.places import Tensor
 from cnndsl.check.scope import OWN_SIZES, Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.graph.facts import Totals, facts, totals
-from cnndsl.graph.graph import INPUT, Graph
+from cnndsl.graph.graph import INPUT
 from cnndsl.layers.arguments import Value
 from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
 from cnndsl.sizes.dim import Dim
@@ -32,7 +31,6 @@ class Declarations:
         self.classes: tree.Labels | None = None
         self.promises: list[Promise] = []
         self._params: list[str] = []
-        self._last_count: tuple[int, Totals] | None = None  # after so many nodes
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -151,7 +149,9 @@ class Declarations:
         """One condition of an `expect`, on what stands above it."""
         if isinstance(current.type, Unknown) or self._sink.failed:
             return  # what is counted would be wrong
-        counted = self._counted(current)
+        tally = self._network.tally
+        tally.take(self.source, self._network.nodes)
+        counted = tally.totals(self.source)
         known: dict[str, Value] = dict(scope)
         known |= {"params": counted.params, "macs": counted.macs}
         known |= {"training_bytes": counted.training_bytes}
@@ -165,14 +165,6 @@ class Declarations:
         values = (f"{n} is {_plain(known[n])}" for n in names_in(expression) if n in known)
         message = "this is expected, but it is not so"
         self._report("E311", message, expression.span, notes=tuple(values))
-
-    def _counted(self, current: Tensor) -> Totals:
-        """What is counted above; once for all conditions that stand at the same place."""
-        count = len(self._network.nodes)
-        if self._last_count is None or self._last_count[0] != count:
-            graph = Graph("", self.source, tuple(self._network.nodes), current.path)
-            self._last_count = count, totals(graph, facts(graph))
-        return self._last_count[1]
 
     # ── at the end ───────────────────────────────────────────────────────────────────────────────
 

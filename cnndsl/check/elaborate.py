@@ -23,6 +23,7 @@ from cnndsl.check.places import Place, Tensor
 from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import OTHER_NAMES, nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
+from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.layers.table import BY_KIND, MERGES
@@ -97,6 +98,11 @@ class Elaborator:
             said.input.span if said.input else None,
             tuple(self._outputs),
         )
+
+    @property
+    def tally(self) -> Tally:
+        """What was counted on the way, to be counted on from there."""
+        return self._network.tally
 
     def _judge(self, start: Span) -> Verdict:
         said = self._said

@@ -12,6 +12,7 @@ from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.warnings import warn
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
+from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.arguments import Count
 from cnndsl.layers.base import Claim, Layer, Merge
@@ -32,6 +33,7 @@ class Network:
         self.nodes: list[Node] = []
         self.needs: list[tuple[Need, ...]] = []
         self.size_symbols: list[str] = []
+        self.tally = Tally()
         self._by_path: dict[str, Node] = {}
         self._labels: dict[str, tuple[Tensor, Span]] = {}
         self._counts: dict[str, int] = {}

@@ -3,11 +3,11 @@
 All counts are for one image; values are 32-bit floats.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.base import Merge
-from cnndsl.layers.types import FLOAT_BYTES, ImageType, Unknown, elements
+from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, Unknown, elements
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
@@ -52,47 +52,65 @@ class Totals(Record):
     receptive_field: ReceptiveField | None
 
 
-def facts(graph: Graph) -> dict[str, Facts]:
-    """The facts of every node whose input is known, by its path."""
-    one = Dim.of(1)
-    fields: dict[str, ReceptiveField | None] = {INPUT: None}
-    if isinstance(graph.source, ImageType):
-        fields[INPUT] = ReceptiveField((one, one), (1, 1), (0, 0))
-    found: dict[str, Facts] = {}
-    for node in graph.nodes:
-        fields[node.path] = None
+class Tally:
+    """Counts the nodes of a network, each once, however often it is asked while that grows."""
+
+    def __init__(self) -> None:
+        """Nothing is counted yet."""
+        self.facts: dict[str, Facts] = {}
+        """Those of every node whose input and output are known, by its path."""
+        self._fields: dict[str, ReceptiveField | None] = {}
+        self._last_field: ReceptiveField | None = None
+        self._totals: Totals | None = None
+        self._seen = 0
+
+    def take(self, source: TensorType, nodes: Sequence[Node]) -> None:
+        """Count the nodes behind those that were counted before; `source` is the input's type."""
+        one = Dim.of(1)
+        is_image = isinstance(source, ImageType)
+        self._fields[INPUT] = ReceptiveField((one, one), (1, 1), (0, 0)) if is_image else None
+        for node in nodes[self._seen :]:
+            self._totals = None
+            self._count(node)
+            self._seen += 1
+
+    def _count(self, node: Node) -> None:
+        self._fields[node.path] = None
         if isinstance(node.arrives, Unknown) or isinstance(node.output, Unknown):
-            continue
+            return
         # Of what `like` names, only the size is read.
         read = node.inputs if isinstance(node.layer, Merge) else node.inputs[:1]
-        field = _receptive_field(node, _together([fields[name] for name in read]))
-        fields[node.path] = field
+        field = _receptive_field(node, _together([self._fields[name] for name in read]))
+        self._fields[node.path] = field
+        if isinstance(node.output, ImageType):
+            self._last_field = field
         weights = node.layer.weights(node.arrives)
-        found[node.path] = Facts(
-            _sum(w.count for w in weights if w.trained),
-            _sum(w.count for w in weights if not w.trained),
+        self.facts[node.path] = Facts(
+            Dim.sum(w.count for w in weights if w.trained),
+            Dim.sum(w.count for w in weights if not w.trained),
             node.layer.macs(node.arrives),
             elements(node.output) * FLOAT_BYTES,
             field,
         )
-    return found
 
+    def totals(self, source: TensorType) -> Totals:
+        """The sums; the receptive field is that of the last image in the network, if it has one."""
+        if self._totals is None:
+            self._totals = self._sums(source)
+        return self._totals
 
-def totals(graph: Graph, found: dict[str, Facts]) -> Totals:
-    """The sums; the receptive field is that of the last image in the network, if it has one."""
-    each = [found[node.path] for node in graph.nodes if node.path in found]
-    params, buffers = _sum(f.params for f in each), _sum(f.buffers for f in each)
-    activations = _sum(f.bytes for f in each) + elements(graph.source) * FLOAT_BYTES
-    images = [node.path for node in graph.nodes if isinstance(node.output, ImageType)]
-    last = found.get(images[-1]) if images else None
-    return Totals(
-        params,
-        buffers,
-        _sum(f.macs for f in each),
-        (params + buffers) * FLOAT_BYTES,
-        params * (FLOAT_BYTES * COPIES_IN_TRAINING) + buffers * FLOAT_BYTES + activations,
-        last.receptive_field if last else None,
-    )
+    def _sums(self, source: TensorType) -> Totals:
+        each = self.facts.values()
+        params, buffers = Dim.sum(f.params for f in each), Dim.sum(f.buffers for f in each)
+        activations = Dim.sum(f.bytes for f in each) + elements(source) * FLOAT_BYTES
+        return Totals(
+            params,
+            buffers,
+            Dim.sum(f.macs for f in each),
+            (params + buffers) * FLOAT_BYTES,
+            params * (FLOAT_BYTES * COPIES_IN_TRAINING) + buffers * FLOAT_BYTES + activations,
+            self._last_field,
+        )
 
 
 def _receptive_field(node: Node, before: ReceptiveField | None) -> ReceptiveField | None:
@@ -131,10 +149,3 @@ def _span(spans: Sequence[tuple[int, Dim]]) -> tuple[int, Dim] | None:
     numbers = [end.constant for end in ends]
     known = [number for number in numbers if number is not None]
     return (first, Dim.of(max(known) - first)) if len(known) == len(numbers) else None
-
-
-def _sum(dims: Iterable[Dim]) -> Dim:
-    total = Dim.of(0)
-    for dim in dims:
-        total = total + dim
-    return total

@@ -5,6 +5,7 @@ the size, `pretty` is for the eye only.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from cnndsl.sizes.atoms import Atom, Floor, Monomial, Terms
@@ -35,12 +36,18 @@ class _Style(NamedTuple):
 
 def plain(dim: "Dim") -> str:
     """The language's expression."""
-    return _write(dim.terms, _PLAIN).text
+    return _written(dim.terms, _PLAIN)
 
 
 def pretty(dim: "Dim") -> str:
     """The formula for messages."""
-    return _write(dim.terms, _PRETTY).text
+    return _written(dim.terms, _PRETTY)
+
+
+@lru_cache(maxsize=1024)
+def _written(terms: Terms, style: "_Style") -> str:
+    """A network has few different sizes, and shows each of them many times."""
+    return _write(terms, style).text
 
 
 def _plain_floor(top: _Text, divisor: int) -> _Text:
