@@ -22,7 +22,6 @@ MANY = os.environ.get("CNNDSL_MANY") == "1"
 randoms = st.randoms(use_true_random=False)
 few = settings(
     max_examples=500 if MANY else 40,
-    deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )

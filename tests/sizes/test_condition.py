@@ -30,21 +30,21 @@ def check_text(condition, meaning, symbols, most):
         assert mark not in str(condition) + condition.pretty()
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=slow)
+@settings(max_examples=250, suppress_health_check=slow)
 @given(conditions("H", leaves=3))
 @decided
 def test_text_of_one_symbol(pair):
     check_text(*pair, "H", 50)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=slow)
+@settings(max_examples=100, suppress_health_check=slow)
 @given(conditions("HW", leaves=3))
 @decided
 def test_text_of_two_symbols(pair):
     check_text(*pair, "HW", 14)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=slow)
+@settings(max_examples=100, suppress_health_check=slow)
 @given(conditions("HW", leaves=2), conditions("HW", leaves=2))
 @decided
 def test_laws_of_given_and_implies(one, two):
@@ -59,7 +59,7 @@ def test_laws_of_given_and_implies(one, two):
         assert all(g(at) for at in grid("HW", 10) if f(at))
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=slow)
+@settings(max_examples=100, suppress_health_check=slow)
 @given(conditions("HW", leaves=2))
 @decided
 def test_examples_are_examples(pair):
@@ -76,7 +76,7 @@ def test_examples_are_examples(pair):
         assert example is None or not meaning(example)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=slow)
+@settings(max_examples=100, suppress_health_check=slow)
 @given(conditions("HW", leaves=2))
 @decided
 def test_lower_bounds_and_the_rest_are_the_whole(pair):

@@ -185,7 +185,7 @@ def compound(statements):
 files = joined(st.recursive(simple, compound, max_leaves=6))
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(files)
 def test_every_drawn_file_keeps_its_meaning_and_comments(text):
     formatted(text)
