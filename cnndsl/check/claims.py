@@ -13,9 +13,10 @@ from cnndsl.syntax import tree
 
 
 class Context(Record):
-    """Other places that belong to a claim's story, and fixes that its layer cannot know."""
+    """Other places that belong to a claim's story, and what its layer cannot know."""
 
     labels: tuple[Label, ...] = ()
+    notes: tuple[str, ...] = ()
     fixes: tuple[Fix, ...] = ()
 
 
@@ -43,12 +44,15 @@ def examine(
         sink.add(problem.diagnostic)
         return False
     if holds is True or (holds is not False and holds.holds):
-        return True  # before a message is made, which takes longer
-    diagnostic = _diagnostic(claim, call, bound, context(claim))
+        return True
+
+    def tell() -> Diagnostic:
+        return _diagnostic(claim, call, bound, context(claim))
+
     if holds is False or holds.never:
-        sink.add(diagnostic)
+        sink.add(tell())
         return False
-    return Need(holds, claim.left, claim.right, diagnostic)
+    return Need(holds, claim.left, claim.right, claim.code, span, tell)
 
 
 def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> bool:
@@ -129,7 +133,7 @@ def _diagnostic(
         span,
         claim.caption,
         context.labels,
-        claim.notes,
+        (*claim.notes, *context.notes),
         (*context.fixes, *(_fix(s, call, bound) for s in claim.suggestions)),
     )
 

@@ -5,6 +5,7 @@ exact valid set is their conjunction; lower bounds are inferred; every other con
 promised by a `require`; and once there is a `require`, it has to imply all.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cnndsl import sizes
@@ -24,13 +25,16 @@ USUAL_SIZES = (224, 256, 32)  # of images, the most usual first
 class Need(Record):
     """A condition that a place in the file needs: `left operator right`.
 
-    `diagnostic` says so when it is not met.
+    `tell` makes the message of that `code` for when it is not met, which takes longer than to see
+    that it is.
     """
 
     condition: "Condition"
     left: Dim
     right: Dim
-    diagnostic: Diagnostic
+    code: str
+    span: Span
+    tell: Callable[[], Diagnostic]
 
 
 class Promise(Record):
@@ -99,7 +103,7 @@ class Judge:
             missing = joint.given(known)
             if missing.holds:
                 continue
-            parts.append((missing, group[0].diagnostic.span))
+            parts.append((missing, group[0].span))
             if (known & joint).never:
                 self._sink.add(self._impossible(self._first_unmet(group, known)))
                 return Verdict("False", ())
@@ -132,7 +136,7 @@ class Judge:
         return failing[0]
 
     def _impossible(self, need: Need) -> Diagnostic:
-        original = need.diagnostic
+        original = need.tell()
         labels = tuple(Label(p.span, "with this") for p in self._promises)
         return original.replace(
             code="E403",
@@ -148,7 +152,8 @@ class Judge:
         It is that of the first unmet need, with the condition, a counterexample and the promise;
         the other places are named.
         """
-        original, missing = unmet[0].need.diagnostic, valid.given(promised)
+        told = [one.need.tell() for one in unmet]
+        original, missing = told[0], valid.given(promised)
         enough = missing.requirements()
         require = f"require {', '.join(enough)}"
         fix = Fix(f"promise it: `{require}`", (Edit(self._after_input, f"\n{require}"),))
@@ -158,15 +163,15 @@ class Judge:
             for promise in self._promises
             if blamed.intersection(promise.condition.symbols)
         ]
-        labels += [Label(other.need.diagnostic.span, "this needs it, too") for other in unmet[1:]]
+        labels += [Label(other.need.span, "this needs it, too") for other in unmet[1:]]
         notes = (_failure(unmet[0].need, unmet[0].known), f"it is valid for exactly {valid}")
         code = "E402" if self._promises else "E401"
         return original.replace(
             code="E304" if original.code == "E304" else code,
             message=f"{original.message} unless {' and '.join(enough)}",
             labels=(*original.labels, *labels),
-            notes=(*original.notes, *notes),
-            fixes=(fix, *_joint_fixes([one.need.diagnostic for one in unmet])),
+            notes=(*notes, *original.notes),
+            fixes=(fix, *_joint_fixes(told)),
         )
 
 

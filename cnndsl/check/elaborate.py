@@ -112,7 +112,7 @@ class Elaborator:
             return judge.verdict(tuple(self._network.needs))
         except sizes.SizeError as error:
             needs = self._network.needs
-            span = needs[0][0].diagnostic.span if needs else said.promises[0].span
+            span = needs[0][0].span if needs else said.promises[0].span
             self._sink.add(size_problem(error, span))
             return Verdict("False", ())
 

@@ -9,6 +9,7 @@ from cnndsl.check.bind import Bound
 from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
+from cnndsl.check.origin import last_change, story
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.warnings import warn
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
@@ -49,9 +50,7 @@ class Network:
         )
         if not unknown and accepted(layer, call, x.type, self._sink):
             claims = (*_counts(layer), *layer.requires(x.type))
-            good = self._hold(
-                claims, call, bound, lambda claim: Context(self._origin(claim.about, x))
-            )
+            good = self._hold(claims, call, bound, lambda claim: self._origin(claim, x))
             free = tuple(self.size_symbols)
             if good and weights_are_fixed(layer, call, x.type, free, self._sink):
                 after = layer.output(x.type)
@@ -66,10 +65,8 @@ class Network:
         after: TensorType = Unknown()
         if not any(isinstance(type_, Unknown) for type_ in types):
             claims = tuple(layer.requires(types))
-            ends = self._ends(branches)
-            if self._hold(
-                claims, call, Bound(layer, {}), lambda claim: Context(ends, _resized(claim, call))
-            ):
+            bound = Bound(layer, {})
+            if self._hold(claims, call, bound, lambda claim: self._ends(claim, call, branches)):
                 after = layer.output(types)
         inputs = tuple(branch.path for branch in branches)
         return self._add(layer, inputs, types[0], after, call, place)
@@ -96,7 +93,7 @@ class Network:
                 self._sink.add(wrong)
                 return unknown
             if equal is not True and not equal.holds:
-                needs.append(Need(equal, dim, want, wrong))
+                needs.append(Need(equal, dim, want, wrong.code, wrong.span, lambda: wrong))
         if not needs:
             return got
         self.needs.append(tuple(needs))
@@ -116,28 +113,29 @@ class Network:
                 needs.append(found)
             elif not found:
                 return False  # a second message about the same numbers would say nothing new
-        for code in dict.fromkeys(need.diagnostic.code for need in needs):
-            self.needs.append(tuple(n for n in needs if n.diagnostic.code == code))
+        for code in dict.fromkeys(need.code for need in needs):
+            self.needs.append(tuple(n for n in needs if n.code == code))
         return True
 
-    def _origin(self, dim: int | None, x: Tensor) -> tuple[Label, ...]:
-        """The layer that gave the tensor's dim its value, if one did."""
-        node = self._by_path.get(x.path)
-        while dim is not None and node is not None and not isinstance(node.output, Unknown):
-            arrived = node.arrives.dims
-            if len(arrived) != len(node.output.dims):
-                break
-            if arrived[dim] != node.output.dims[dim]:
-                return (Label(node.span, f"the image is {show(x.type)} from here on"),)
-            node = self._by_path.get(node.inputs[0])
-        return ()
+    def _origin(self, claim: Claim, x: Tensor) -> Context:
+        """Where the dim that a claim is about has its value from."""
+        if claim.about is None:
+            return Context()
+        label = last_change(self._by_path, x, claim.about)
+        return Context(label, story(self._by_path, x, claim.about))
 
-    def _ends(self, branches: tuple[Tensor, ...]) -> tuple[Label, ...]:
-        """Where each branch ends, and with which shape."""
+    def _ends(self, claim: Claim, call: tree.Merge, branches: tuple[Tensor, ...]) -> Context:
+        """Where each branch ends, with which shape, and how it got there."""
         nodes = [(self._by_path.get(branch.path), branch) for branch in branches]
-        return tuple(
+        labels = tuple(
             Label(node.span, f"this one is {show(branch.type)}") for node, branch in nodes if node
         )
+        notes: tuple[str, ...] = ()
+        if claim.about is not None and claim.between is not None:
+            for index in claim.between:
+                end = branches[index]
+                notes += story(self._by_path, end, claim.about, f"`{end.path}`'s")
+        return Context(labels, notes, _resized(claim, call))
 
     def _add(
         self,
