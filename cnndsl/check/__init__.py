@@ -8,15 +8,18 @@ import sys
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from time import thread_time
 from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.evaluate import size_problem
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
+from cnndsl.check.trial import tried
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph.facts import Tally, Totals
 from cnndsl.graph.graph import Graph
+from cnndsl.layers.arguments import Value
 from cnndsl.sizes.limits import SizeError, one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
@@ -43,9 +46,22 @@ def check_tree(
 ) -> Report:
     """The same, with diagnostics that were found before in `sink`."""
     values = read_settings(settings)
+
+    def again(mended: Source) -> Report:
+        return _report(mended, values, Sink(), root)
+
+    start = thread_time()
     with one_account():
-        elaborator = Elaborator(parse(source, sink), values, root, sink)
-        graph = elaborator.graph()
+        report = _report(source, values, sink, root)
+    took = thread_time() - start
+    with one_account():  # all trials together may ask as much of isl as the check
+        return report.replace(diagnostics=tried(report, source, again, took))
+
+
+def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path | None) -> Report:
+    """What is found in a text, with fixes that nobody has tried."""
+    elaborator = Elaborator(parse(source, sink), values, root, sink)
+    graph = elaborator.graph()
     counted = _totals(graph, elaborator.tally, sink)
     found = elaborator.tally.facts
     ok = not sink.failed

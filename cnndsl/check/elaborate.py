@@ -223,6 +223,9 @@ class Elaborator:
         if scope.is_mistaken(word) or self._blocks_are_missing:
             return False
         blocks = scope.block_names()
+        if self._sink.is_full:  # a thousand words of no language: what they mean is not told
+            self._report("E201", f"there is no layer called `{word}`", call.name.span)
+            return False
         meant = OTHER_NAMES.get(word.lower()) or nearest(word, (*blocks, *BY_KIND, *OTHER_NAMES))
         meant = OTHER_NAMES.get(meant or "", meant)
         if meant is not None:

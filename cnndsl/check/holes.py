@@ -41,6 +41,8 @@ def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Si
 
 
 def _solutions(unsolved: Unsolved, x: TensorType, wanted: TensorType) -> list[Layer]:
+    if not isinstance(x, unsolved.form.accepts):
+        return []
     slots = [unsolved.form.slots[name] for name in unsolved.holes]
     choices = [_candidates(slot, x, wanted) for slot in slots]
     while len(choices) > 1 and _count(choices) > MOST_TRIALS:
@@ -48,7 +50,8 @@ def _solutions(unsolved: Unsolved, x: TensorType, wanted: TensorType) -> list[La
     found: list[Layer] = []
     for values in product(*choices):
         layer = _with(unsolved, values)
-        if _fits(layer, x) and layer.output(x) == wanted:
+        # In this order, since conditions take ten times as long as a size.
+        if layer.output(x) == wanted and _fits(layer, x):
             found.append(layer)
     usual = [layer for layer in found if _is_usual(layer)]
     return usual or found

@@ -72,11 +72,16 @@ class Sink:
         key = (diagnostic.code, span.start, span.end, span.source.name, diagnostic.message)
         if key in self._seen:
             return
-        if len(self._items) >= self.limit:
+        if self.is_full:
             self.dropped += 1
             return
         self._seen.add(key)
         self._items.append(diagnostic)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what comes now is counted only."""
+        return len(self._items) >= self.limit
 
     @property
     def failed(self) -> bool:

@@ -300,7 +300,8 @@ def test_a_message_tells_how_the_size_came_about():
     lines = ["input 4096 x 64 x 1", *["conv 4 3x3 pad=1; relu", "pool max 2"] * 4, "conv 4 9x9"]
     (error,) = check("\n".join(lines)).diagnostics
     assert error.notes[1] == (
-        "its width: 64 → 32 (pool, line 3) → 16 (pool, line 5) → 8 (pool, line 7) → 4 (pool, line 9)"
+        "its width: 64 → 32 (pool, line 3) → 16 (pool, line 5) → 8 (pool, line 7)"
+        " → 4 (pool, line 9)"
     )
     lines = ["input 4096 x 4096 x 1", *["pool max 2"] * 9, "conv 4 9x9"]
     (error,) = check("\n".join(lines)).diagnostics
