@@ -52,11 +52,15 @@ class _Unmet(Record):
 
 
 class Verdict(Record):
-    """The exact valid set in lowest terms, its parts with their places, and a member of it."""
+    """The exact valid set in lowest terms, its parts with their places, and a member of it.
+
+    `condition` is the set itself; None where it has all sizes, or none.
+    """
 
     valid: str
     constraints: tuple[Constraint, ...]
     example: tuple[tuple[str, int], ...] = ()
+    condition: "Condition | None" = None
 
 
 class Judge:
@@ -113,7 +117,8 @@ class Judge:
         if unmet:
             self._sink.add(self._message(unmet, promised, known))
             return Verdict(str(known), ())  # its parts are for modules, which there is none of
-        return Verdict(str(known), tuple(_constraint(*part) for part in parts), _example(known))
+        constraints = tuple(_constraint(*part) for part in parts)
+        return Verdict(str(known), constraints, _example(known), known)
 
     def _refuse_too_many(self, needs: tuple[tuple[Need, ...], ...]) -> None:
         """Raise `TooHard` where conditions speak of more symbols than isl can take in time."""
@@ -168,7 +173,7 @@ class Judge:
         code = "E402" if self._promises else "E401"
         return original.replace(
             code="E304" if original.code == "E304" else code,
-            message=f"{original.message} unless {' and '.join(enough)}",
+            message=f"{original.message} unless {missing.brief()}",
             labels=(*original.labels, *labels),
             notes=(*notes, *original.notes),
             fixes=(fix, *_joint_fixes(told)),

@@ -22,6 +22,7 @@ from cnndsl.check.network import MAX_LAYERS, Network, TooManyLayers
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import OTHER_NAMES, nearest
+from cnndsl.check.warnings import warn_of_losses
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
 from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Graph
@@ -109,12 +110,25 @@ class Elaborator:
         after_input = said.input.span.after() if said.input else start
         judge = Judge(said.symbols, tuple(said.promises), after_input, self._sink)
         try:
-            return judge.verdict(tuple(self._network.needs))
+            verdict = judge.verdict(tuple(self._network.needs))
+            if self._network.losses and not self._sink.failed:
+                self._warn(verdict, after_input)
+            return verdict
         except sizes.SizeError as error:
             needs = self._network.needs
             span = needs[0][0].span if needs else said.promises[0].span
             self._sink.add(size_problem(error, span))
             return Verdict("False", ())
+
+    def _warn(self, verdict: Verdict, after_input: Span) -> None:
+        """Warn of pixels that are lost for some of the sizes; where that is too hard, of none."""
+        valid = verdict.condition or sizes.Condition.always(self._said.symbols)
+        try:
+            # Without any promise, lower bounds are inferred; with one, they are promised, too.
+            promised = valid if self._said.promises else sizes.Condition.always(valid.symbols)
+            warn_of_losses(self._network.losses, valid, promised, after_input, self._sink)
+        except sizes.SizeError:
+            return
 
     # ── statements ───────────────────────────────────────────────────────────────────────────────
 

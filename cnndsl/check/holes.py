@@ -12,7 +12,7 @@ from cnndsl.layers.types import TensorType, Unknown, show
 from cnndsl.layers.window import Geometry
 from cnndsl.sizes.dim import Dim
 
-MOST_TRIALS = 40_000  # two holes with 200 numbers each
+MOST_TRIALS = 20_000  # two holes with 140 numbers each
 
 
 def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Sink) -> Bound | None:

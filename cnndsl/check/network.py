@@ -11,7 +11,7 @@ from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.origin import last_change, story
 from cnndsl.check.places import Place, Tensor
-from cnndsl.check.warnings import warn
+from cnndsl.check.warnings import Loss, lost_pixels, skipped_pixels
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Node
@@ -23,6 +23,7 @@ from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 MAX_LAYERS = 10_000
+MOST_LOSSES = 32  # pools of which it is asked whether they lose pixels for some sizes
 
 
 class Network:
@@ -33,6 +34,7 @@ class Network:
         self._sink = sink
         self.nodes: list[Node] = []
         self.needs: list[tuple[Need, ...]] = []
+        self.losses: list[Loss] = []
         self.size_symbols: list[str] = []
         self.tally = Tally()
         self._by_path: dict[str, Node] = {}
@@ -54,7 +56,10 @@ class Network:
             free = tuple(self.size_symbols)
             if good and weights_are_fixed(layer, call, x.type, free, self._sink):
                 after = layer.output(x.type)
-                warn(layer, x.type, call, self._sink)
+                skipped_pixels(layer, call, self._sink)
+                loss = lost_pixels(layer, x.type, call, self._sink)
+                if loss is not None and len(self.losses) < MOST_LOSSES:
+                    self.losses.append(loss)
         return self._add(layer, (x.path, *others), x.type, after, call, place)
 
     def merge(

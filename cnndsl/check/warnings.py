@@ -1,26 +1,28 @@
 """What is allowed but rarely meant: pixels that no window sees."""
 
-from cnndsl.diagnostics.model import Diagnostic, Fix, Sink
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cnndsl import sizes
+from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Layer
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType, TensorType
-from cnndsl.layers.window import AXES
+from cnndsl.layers.window import AXES, Geometry
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+from cnndsl.source import Span
 from cnndsl.syntax import tree
 
-
-def warn(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> None:
-    """Report lost and skipped pixels of a window on `x`."""
-    if not isinstance(layer, (Conv, Pool)) or not isinstance(x, ImageType):
-        return
-    if layer.geometry.size.values() == (1, 1):
-        return  # with a stride it is the usual shortcut: it leaves pixels out on purpose
-    _skipped(layer, call, sink)
-    if isinstance(layer, Pool):
-        _lost(layer, x, call, sink)
+if TYPE_CHECKING:
+    from cnndsl.sizes.condition import Condition
 
 
-def _skipped(layer: Conv | Pool, call: tree.LayerCall, sink: Sink) -> None:
+def skipped_pixels(layer: Layer, call: tree.LayerCall, sink: Sink) -> None:
+    """Report pixels between the windows."""
+    if not isinstance(layer, (Conv, Pool)) or layer.geometry.size.values() == (1, 1):
+        return  # one pixel with a stride is the usual shortcut: it leaves pixels out on purpose
     geometry = layer.geometry
     for axis, (_, _, lines) in enumerate(AXES):
         between = geometry.skipped(axis)
@@ -39,28 +41,124 @@ def _skipped(layer: Conv | Pool, call: tree.LayerCall, sink: Sink) -> None:
             return
 
 
-def _lost(layer: Pool, x: ImageType, call: tree.LayerCall, sink: Sink) -> None:
-    """Convolutions are left out: their windows overlap, and every framework rounds down there."""
+def lost_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> "Loss | None":
+    """Report pixels that a pool loses; for free sizes, say how that depends on them.
+
+    Convolutions are left out: their windows overlap, and every framework rounds down there.
+    """
+    if not isinstance(layer, Pool) or not isinstance(x, ImageType):
+        return None
     geometry = layer.geometry
-    for axis, (_, _, lines) in enumerate(AXES):
-        length = x.dims[axis]
-        lost = geometry.lost(axis, length)
-        if lost is None or lost.constant is None or lost.constant < 1:
+    if geometry.size.values() == (1, 1):
+        return None
+    free: list[tuple[int, Dim]] = []
+    for axis in range(len(AXES)):
+        lost = geometry.lost(axis, x.dims[axis])
+        if lost is None:
             continue
-        count = lost.constant
-        what = f"the last {lines[:-1]} is" if count == 1 else f"the last {count} {lines} are"
-        size, stride = geometry.extent[axis], geometry.stride.values()[axis]
-        sink.add(
-            Diagnostic(
-                "W601",
-                f"{what} never read: {length} {lines} do not end with a window of {size}, "
-                f"stride {stride}",
-                call.head,
-                notes=geometry.formula(x),
-                fixes=(
-                    Fix("to keep them: `ceil=yes`, which adds a last, smaller window"),
-                    Fix("or change the size of the image above"),
-                ),
-            )
-        )
+        if lost.constant is None:
+            free.append((axis, lost))
+        elif lost.constant >= 1:
+            sink.add(_certain_loss(layer, x, call, axis, lost.constant))
+            return None
+    return Loss(tuple(free), geometry, x, call.head) if free else None
+
+
+class Loss(Record):
+    """A pool that loses pixels for some sizes: of each axis how many, where that is above 0."""
+
+    lost: tuple[tuple[int, Dim], ...]
+    geometry: Geometry
+    x: ImageType
+    span: Span
+
+
+def warn_of_losses(
+    losses: Sequence[Loss],
+    valid: "Condition",
+    promised: "Condition",
+    after_input: Span,
+    sink: Sink,
+) -> None:
+    """One warning for all pools of a network that lose pixels for some of its valid sizes.
+
+    What more is promised to keep them is inserted at `after_input`.
+    """
+    whole, first = valid, None
+    others: list[Loss] = []
+    for loss in losses:
+        before = whole
+        for _, lost in loss.lost:
+            whole = whole & sizes.Condition.compare(lost, "<=", Dim.of(0))
+        if before.implies(whole):
+            continue
+        if first is None:
+            first = loss
+        else:
+            others.append(loss)
+    if first is None:
         return
+    warning = _possible_loss(first, valid, whole)
+    spans = dict.fromkeys(other.span for other in others if other.span != first.span)
+    require = f"require {', '.join(whole.given(promised).requirements())}"
+    promise = Fix(
+        f"promise sizes of which every pixel is read: `{require}`",
+        (Edit(after_input, f"\n{require}"),),
+    )
+    labels = tuple(Label(span, "here, too") for span in spans)
+    sink.add(warning.replace(labels=labels, fixes=(promise, *warning.fixes)))
+
+
+def _possible_loss(loss: Loss, valid: "Condition", whole: "Condition") -> Diagnostic:
+    """The warning at one pool, with an example from all that are not whole."""
+    found = (whole | ~valid).typical_counterexample() or {}
+    example = ""
+    kept = sizes.Condition.always(())
+    words: list[str] = []
+    for axis, lost in loss.lost:
+        always = sizes.Condition.compare(lost, "<=", Dim.of(0))
+        if valid.implies(always):
+            continue
+        kept = kept & always
+        most = loss.geometry.stride.values()[axis] - 1 - loss.geometry.pad.values()[axis]
+        _, _, lines = AXES[axis]
+        words.append(f"up to {most} {lines}" if most > 1 else lines[:-1])
+        count = lost.evaluate(found)
+        if count > 0 and not example:
+            at = ", ".join(f"{name} = {n}" for name, n in found.items() if name in lost.symbols)
+            example = f"for example, {at} leaves {_last(count, lines)} out here"
+    notes = (example,) if example else ()
+    return Diagnostic(
+        "W601",
+        f"the last {' or '.join(words)} may never be read, unless {kept.given(valid).brief()}",
+        loss.span,
+        notes=(*notes, *loss.geometry.formula(loss.x)),
+        fixes=(
+            Fix("or keep them: `ceil=yes` adds a last, smaller window"),
+            Fix("or leave it so: the network is valid, and does not see these pixels"),
+        ),
+    )
+
+
+def _certain_loss(
+    layer: Pool, x: ImageType, call: tree.LayerCall, axis: int, count: int
+) -> Diagnostic:
+    geometry = layer.geometry
+    _, _, lines = AXES[axis]
+    size, stride = geometry.extent[axis], geometry.stride.values()[axis]
+    verb = "are" if count > 1 else "is"
+    return Diagnostic(
+        "W601",
+        f"{_last(count, lines)} {verb} never read: {x.dims[axis].constant} {lines} do not end with "
+        f"a window of {size}, stride {stride}",
+        call.head,
+        notes=geometry.formula(x),
+        fixes=(
+            Fix("to keep them: `ceil=yes`, which adds a last, smaller window"),
+            Fix("or change the size of the image above"),
+        ),
+    )
+
+
+def _last(count: int, lines: str) -> str:
+    return f"the last {lines[:-1]}" if count == 1 else f"the last {count} {lines}"

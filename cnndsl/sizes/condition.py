@@ -282,9 +282,17 @@ class Condition:
 
     def requirements(self) -> tuple[str, ...]:
         """The conditions to put behind `require`, without bounds that follow from the others."""
-        with budget():
-            formula = describe.formula(self, terse=True)
+        formula = self._terse
         return tuple(write(p) for p in (formula.parts if isinstance(formula, And) else (formula,)))
+
+    def brief(self) -> str:
+        """The same as one expression, for messages."""
+        return write(self._terse)
+
+    @cached_property
+    def _terse(self) -> Formula:
+        with budget():
+            return describe.formula(self, terse=True)
 
     def __repr__(self) -> str:
         return f"Condition({str(self)!r})"

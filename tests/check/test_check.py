@@ -296,6 +296,50 @@ def test_unet_is_refused_with_its_condition_and_two_fixes_that_mend_it():
         assert mended.totals.params.constant == 31_037_633
 
 
+VGG = "input H x W x 3\n" + "conv 8 3x3 pad=same; relu; pool max 2\n" * 3
+
+
+def test_pools_of_free_sizes_warn_once_of_what_they_lose_and_for_which_sizes():
+    report = check(VGG)
+    assert report.ok
+    (warning,) = report.diagnostics
+    assert warning.code == "W601"
+    assert warning.message == (
+        "the last row or column may never be read, unless H % 2 == 0 and W % 2 == 0"
+    )
+    assert warning.notes[0] == "for example, W = 33 leaves the last column out here"
+    assert [label.span.line for label in warning.labels] == [3, 4]
+    promise = warning.fixes[0]
+    assert "`require H % 8 == 0, W % 8 == 0`" in promise.message
+    assert check(edited(VGG, promise)).diagnostics == ()
+    assert check(VGG, H=24, W=8).diagnostics == ()
+    assert codes(check(VGG, H=24, W=12)) == ["W601"]  # 3 columns before the last pool
+
+
+def test_the_promise_that_keeps_all_pixels_keeps_the_lower_bounds_too():
+    text = "input H x W x 3\nconv 8 5x5\npool max 3\n"
+    (warning,) = check(text).diagnostics
+    assert "up to 2 rows or up to 2 columns may never be read" in warning.message
+    assert "H % 3 == 1" in warning.message
+    assert check(edited(text, warning.fixes[0])).diagnostics == ()
+    assert check(edited(text, warning.fixes[0])).valid == (
+        "H >= 7 and H % 3 == 1 and W >= 7 and W % 3 == 1"
+    )
+    promised = "input H x W x 3\nrequire H >= 9, W == 10\nconv 8 5x5\npool max 3\n"
+    (warning,) = check(promised).diagnostics
+    assert "column" not in warning.message
+    assert "`require H % 3 == 1`" in warning.fixes[0].message
+
+
+def test_pools_that_lose_nothing_of_free_sizes_do_not_warn():
+    for line in ("pool max 3 stride=2 pad=1", "pool max 2 ceil=yes", "pool max 3 stride=1"):
+        assert codes(check(f"input H x W x 3\n{line}\n")) == [], line
+    even = "input H x W x 3\nrequire H % 2 == 0, W % 2 == 0\n"
+    assert codes(check(f"{even}pool max 2\n")) == []
+    even += "require H >= 4, W >= 4\n"
+    assert codes(check(f"{even}pool max 2\npool max 2\n")) == ["W601"]
+
+
 def test_a_message_tells_how_the_size_came_about():
     lines = ["input 4096 x 64 x 1", *["conv 4 3x3 pad=1; relu", "pool max 2"] * 4, "conv 4 9x9"]
     (error,) = check("\n".join(lines)).diagnostics

@@ -94,10 +94,16 @@ def test_valid_sizes(name):
     assert report.valid == expected
 
 
+# Their pools leave out the last rows and columns of some images: those of odd size, mostly. The
+# others have padding there, or round up, or take one size, or promise what they need.
+LOSING = {"alexnet", "darknet19", "densenet121", "vgg11", "vgg16", "vgg16_bn"}
+
+
 @pytest.mark.parametrize("name", FILES)
-def test_no_warnings_with_free_sizes_or_at_the_usual_one(name):
-    assert cnndsl.check(path(name)).diagnostics == ()
+def test_no_warnings_at_the_usual_size_and_of_free_ones_only_what_pools_lose(name):
     assert at(name, PUBLISHED[name].size).diagnostics == ()
+    codes = [d.code for d in cnndsl.check(path(name)).diagnostics]
+    assert codes == (["W601"] if name in LOSING else [])
 
 
 @pytest.mark.parametrize("name", FILES)
