@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from math import gcd
 
-from cnndsl.layers.base import Claim, Suggestion
+from cnndsl.layers.base import Claim, Suggestion, never
 from cnndsl.layers.types import ImageType, VectorType
 from cnndsl.sizes.dim import Dim
 
@@ -14,8 +14,9 @@ NEAR = 1_000
 def divide(groups: Dim, x: ImageType | VectorType, filters: Dim | None = None) -> Iterator[Claim]:
     """The groups divide the input's channels, and the filters where there are any.
 
-    For numbers they must leave no remainder. Symbols are no numbers yet: `filters` of `2*width` in
-    `width` groups are proved to divide, and where nothing is proved, both must be the same.
+    A number of groups must leave no remainder, for every value of the symbols. Groups that are a
+    symbol have to divide as a formula, as `width` divides `2*width`: else even how many weights
+    there are is no formula in the symbols.
     """
     channels, last = x.dims[-1], len(x.dims) - 1
     counts = [channels] if filters is None else [channels, filters]
@@ -24,11 +25,14 @@ def divide(groups: Dim, x: ImageType | VectorType, filters: Dim | None = None) -
         if count is None or _proved(count, groups):
             continue
         number, have = groups.constant, count.constant
+        if number is None:
+            yield _undecided(groups, count, what)
+            continue
         notes: tuple[str, ...] = ()
-        if number is not None and have is not None:
+        if have is not None:
             notes = (f"{have} = {number}·{have // number} + {have % number}",)
         yield Claim(
-            count % number if number is not None else count - groups,
+            count % number,
             "==",
             Dim.of(0),
             "E306",
@@ -44,14 +48,23 @@ def divide(groups: Dim, x: ImageType | VectorType, filters: Dim | None = None) -
 def divided(count: Dim, groups: Dim) -> Dim:
     """How many of `count` a group has, once `divide` holds."""
     whole = count.exact_quotient(groups)
-    if whole is not None:
-        return whole
-    # Without a number and without a proof, the claim is that both are the same.
-    return count // groups if groups.constant is not None else Dim.of(1)
+    return whole if whole is not None else count // groups
 
 
 def _proved(count: Dim, groups: Dim) -> bool:
     return count.exact_quotient(groups) is not None
+
+
+def _undecided(groups: Dim, count: Dim, what: str) -> Claim:
+    free = " and ".join(sorted(groups.symbols))
+    return never(
+        "E404",
+        f"whether {groups.pretty()} groups divide {count.pretty()} {what}, and how many weights "
+        f"that makes, cannot be told while {free} has no value",
+        "groups",
+        "free",
+        (Suggestion(f"give it one: `param {min(groups.symbols)} = …`, or `--set`"),),
+    )
 
 
 def _nearest(groups: Dim, counts: list[Dim]) -> tuple[Suggestion, ...]:
