@@ -54,13 +54,19 @@ import torchinfo
 torchinfo.summary(vgg16(), (1, 3, 224, 224))
 """
 )
+# Two files of the same network: weights that are declared only, and weights that lie in the file,
+# as exporters write them and people have them.
 ONNX_MODEL = """
 import sys
+import numpy
 import onnx
-from onnx import TensorProto, helper
-nodes, inputs, x, channels = [], [], "x", 3
+from onnx import TensorProto, helper, numpy_helper
+nodes, inputs, stored, x, channels = [], [], [], "x", 3
 def tensor(name, shape):
-    inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+    if sys.argv[2] == "stored" and name != "x":
+        stored.append(numpy_helper.from_array(numpy.zeros(shape, numpy.float32), name))
+    else:
+        inputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
     return name
 tensor("x", [1, 3, 224, 224])
 def add(kind, *weights, **attributes):
@@ -80,7 +86,8 @@ for size, features in ((25088, 4096), (4096, 4096), (4096, 1000)):
     weight = tensor(f"w{len(nodes)}", [features, size])
     add("Gemm", weight, tensor(f"b{len(nodes)}", [features]), transB=1)
 result = helper.make_tensor_value_info(x, TensorProto.FLOAT, None)
-onnx.save(helper.make_model(helper.make_graph(nodes, "vgg16", inputs, [result])), sys.argv[1])
+graph = helper.make_graph(nodes, "vgg16", inputs, [result], stored)
+onnx.save(helper.make_model(graph), sys.argv[1])
 """
 ONNX = """
 import sys
@@ -99,7 +106,8 @@ def contenders(folder: Path) -> dict[str, list[str]]:
     check = [python, "-m", "cnndsl", "check"]
     found = {
         "cnndsl check lenet": [*check, str(ROOT / "examples" / "lenet.cnn")],
-        "cnndsl check vgg16": [*check, str(ZOO / "vgg16.cnn")],
+        "cnndsl check vgg16": [*check, str(ZOO / "vgg16.cnn"), "--set", "H=224", "--set", "W=224"],
+        "cnndsl check vgg16, all sizes": [*check, str(ZOO / "vgg16.cnn")],
         "cnndsl check resnet50": [*check, str(ZOO / "resnet50.cnn")],
         "cnndsl check, 9,998 layers": [*check, str(deep)],
         "torch meta device, vgg16": [python, "-c", META],
@@ -107,9 +115,10 @@ def contenders(folder: Path) -> dict[str, list[str]]:
     if find_spec("torchinfo"):
         found["torchinfo, vgg16"] = [python, "-c", TORCHINFO]
     if find_spec("onnx"):
-        model = str(folder / "vgg16.onnx")
-        subprocess.run([python, "-c", ONNX_MODEL, model], check=True)
-        found["onnx shape inference, vgg16"] = [python, "-c", ONNX, model]
+        for weights in ("declared", "stored"):
+            model = str(folder / f"{weights}.onnx")
+            subprocess.run([python, "-c", ONNX_MODEL, model, weights], check=True)
+            found[f"onnx shape inference, vgg16, weights {weights}"] = [python, "-c", ONNX, model]
     return found
 
 
