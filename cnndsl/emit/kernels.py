@@ -29,7 +29,20 @@ Value = int | bool | str | tuple[int, int]
 
 SHARED = "shared.py"
 OPERATORS: dict[Family, str] = {"conv": "conv_op.py", "fc": "fc_op.py"}
-KERNELS: dict[Family, tuple[str, ...]] = {"conv": ("conv.py", "conv_grad.py"), "fc": ("fc.py",)}
+# In the order in which they are emitted.
+KERNELS: dict[Family, tuple[str, ...]] = {
+    "conv": (
+        "conv_epilogue.py",
+        "conv_sum.py",
+        "conv_pool.py",
+        "conv.py",
+        "conv_rebuild.py",
+        "conv_input_gradient.py",
+        "conv_weight_gradient.py",
+        "conv_bias_gradient.py",
+    ),
+    "fc": ("fc.py",),
+}
 LAUNCHES = ("forward", "input_gradient", "weight_gradient", "bias_gradient")
 
 _ONE, _ZERO = Pair(1, 1), Pair(0, 0)

@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from cnndsl.kernels.conv import conv_launch_forward
-from cnndsl.kernels.conv_grad import (
-    conv_launch_bias_gradient,
-    conv_launch_input_gradient,
-    conv_launch_weight_gradient,
-)
+from cnndsl.kernels.conv_bias_gradient import conv_launch_bias_gradient
+from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
 from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
+from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
 from torch import Tensor
 
 LAUNCHES = ConvLaunches(

@@ -123,8 +123,8 @@ def test_float16(index: int, hostile: HostileInterpreter) -> None:
 
 @pytest.mark.parametrize("index", range(3, len(REGIONS), 9))
 def test_tf32(index: int, hostile: HostileInterpreter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnndsl.kernels.conv.conv_precision", lambda _: "tf32")
-    monkeypatch.setattr("cnndsl.kernels.conv_grad.conv_precision", lambda _: "tf32")
+    for file in ("conv", "conv_input_gradient", "conv_weight_gradient"):
+        monkeypatch.setattr(f"cnndsl.kernels.{file}.conv_precision", lambda _: "tf32")
     geometry, shape = region(index)
     case = Case(geometry, shape, seed=index)
     check(case, mma=2.0**-11)

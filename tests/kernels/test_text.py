@@ -8,25 +8,26 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import cnndsl.kernels.conv as conv_file
-import cnndsl.kernels.conv_grad as conv_grad_file
 import pytest
 import torch
 from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
 from torch import Tensor
 
+from cnndsl.emit.kernels import KERNELS
+
 from .hostile import HostileInterpreter
 from .regions import Case, check, conv_geometry, ours
 
+FOLDER = Path(__file__).parent.parent.parent / "kernels"
 SIZES = ("height", "width", "conv_height", "conv_width", "out_height", "out_width")
 
 
 def changed(folder: Path, name: str, replacements: dict[str, str]) -> ModuleType:
-    """Import conv.py and conv_grad.py as one module, with some of the text replaced."""
-    texts = [Path(file.__file__ or "").read_text("utf-8") for file in (conv_file, conv_grad_file)]
-    texts = [re.sub(r"from \.(\w+) import", r"from cnndsl.kernels.\1 import", t) for t in texts]
-    text = "\n\n".join(texts)
-    text = re.sub(r"from cnndsl.kernels.conv import .*\n", "", text)
+    """Import the kernels of a convolution as one module, with some of the text replaced."""
+    text = "\n\n".join((FOLDER / file).read_text("utf-8") for file in KERNELS["conv"])
+    own = "|".join(file.removesuffix(".py") for file in KERNELS["conv"])
+    text = re.sub(rf"from \.({own}) import .*\n", "", text)
+    text = re.sub(r"from \.(\w+) import", r"from cnndsl.kernels.\1 import", text)
     for old, new in replacements.items():
         text, count = re.subn(old, new, text)
         assert count, old

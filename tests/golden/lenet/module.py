@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_a41206656eff"
+NAMESPACE = "cnndsl_lenet_c9c2b40284eb"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -703,27 +703,52 @@ def fc_op(
 #   kept for backward: the input, 28 x 28 x 1; a byte an output (which pixel of the
 #   window won), 14 x 14 x 6
 #
-#   Forward kernel: convolution, bias, activation and pool in one launch.
+#   What happens to a sum of the convolution before it is written: bias and activation.
+#
+#   The sums of a convolution.
 #
 #   Images lie in memory as [batch, height, width, channels], weights as [filters,
-#   kernel height, kernel width, channels of a group]. A program computes a tile whose
-#   rows are filters and whose columns are pixels of the convolution, as one matrix
-#   product over the terms (kernel row, kernel column, channel) of the sum. Only pooled
+#   kernel height, kernel width, channels of a group]. A tile's rows are filters and its
+#   columns are pixels of the convolution; it is one matrix product over the terms
+#   (kernel row, kernel column, channel) of the sum.
+#
+#   Pools over the sums of a convolution, in registers: values that lose are never
+#   written.
+#
+#   Forward kernel: convolution, bias, activation and pool in one launch.
+#
+#   A program computes a tile of filters by pixels of the convolution. Only pooled
 #   values are written.
 #
-#   Backward kernels of a convolution region: gradients of the input, the weight and the
-#   bias.
+#   The gradient before the pool and the activation, rebuilt wherever it is read, never
+#   stored.
 #
-#   The gradient before the pool is never stored. It is rebuilt wherever it is read: of
-#   a window's gradient, the pixel that won gets all, or each pixel of an average its
-#   share, and a pixel that the activation blocks gets none. Sums are split over
-#   programs and added in a fixed order, so that the same input gives the same bits.
+#   Of a window's gradient, the pixel that won gets all, or each pixel of an average its
+#   share, and a pixel that the activation blocks gets none.
+#
+#   Backward kernel of a convolution region: the gradient of the input.
+#
+#   Backward kernel of a convolution region: the gradient of the weight.
+#
+#   The sum is split over programs, and its parts are added in a fixed order, so that
+#   the same input gives the same bits.
+#
+#   Backward kernel of a convolution region: the gradient of the bias.
+#
+#   Split and added as the gradient of the weight is.
 
 
 @triton.jit
 def conv_few_relu_max2_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
+
+
+@triton.jit
+def conv_few_relu_max2_biased(z, bias_ptr, filter, filter_mask):
+    """Add the bias to a tile of filters by pixels."""
+    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
+    return z + bias.to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -790,13 +815,6 @@ def conv_few_relu_max2_sum(
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
     return total
-
-
-@triton.jit
-def conv_few_relu_max2_biased(z, bias_ptr, filter, filter_mask):
-    """Add the bias to a tile of filters by pixels."""
-    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
-    return z + bias.to(tl.float32)[:, None]
 
 
 @triton.jit
@@ -1177,6 +1195,92 @@ def conv_few_relu_max2_input_gradient(
     )
 
 
+def conv_few_relu_max2_steps(
+    strides: tuple[int, int],
+    dilations: tuple[int, int],
+) -> tuple[tuple[int, int], ...]:
+    """Give STEP and INVERSE of `conv_few_relu_max2_first`, a pair each."""
+    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
+    return (steps[0], steps[1]), (inverses[0], inverses[1])
+
+
+def conv_few_relu_max2_input_gradient_tile(
+    geometry: ConvGeometry,
+    dx: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose pixels x channels, and filters a step, by what compiles without spills."""
+    channels = geometry.channels // geometry.groups
+    filters = geometry.filters // geometry.groups
+    if dx.element_size() == 4 and precision == "ieee":
+        return Tile(32, block_size(channels, 64), 16, 4, 2)
+    most = 128 // dx.element_size()
+    return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
+
+
+def conv_few_relu_max2_launch_input_gradient(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    kept: Tensor,
+    y: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
+    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
+    precision = conv_precision(dx)
+    tile = conv_few_relu_max2_input_gradient_tile(geometry, dx, precision)
+    cell_height = geometry.stride[0] * geometry.pool_stride[0]
+    cell_width = geometry.stride[1] * geometry.pool_stride[1]
+    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
+    cells *= triton.cdiv(sizes.width, cell_width)
+    blocks = geometry.groups * triton.cdiv(
+        geometry.channels // geometry.groups,
+        tile.columns,
+    )
+    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
+    tap_step, tap_inverse = conv_few_relu_max2_steps(geometry.stride, geometry.dilation)
+    window_step, window_inverse = conv_few_relu_max2_steps(
+        geometry.pool_stride,
+        geometry.pool_dilation,
+    )
+    conv_few_relu_max2_input_gradient[(programs,)](
+        gradient_ptr=gradient,
+        winner_ptr=kept,
+        weight_ptr=channels_last(weight),
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        height=sizes.height,
+        width=sizes.width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=geometry.channels,
+        FILTERS=geometry.filters,
+        GROUPS=geometry.groups,
+        KERNEL=geometry.kernel,
+        STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
+        TAP_STEP=tap_step,
+        TAP_INVERSE=tap_inverse,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        WINDOW_STEP=window_step,
+        WINDOW_INVERSE=window_inverse,
+        BLOCK_PIXELS=tile.rows,
+        BLOCK_CHANNELS=tile.columns,
+        BLOCK_FILTERS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
 @triton.jit
 def conv_few_relu_max2_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -1271,73 +1375,6 @@ def conv_few_relu_max2_weight_gradient(
     )
 
 
-@triton.jit
-def conv_few_relu_max2_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    partial_ptr,  # [splits, FILTERS] float32
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
-    for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        # Each window that is not dead gives all of its gradient to one pixel.
-        winner = tl.load(winner_ptr + offset, mask=mask, other=0)
-        gradient = tl.where(winner != 0, gradient, 0.0)
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_few_relu_max2_steps(
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_relu_max2_first`, a pair each."""
-    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
-    return (steps[0], steps[1]), (inverses[0], inverses[1])
-
-
-def conv_few_relu_max2_input_gradient_tile(
-    geometry: ConvGeometry,
-    dx: Tensor,
-    precision: str,
-) -> Tile:
-    """Choose pixels x channels, and filters a step, by what compiles without spills."""
-    channels = geometry.channels // geometry.groups
-    filters = geometry.filters // geometry.groups
-    if dx.element_size() == 4 and precision == "ieee":
-        return Tile(32, block_size(channels, 64), 16, 4, 2)
-    most = 128 // dx.element_size()
-    return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
-
-
 def conv_few_relu_max2_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
@@ -1350,67 +1387,6 @@ def conv_few_relu_max2_weight_gradient_tile(
     if x.element_size() == 4 and precision == "ieee":
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
     return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
-
-
-def conv_few_relu_max2_launch_input_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
-    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
-    precision = conv_precision(dx)
-    tile = conv_few_relu_max2_input_gradient_tile(geometry, dx, precision)
-    cell_height = geometry.stride[0] * geometry.pool_stride[0]
-    cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
-        geometry.channels // geometry.groups,
-        tile.columns,
-    )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
-    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_relu_max2_steps(geometry.stride, geometry.dilation)
-    window_step, window_inverse = conv_few_relu_max2_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
-    conv_few_relu_max2_input_gradient[(programs,)](
-        gradient_ptr=gradient,
-        winner_ptr=kept,
-        weight_ptr=channels_last(weight),
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOW_STEP=window_step,
-        WINDOW_INVERSE=window_inverse,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
 
 
 def conv_few_relu_max2_launch_weight_gradient(
@@ -1475,6 +1451,48 @@ def conv_few_relu_max2_launch_weight_gradient(
     )
     shape = (geometry.filters, *geometry.kernel, channels)
     return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+
+
+@triton.jit
+def conv_few_relu_max2_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    partial_ptr,  # [splits, FILTERS] float32
+    splits,
+    batch,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    FILTERS: tl.constexpr,
+    BLOCK_WINDOWS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+):
+    """Compute a part of the bias's gradient: a sum over some windows."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
+        0,
+        BLOCK_FILTERS,
+    )
+    filter_mask = filter < FILTERS
+    split = tl.program_id(0) // FILTER_BLOCKS
+    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    first = split * tl.cdiv(window_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    for step in range(first, last):
+        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window_mask = window < batch * out_height * out_width
+        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        mask = window_mask[:, None] & filter_mask[None, :]
+        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        # Each window that is not dead gives all of its gradient to one pixel.
+        winner = tl.load(winner_ptr + offset, mask=mask, other=0)
+        gradient = tl.where(winner != 0, gradient, 0.0)
+        total += gradient
+    tl.store(
+        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
+    )
 
 
 def conv_few_relu_max2_launch_bias_gradient(

@@ -1,0 +1,75 @@
+"""The gradient before the pool and the activation, rebuilt wherever it is read, never stored.
+
+Of a window's gradient, the pixel that won gets all, or each pixel of an average its share, and a
+pixel that the activation blocks gets none.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .conv_op import ConvGeometry
+
+# ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
+
+
+@triton.jit
+def conv_activation_gradient(saved, gradient):
+    """Take a gradient back through ReLU, of which the output was saved; NaN is alive."""
+    return tl.where(saved <= 0, 0.0, gradient)
+
+
+# ── kernels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@triton.jit
+def conv_unpooled(
+    gradient_ptr,
+    saved_ptr,
+    offset,
+    mask,
+    ACTIVATION: tl.constexpr,
+):
+    """Read a tile of the gradient and take it back through the activation."""
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    if ACTIVATION != "none":
+        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def conv_rebuilt(
+    gradient_ptr,
+    winner_ptr,
+    alive_ptr,
+    saved_ptr,
+    offset,
+    mask,
+    position,
+    ACTIVATION: tl.constexpr,
+    POOL: tl.constexpr,
+):
+    """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
+
+    An average gives a share of it: that division is left to the caller.
+    """
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    if POOL == "max":
+        winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
+        gradient = tl.where(winner == position + 1, gradient, 0.0)
+    elif ACTIVATION == "relu":
+        alive = tl.load(alive_ptr + offset, mask=mask, other=0).to(tl.int32)
+        gradient = tl.where(((alive >> position) & 1) == 1, gradient, 0.0)
+    if ACTIVATION == "output":
+        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+# ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def conv_saved(geometry: ConvGeometry, kept: Tensor, y: Tensor | None) -> Tensor | None:
+    """Say from what the slope of the activation follows."""
+    return kept if geometry.activation == "input" else y

@@ -1,0 +1,97 @@
+"""The sums of a convolution.
+
+Images lie in memory as [batch, height, width, channels], weights as [filters, kernel height, kernel
+width, channels of a group]. A tile's rows are filters and its columns are pixels of the
+convolution; it is one matrix product over the terms (kernel row, kernel column, channel) of the
+sum.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def conv_place(
+    pixel,
+    rows: tl.constexpr,
+    columns: tl.constexpr,
+):
+    """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
+    image = (pixel // (rows * columns)).to(tl.int64)
+    return image, pixel // columns % rows, pixel % columns
+
+
+@triton.jit
+def conv_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    SCALE: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    row = row * STRIDE[0] - PAD[0]
+    column = column * STRIDE[1] - PAD[1]
+    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += group * GROUP_CHANNELS
+    weight_ptr += filter * TERMS
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    if TAPS == "packed":
+        # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+        for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+            term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+            tap = term // GROUP_CHANNELS
+            down = (tap // KERNEL[1] * DILATION[0])[:, None]
+            right = (tap % KERNEL[1] * DILATION[1])[:, None]
+            x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+            x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+            x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+            offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+            x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+            weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+            weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
+            total = tl.dot(weight, x, total, input_precision=PRECISION)
+    else:
+        # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
+        for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
+            tap = step // CHANNEL_BLOCKS
+            channel = step % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+            channel_mask = channel < GROUP_CHANNELS
+            down = tap // KERNEL[1] * DILATION[0]
+            right = tap % KERNEL[1] * DILATION[1]
+            inside = pixel_mask & (row + down >= 0) & (row + down < height)
+            inside &= (column + right >= 0) & (column + right < width)
+            offset = (down * width + right) * CHANNELS + channel
+            x_mask = inside[None, :] & channel_mask[:, None]
+            x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+            term = tap * GROUP_CHANNELS + channel
+            weight_mask = filter_mask[:, None] & channel_mask[None, :]
+            weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
+            total = tl.dot(weight, x, total, input_precision=PRECISION)
+    if SCALE:
+        scale = tl.load(scale_ptr + filter, mask=filter_mask, other=0.0)
+        total *= scale.to(tl.float32)[:, None]
+    return total
