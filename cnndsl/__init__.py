@@ -2,6 +2,7 @@
 
     report = cnndsl.check("lenet.cnn")  # report.ok, report.diagnostics, report.layers, …
     model = cnndsl.compile("lenet.cnn")  # a torch.nn.Module; raises cnndsl.CheckError
+    cnndsl.train(model, (images, labels))  # or a Dataset, batches, the name of a set
 
 Names are loaded when they are first used: `check` needs no torch.
 """
@@ -12,16 +13,17 @@ if TYPE_CHECKING:
     from cnndsl.check import check
     from cnndsl.runtime.errors import CheckError
     from cnndsl.runtime.load import compile_model as compile
+    from cnndsl.train.loop import train
 
-__all__ = ["CheckError", "check", "compile"]
+__all__ = ["CheckError", "check", "compile", "train"]
 
 
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
     match name:
-        case "check":
-            return import_module("cnndsl.check")  # the package, which can be called
+        case "check" | "train":
+            return import_module(f"cnndsl.{name}")  # the package, which can be called
         case "compile":
             return import_module("cnndsl.runtime.load").compile_model
         case "CheckError":

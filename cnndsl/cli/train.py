@@ -72,7 +72,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from cnndsl.train import Origin, UsageError, load, seed_all, train
+    from cnndsl.train import UsageError, load, seed_all, train
+    from cnndsl.train.compiled import compile_file
     from cnndsl.train.network import input_shape
     from cnndsl.train.progress import reporter
     from cnndsl.train.run import refuse_existing
@@ -90,7 +91,7 @@ def _start(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
     refuse_existing(out)
     seed_all(recipe.seed)
-    model, emitted = training.compile_file(arguments.file, arguments.settings)
+    model, origin = compile_file(arguments.file, arguments.settings)
     shape = input_shape(model)
     data = load(arguments.data, shape[0] if shape else None, recipe.seed)
     count = sum(p.numel() for p in model.parameters())
@@ -100,8 +101,6 @@ def _start(arguments: argparse.Namespace) -> int:
         f"{data.name}: {data.train.count:,} images to train on{held_back}",
         flush=True,
     )
-    source = Path(arguments.file).read_text(encoding="utf-8")
-    origin = Origin(source, tuple(arguments.settings), emitted)
     return _report(
         train(
             model,
@@ -118,6 +117,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
 def _resume(arguments: argparse.Namespace) -> int:
     from cnndsl.train import Recipe, UsageError, load, open_run, resume, seed_all
+    from cnndsl.train.compiled import compile_run
     from cnndsl.train.network import input_shape
     from cnndsl.train.progress import reporter
 
@@ -133,7 +133,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     folder = open_run(path)
     recipe = Recipe(**folder.config["recipe"])
     seed_all(recipe.seed)
-    model = training.compile_run(folder)
+    model = compile_run(folder)
     shape = input_shape(model)
     name = arguments.data or folder.config["data"]["name"]
     data = load(name, shape[0] if shape else None, recipe.seed)

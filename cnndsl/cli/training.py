@@ -6,18 +6,15 @@ No command itself. Everything that imports torch is imported when it is first ne
 import argparse
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
 from cnndsl.cli.options import USAGE
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from cnndsl.train import Run, Trained
+    from cnndsl.train import Trained
 
 
 def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -40,30 +37,6 @@ def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return error.status
 
 
-def compile_file(path: str, settings: Sequence[str]) -> "tuple[nn.Module, str]":
-    """The network in a file, with fresh weights, and the text of the module that it became."""
-    from cnndsl.runtime.load import import_text, write
-
-    written = write(path, None, dict(parse_setting(text) for text in settings))
-    return cast("nn.Module", getattr(import_text(written), written.name)()), written.text
-
-
-def compile_run(run: "Run") -> "nn.Module":
-    """The network of a run, compiled anew from its source.
-
-    The emitted module in the folder is for people to read: running a file that lies there would
-    mean to trust whoever wrote it.
-    """
-    from cnndsl.train import UsageError
-
-    if not run.source.is_file():
-        raise UsageError(
-            f"the network in `{run.path}` was given from Python, so its source is not there",
-            "use `cnndsl.train.resume` or `cnndsl.train.Trained` in Python, with that network",
-        )
-    return compile_file(str(run.source), run.config["set"])[0]
-
-
 def quoted(path: Path) -> str:
     """A path as a shell takes it."""
     return shlex.quote(str(path))
@@ -72,6 +45,7 @@ def quoted(path: Path) -> str:
 def trained(path: str, device: str) -> "Trained":
     """The network of a run, with its newest weights; says which checkpoints are damaged."""
     from cnndsl.train import Trained, open_run
+    from cnndsl.train.compiled import compile_run
 
     run = open_run(Path(path))
     result = Trained(run, compile_run(run), device)

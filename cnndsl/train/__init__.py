@@ -1,11 +1,16 @@
 """Training: data, the loop, the run folder. The first room (with `runtime`) that imports torch.
 
-import cnndsl, cnndsl.train as training
+cnndsl.train("digits.cnn", "digits", out="runs/digits", epochs=5)
 
-training.seed_all(0)
+seed_all(0)
 model = cnndsl.compile("digits.cnn")
-training.train(model, training.load("digits"), out=Path("runs/digits"))
+cnndsl.train(model, (images, labels), lr=0.01)
+
+`cnndsl.train` is this package and the function that users call, so the package can be called.
 """
+
+import sys
+from types import ModuleType
 
 from cnndsl.train import extras  # it complains before what is missing is imported
 
@@ -15,9 +20,10 @@ from cnndsl.train.chance import seed_all
 from cnndsl.train.data import Data, Scale, as_data, load
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
-from cnndsl.train.loop import Outcome, resume, train
+from cnndsl.train.loop import resume, train
 from cnndsl.train.recipe import Recipe
 from cnndsl.train.run import Origin, Run, open_run
+from cnndsl.train.session import Outcome
 from cnndsl.train.trained import Prediction, Trained
 
 __all__ = [
@@ -41,3 +47,12 @@ __all__ = [
     "seed_all",
     "train",
 ]
+
+
+class _Callable(ModuleType):
+    """A package that is also a function."""
+
+    __call__ = staticmethod(train)
+
+
+sys.modules[__name__].__class__ = _Callable

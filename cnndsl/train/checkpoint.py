@@ -1,9 +1,11 @@
 """Checkpoints: all that training depends on, one folder a step. Knows no models and no loop.
 
-    checkpoints/step-00000920/model.safetensors      parameters and buffers
+    checkpoints/step-00000920/model.safetensors      the network to use: parameters and buffers
+    checkpoints/step-00000920/learning.safetensors   the network that learns, if it is another one
     checkpoints/step-00000920/optimizer.safetensors  the optimizer's moments, by parameter
-    checkpoints/step-00000920/state.json             all else, and the sha256 of all three
+    checkpoints/step-00000920/state.json             all else, and the sha256 of all of them
     checkpoints/latest                               the name of the newest folder
+    best/step-00000460/…                             the best epoch's, where one is looked for
 
 Nothing in them can run code: safetensors and JSON only.
 """
@@ -25,17 +27,22 @@ from cnndsl.train.errors import TrainError
 
 # The second newest stays, should the newest be damaged by what rename and fsync cannot help.
 KEPT = 2
-_FOLDER = "checkpoints"
-_TENSORS = ("model.safetensors", "optimizer.safetensors")
+NEWEST = "checkpoints"
+BEST = "best"
 
 
 class Checkpoint(Record):
-    """The state after `step` steps: tensors by name, and everything else as JSON values."""
+    """The state after `step` steps: tensors by name, and everything else as JSON values.
+
+    `model` is the network to use. `learning` is the one that learns, where `model` is an average of
+    its weights over time; else it is empty.
+    """
 
     step: int
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
     state: dict[str, Any]
+    learning: dict[str, Tensor]
 
 
 class Found(Record):
@@ -49,16 +56,23 @@ class _DamagedError(Exception):
     """A checkpoint that must not be used, and why."""
 
 
-def save(run: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint below a run folder; it exists whole or not at all."""
-    folder = run / _FOLDER
+_TENSORS = ("model", "optimizer", "learning")
+
+
+def save(run: Path, checkpoint: Checkpoint, place: str = NEWEST, kept: int = KEPT) -> Path:
+    """Write a checkpoint below a run folder; it exists whole or not at all. Older ones go."""
+    folder = run / place
     folder.mkdir(exist_ok=True)
     path = folder / f"step-{checkpoint.step:08d}"
     fresh = folder / f".{path.name}.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     hashes: dict[str, str] = {}
-    for name, tensors in zip(_TENSORS, (checkpoint.model, checkpoint.optimizer), strict=True):
+    for kind in _TENSORS:
+        tensors = cast("dict[str, Tensor]", getattr(checkpoint, kind))
+        if not tensors and kind == "learning":
+            continue
+        name = f"{kind}.safetensors"
         content = safetensors.torch.save(_storable(tensors))
         hashes[name] = _hash(content)
         disk.write(fresh / name, content)
@@ -68,15 +82,24 @@ def save(run: Path, checkpoint: Checkpoint) -> Path:
     disk.write(fresh / "state.json", text.encode())
     disk.publish(fresh, path)
     disk.replace(folder / "latest", f"{path.name}\n".encode())
-    for old in _newest_first(folder)[KEPT:]:
+    for old in _newest_first(folder)[kept:]:
         disk.discard(old)
     return path
 
 
 def load(run: Path) -> Found:
     """Read the newest valid checkpoint of a run; `TrainError` if there is none."""
+    return _first_valid(run, _newest_first(run / NEWEST))
+
+
+def load_to_use(run: Path) -> Found:
+    """Read the checkpoint whose network is used: the best epoch's where one was looked for."""
+    return _first_valid(run, _newest_first(run / BEST) + _newest_first(run / NEWEST))
+
+
+def _first_valid(run: Path, paths: list[Path]) -> Found:
     skipped: list[str] = []
-    for path in _newest_first(run / _FOLDER):
+    for path in paths:
         try:
             return Found(_read(path), tuple(skipped))
         except _DamagedError as error:
@@ -104,16 +127,19 @@ def _read(path: Path) -> Checkpoint:
     hashes = cast("dict[str, object]", values.pop("sha256"))
     if hashes.get("state") != _hash(_canonical(values)):
         raise _DamagedError("state.json does not fit its sha256")
-    tensors: list[dict[str, Tensor]] = []
-    for name in _TENSORS:
+    tensors: dict[str, dict[str, Tensor]] = {"learning": {}}
+    for kind in _TENSORS:
+        name = f"{kind}.safetensors"
+        if kind == "learning" and name not in hashes:
+            continue
         content = _content(path / name)
         if hashes.get(name) != _hash(content):
             raise _DamagedError(f"{name} does not fit its sha256")
         try:
-            tensors.append(safetensors.torch.load(content))
+            tensors[kind] = safetensors.torch.load(content)
         except SafetensorError as error:
             raise _DamagedError(f"{name} cannot be read: {error}") from error
-    return Checkpoint(step, tensors[0], tensors[1], values)
+    return Checkpoint(step, tensors["model"], tensors["optimizer"], values, tensors["learning"])
 
 
 def _content(path: Path) -> bytes:

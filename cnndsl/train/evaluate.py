@@ -1,12 +1,15 @@
 """How well a network does: loss, accuracy, and which class it takes for which."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from cnndsl.record import Record
-from cnndsl.train.examples import Examples
+from cnndsl.train.examples import IGNORED, Examples
 from cnndsl.train.network import logits_of
+from cnndsl.train.ranks import ALONE, Ranks
 
 _BATCH = 256
 
@@ -39,29 +42,42 @@ def evaluate(
     *,
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
+    ranks: Ranks = ALONE,
 ) -> Scores:
-    """Run a network over examples as it would be used; it stays in the mode it was in."""
+    """Run a network over examples as it would be used; it stays in the mode it was in.
+
+    Of each batch, several processes take a part each; all get the scores of all images.
+    """
     training = model.training
     model.eval()
     loss = 0.0
     confusion: Tensor | None = None
     try:
         with torch.no_grad():
-            for images, labels in examples.batches(_BATCH, None):
-                x = images.to(device) if device else images
-                y = labels.to(device) if device else labels
+            for batch in examples.batches(_BATCH, None, part=ranks.part):
+                x = batch.images.to(device) if device else batch.images
+                y = batch.labels.to(device) if device else batch.labels
                 with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
                     logits = logits_of(model, x).float()
                 classes = logits.shape[1]
-                loss += functional.cross_entropy(logits, y, reduction="sum").item()
-                pairs = (y * classes + logits.argmax(1)).cpu()
+                total = functional.cross_entropy(logits, y, reduction="sum", ignore_index=IGNORED)
+                loss += total.item()
+                pairs = (y * classes + logits.argmax(1))[y != IGNORED].cpu()
                 counts = torch.bincount(pairs, minlength=classes * classes)
                 confusion = counts if confusion is None else confusion + counts
     finally:
         model.train(training)
     if confusion is None:
         return Scores(0.0, ())
-    classes = round(len(confusion) ** 0.5)
-    rows = confusion.view(classes, classes)
-    table = tuple(tuple(int(cell) for cell in row) for row in rows)
-    return Scores(loss / int(confusion.sum()), table)
+    sums = torch.cat([torch.tensor([loss], dtype=torch.float64), confusion.double()])
+    total_loss, *cells = _numbers(ranks.sum(sums.to(device) if device else sums))
+    classes = round(len(cells) ** 0.5)
+    table = tuple(
+        tuple(int(cell) for cell in cells[row * classes : (row + 1) * classes])
+        for row in range(classes)
+    )
+    return Scores(total_loss / sum(cells), table)
+
+
+def _numbers(values: Tensor) -> list[float]:
+    return cast("list[float]", values.cpu().numpy().tolist())

@@ -1,20 +1,51 @@
 """The ways in which labelled images come: tensors, a map-style dataset, an iterable of batches.
 
 Each gives the batches of an epoch, in an order that follows from a seed alone, from any batch on:
-that is what makes a resumed run see what an unbroken one sees. Knows nothing of files or networks.
+that is what makes a resumed run see what an unbroken one sees. Of each batch, a process takes its
+part. Knows nothing of files, networks or of how processes find each other.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sized
-from itertools import islice
-from typing import Protocol, cast
+from itertools import chain, islice
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
+from cnndsl.record import Record
 from cnndsl.train.errors import TrainError
 
-Batch = tuple[Tensor, Tensor]
+# The label of an image that stands in for a part without images: torch's cross-entropy passes over
+# it. A process without images still has to take part in a step, with a gradient of zero.
+IGNORED = -100
+
+Pair = tuple[Tensor, Tensor]
+
+
+class Batch(NamedTuple):
+    """A part of a batch: its images and labels, the first one's number, and how many there are."""
+
+    images: Tensor
+    labels: Tensor
+    first: int
+    whole: int
+
+
+class Part(Record):
+    """Which part of each batch is taken: number `rank` of `world` parts as equal as can be."""
+
+    rank: int = 0
+    world: int = 1
+
+    def bounds(self, count: int) -> tuple[int, int]:
+        """From where up to where in a batch of so many images; the first part is never empty."""
+        share, more = divmod(count, self.world)
+        first = self.rank * share + min(self.rank, more)
+        return first, first + share + (self.rank < more)
+
+
+WHOLE = Part()
 
 
 class Examples(Protocol):
@@ -34,7 +65,9 @@ class Examples(Protocol):
         """How many batches an epoch has."""
         ...
 
-    def batches(self, batch: int, seed: int | None, start: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, batch: int, seed: int | None, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[Batch]:
         """The batches from number `start` on; shuffled by `seed`, or in order without one."""
         ...
 
@@ -44,6 +77,19 @@ def order_of(count: int, seed: int | None) -> Tensor:
     if seed is None:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _chosen(
+    order: Tensor, batch: int, start: int, part: Part
+) -> Iterator[tuple[Tensor, bool, int, int]]:
+    """The numbers of a part's images, batch by batch; one that stands in where it has none."""
+    for begin in range(start * batch, len(order), batch):
+        numbers = order[begin : begin + batch]
+        first, end = part.bounds(len(numbers))
+        if first == end:
+            yield numbers[:1], True, 0, len(numbers)
+        else:
+            yield numbers[first:end], False, first, len(numbers)
 
 
 class TensorExamples:
@@ -80,12 +126,16 @@ class TensorExamples:
         """How many batches an epoch has; the last may be smaller."""
         return -(-self.count // batch)
 
-    def batches(self, batch: int, seed: int | None, start: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, batch: int, seed: int | None, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[Batch]:
         """The batches from number `start` on."""
         order = order_of(self.count, seed).to(self.labels.device)
-        for first in range(start * batch, self.count, batch):
-            chosen = order[first : first + batch]
-            yield self.images[chosen], self.labels[chosen]
+        for chosen, empty, first, whole in _chosen(order, batch, start, part):
+            labels = self.labels[chosen]
+            if empty:
+                labels = torch.full_like(labels, IGNORED)
+            yield Batch(self.images[chosen], labels, first, whole)
 
     def to(self, device: torch.device) -> "TensorExamples":
         """The same on another device."""
@@ -129,12 +179,16 @@ class DatasetExamples:
         """How many batches an epoch has; the last may be smaller."""
         return -(-self.count // batch)
 
-    def batches(self, batch: int, seed: int | None, start: int = 0) -> Iterator[Batch]:
-        """The batches from number `start` on."""
+    def batches(
+        self, batch: int, seed: int | None, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[Batch]:
+        """The batches from number `start` on; only the part's own images are read."""
         order = order_of(self.count, seed)
-        for first in range(start * batch, self.count, batch):
-            pairs = [self.dataset[int(i)] for i in order[first : first + batch]]
-            yield torch.stack([image for image, _ in pairs]), torch.tensor([y for _, y in pairs])
+        for chosen, empty, first, whole in _chosen(order, batch, start, part):
+            pairs = [self.dataset[int(i)] for i in chosen]
+            images = torch.stack([image for image, _ in pairs])
+            labels = torch.tensor([IGNORED if empty else int(label) for _, label in pairs])
+            yield Batch(images, labels, first, whole)
 
 
 class BatchExamples:
@@ -144,7 +198,7 @@ class BatchExamples:
     start of each epoch. It needs a length: the learning rate depends on the number of steps.
     """
 
-    def __init__(self, source: Iterable[Batch]) -> None:
+    def __init__(self, source: Iterable[Pair]) -> None:
         if not isinstance(source, Sized):
             raise TrainError(
                 f"how many batches the {type(source).__name__} has is not known",
@@ -171,12 +225,27 @@ class BatchExamples:
         """How many batches an epoch has."""
         return self._count
 
-    def batches(self, batch: int, seed: int | None, start: int = 0) -> Iterator[Batch]:
-        """The batches from number `start` on; the ones before are read and dropped."""
-        batches = iter(self.source)
-        # Read them now, not when the first is asked for: random numbers are put back afterwards.
-        deque(islice(batches, start), maxlen=0)
-        return batches
+    def batches(
+        self, batch: int, seed: int | None, start: int = 0, part: Part = WHOLE
+    ) -> Iterator[Batch]:
+        """The batches from number `start` on; the ones before are read and dropped.
+
+        What is not read now draws other random numbers: those of its own step, not the epoch's.
+        """
+        pairs = iter(self.source)
+        if start:
+            deque(islice(pairs, start), maxlen=0)
+        else:
+            pairs = chain(list(islice(pairs, 1)), pairs)
+        return (_part_of(images, labels, part) for images, labels in pairs)
+
+
+def _part_of(images: Tensor, labels: Tensor, part: Part) -> Batch:
+    whole = len(labels)
+    first, end = part.bounds(whole)
+    if first == end:
+        return Batch(images[:1], torch.full_like(labels[:1], IGNORED), 0, whole)
+    return Batch(images[first:end], labels[first:end], first, whole)
 
 
 def as_examples(data: object) -> Examples:
@@ -189,7 +258,7 @@ def as_examples(data: object) -> Examples:
         case Sized() if hasattr(data, "__getitem__"):
             return DatasetExamples(cast("Indexed", data))
         case Iterable():
-            return BatchExamples(cast("Iterable[Batch]", data))
+            return BatchExamples(cast("Iterable[Pair]", data))
         case _:
             raise TrainError(
                 f"an object of type {type(data).__name__} is no data to train on",

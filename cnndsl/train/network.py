@@ -21,6 +21,30 @@ def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     return logits(images)
 
 
+class Logits(nn.Module):
+    """A network whose `forward` gives the logits: what wraps modules calls nothing else."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the network says of each class."""
+        return logits_of(self.model, images)
+
+
+def leaves_out(model: nn.Module, images: Tensor) -> bool:
+    """Whether some parameters have no part in the logits, as those of an extra `output`."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    training = model.training
+    try:
+        logits = logits_of(model.eval(), images)
+        found = torch.autograd.grad(logits.sum(), learned, allow_unused=True)
+    finally:
+        model.train(training)
+    return any(gradient is None for gradient in cast("tuple[Tensor | None, ...]", found))
+
+
 def input_shape(model: nn.Module) -> tuple[int | None, ...] | None:
     """(channels, height, width), None for what is free; None if the network does not tell."""
     return cast("tuple[int | None, ...] | None", getattr(model, "input_shape", None))
@@ -39,7 +63,7 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
             f"let the network begin with `input {_words(given)}`",
             "or use data of the network's size",
         )
-    images, _ = next(iter(examples.batches(2, None)))
+    images = next(iter(examples.batches(2, None))).images
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else images.device
     training = model.training

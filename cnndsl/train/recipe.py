@@ -1,56 +1,114 @@
-"""How a network is trained: the settings, the optimizer, the learning rate of every step.
+"""How a network is trained: the settings, and which of them cannot work.
 
-Knows no data, no files and no terminal. Everything here is a pure function of the settings, so a
-resumed run needs no memory of a schedule.
+Knows no data, no files and no terminal; `optimize` and `learner` make of the settings what trains.
 """
 
 import math
-from typing import Any, Literal, Protocol, cast
+from typing import Literal, cast, get_args
 
 import torch
 
 from cnndsl.record import Record
 from cnndsl.train.errors import UsageError
 
-DType = Literal["fp32", "bf16"]
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DType = Literal["fp32", "bf16", "fp16"]
+DTYPES: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+OptimizerName = Literal["adamw", "sgd"]
+ScheduleName = Literal["cosine", "one-cycle", "constant"]
 
-# In a tenth of all steps, and at most this many, the learning rate rises to its peak; afterwards
-# it falls to zero along half a cosine. Without the rise, AdamW's first steps are too large for deep
-# networks.
-_RISE = 500
+_LEAST = {
+    "epochs": 1,
+    "batch": 1,
+    "accumulate": 1,
+    "decay": 0,
+    "clip": 0,
+    "warmup": 0,
+    "patience": 0,
+    "crop": 0,
+}
 
 
 class Recipe(Record):
     """The settings of a training run; each has the name of its flag.
 
-    `lr` is the peak of the learning rate, `decay` AdamW's weight decay (of weights, not of biases
-    and norms). `device` is `auto`, or what `torch.device` takes. With `bf16`, weights stay float32
-    and layers compute in bfloat16 (autocast).
+    `batch` is how many images a step sees in all: `accumulate` computes it in so many parts, and
+    several processes divide it among them. `lr` is the peak of the learning rate, which `schedule`
+    lets fall after the first `warmup` steps (None: the schedule's own number). `decay` is the
+    weight decay, of weights, not of biases and norms. `momentum` and `nesterov` are sgd's.
+
+    With bf16 and fp16, weights stay float32 and layers compute in the shorter type (autocast); fp16
+    scales the loss, so that small gradients are not lost. `smoothing` is the share of a label that
+    is spread over all classes. `clip` is the largest norm that the gradients may have (0: any).
+    `flip` mirrors half of the images, `crop` moves each by up to so many pixels, at random.
+
+    `ema` is the share that the averaged weights keep in each step (0: none are kept); they are the
+    ones that are tested and used. `patience` ends the training after so many epochs without a lower
+    test loss (0: never), and lets the best epoch's network be the one that is used.
     """
 
     epochs: int = 12
     batch: int = 64
+    optimizer: OptimizerName = "adamw"
     lr: float = 0.003
+    momentum: float = 0.9
+    nesterov: bool = False
     decay: float = 0.01
+    schedule: ScheduleName = "cosine"
+    warmup: int | None = None
+    smoothing: float = 0.0
+    clip: float = 0.0
+    ema: float = 0.0
+    patience: int = 0
+    flip: bool = False
+    crop: int = 0
+    accumulate: int = 1
     seed: int = 0
     device: str = "auto"
     dtype: DType = "fp32"
 
     def check(self) -> None:
         """Raise `UsageError` for a setting with which no training could start."""
-        for name in ("epochs", "batch"):
-            value = cast("int", getattr(self, name))
-            if value < 1:
-                raise UsageError(f"{name} is {value}; it must be at least 1", f"--{name} 1")
-        if not (math.isfinite(self.lr) and self.lr > 0):
-            raise UsageError(f"the learning rate is {self.lr}; it must be above zero", "--lr 0.003")
-        if not (math.isfinite(self.decay) and self.decay >= 0):
-            raise UsageError(f"the weight decay is {self.decay}; it must not be negative")
+        self._check_numbers()
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise UsageError(
+                "nesterov is a kind of sgd's momentum",
+                "add `--optimizer sgd`, with a `--momentum` above 0, or leave `--nesterov` out",
+            )
+        if self.accumulate > self.batch:
+            raise UsageError(
+                f"a batch of {self.batch} images cannot be computed in {self.accumulate} parts",
+                f"--accumulate {self.batch}, or a larger --batch",
+            )
         if not 0 <= self.seed < 2**32:
             raise UsageError(f"the seed is {self.seed}; it must be from 0 up to 2³² − 1")
-        if self.dtype not in DTYPES:
-            raise UsageError(f"no dtype is called {self.dtype}", f"one of: {', '.join(DTYPES)}")
+        self._check_names()
+
+    def _check_numbers(self) -> None:
+        for name, least in _LEAST.items():
+            value = self._number(name)
+            if not (math.isfinite(value) and value >= least):
+                bound = f"at least {least}" if least else "a number from 0 up"
+                raise UsageError(f"{name} is {value}; it must be {bound}", f"--{name} {least}")
+        if not (math.isfinite(self.lr) and self.lr > 0):
+            raise UsageError(f"the learning rate is {self.lr}; it must be above zero", "--lr 0.003")
+        for name in ("momentum", "smoothing", "ema"):
+            if not 0 <= self._number(name) < 1:
+                raise UsageError(f"{name} is {self._number(name)}; it must be from 0 up to 1")
+
+    def _check_names(self) -> None:
+        choices = {"optimizer": OptimizerName, "schedule": ScheduleName, "dtype": DType}
+        for name, kind in choices.items():
+            known = cast("tuple[str, ...]", get_args(kind))
+            given = getattr(self, name)
+            if given not in known:
+                raise UsageError(f"no {name} is called {given}", f"one of: {', '.join(known)}")
+
+    def _number(self, name: str) -> float:
+        return cast("float | None", getattr(self, name)) or 0
 
 
 def choose_device(name: str) -> torch.device:
@@ -66,41 +124,3 @@ def choose_device(name: str) -> torch.device:
             f"the device `{name}` cannot be used: {reason}", "--device cpu, or --device auto"
         ) from error
     return device
-
-
-class Optimizer(Protocol):
-    """What the loop needs of an optimizer."""
-
-    param_groups: list[dict[str, Any]]
-    state: Any
-
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        ...
-
-    def step(self) -> object:
-        """Change the parameters along their gradients."""
-        ...
-
-
-def make_optimizer(model: torch.nn.Module, recipe: Recipe) -> Optimizer:
-    """AdamW over the parameters that learn; only weights (two dims and more) decay."""
-    learned = [p for p in model.parameters() if p.requires_grad]
-    if not learned:
-        raise UsageError("the network has nothing to learn: no layer of it has parameters")
-    weights = [p for p in learned if p.ndim >= 2]
-    others = [p for p in learned if p.ndim < 2]
-    groups = [
-        {"params": weights, "weight_decay": recipe.decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=recipe.lr)
-
-
-def rate_at(recipe: Recipe, step: int, steps: int) -> float:
-    """The learning rate of step `step` (from 0) of `steps`."""
-    rising = max(1, min(_RISE, round(0.1 * steps)))
-    if step < rising:
-        return recipe.lr * (step + 1) / rising
-    done = (step - rising) / max(1, steps - rising)
-    return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))

@@ -4,7 +4,7 @@
     source.cnn     the network as it was written   (a run from Python has none)
     model.py       the module that it became       (likewise)
     metrics.jsonl  one line an epoch
-    checkpoints/   see `checkpoint`
+    checkpoints/   see `checkpoint`; `best/` likewise
 
 A folder appears under its name when it is complete, with a first checkpoint in it, so it can be
 resumed from the moment it exists. One process at a time may train in it.
@@ -19,7 +19,7 @@ from typing import Any, cast
 
 from cnndsl.record import Record
 from cnndsl.train import disk
-from cnndsl.train.checkpoint import Checkpoint, save
+from cnndsl.train.checkpoint import BEST, NEWEST, Checkpoint, save
 from cnndsl.train.errors import TrainError, UsageError
 
 
@@ -72,7 +72,7 @@ class Run:
                 f"another process is training in `{self.path}`",
                 "wait for it to end, or train into another folder: `--out`",
             ) from error
-        for folder in (self.path, self.path / "checkpoints"):
+        for folder in (self.path, self.path / NEWEST, self.path / BEST):
             disk.sweep(folder)
 
     def unlock(self) -> None:
@@ -142,11 +142,11 @@ def open_run(path: Path) -> Run:
     except ValueError as error:
         raise TrainError(f"`{path / 'config.json'}` is not whole", "train anew: `--out`") from error
     match config:
-        case {"version": 1, "recipe": {}, "data": {}}:
+        case {"version": 2, "recipe": {}, "data": {}}:
             return Run(path, cast("dict[str, Any]", config))
         case {"version": int(version)}:
             raise TrainError(
-                f"`{path}` was made by another version of cnndsl (its format is {version}, not 1)",
+                f"`{path}` was made by another version of cnndsl (its format is {version}, not 2)",
                 "use that version, or train anew: `--out`",
             )
         case _:

@@ -28,11 +28,11 @@ class Prediction(Record):
 
 
 class Trained:
-    """The network of a run at its newest valid checkpoint."""
+    """The network of a run at its newest valid checkpoint; at its best where that is kept."""
 
     def __init__(self, run: Run, model: nn.Module, device: str = "auto") -> None:
         """Load the weights into `model`, which is the run's network, compiled anew."""
-        found = checkpoint.load(run.path)
+        found = checkpoint.load_to_use(run.path)
         self.run = run
         self.skipped = found.skipped
         self.step = found.checkpoint.step

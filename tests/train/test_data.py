@@ -155,7 +155,7 @@ def test_one_image_is_brought_to_the_networks_form(tmp_path: Path) -> None:
 
 def test_batches_go_through_all_examples_once_in_an_order_of_the_seed() -> None:
     examples = as_examples(trainee.images(10))
-    orders = [[y for _, y in examples.batches(4, seed)] for seed in (1, 1, 2, None)]
+    orders = [[b.labels for b in examples.batches(4, seed)] for seed in (1, 1, 2, None)]
     assert [len(labels) for labels in orders[0]] == [4, 4, 2]
     one, same, other, plain = (torch.cat(order) for order in orders)
     assert torch.equal(one, same)
@@ -179,9 +179,9 @@ def test_batches_may_begin_anywhere(kind: str) -> None:
     rest = list(examples.batches(4, 1, start=1))
     assert examples.steps(4) == 3 == len(whole)
     assert len(rest) == 2
-    for (x, y), (also_x, also_y) in zip(whole[1:], rest, strict=True):
-        assert torch.equal(x, also_x)
-        assert torch.equal(y, also_y)
+    for here, there in zip(whole[1:], rest, strict=True):
+        assert torch.equal(here.images, there.images)
+        assert torch.equal(here.labels, there.labels)
 
 
 @pytest.mark.parametrize(

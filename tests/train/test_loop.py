@@ -14,7 +14,6 @@ from torch import nn
 import cnndsl.train as training
 from cnndsl.train.network import first_not_finite
 from cnndsl.train.progress import Bar, Lines, Quiet, line
-from cnndsl.train.recipe import make_optimizer, rate_at
 from tests.train import trainee
 
 
@@ -208,21 +207,6 @@ def test_a_parameter_that_is_not_finite_is_named() -> None:
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
-    rates = [rate_at(trainee.RECIPE, step, 100) for step in range(100)]
-    assert rates[9] == max(rates) == trainee.RECIPE.lr
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[9:] == sorted(rates[9:], reverse=True)
-    assert 0 < rates[-1] < 0.01 * trainee.RECIPE.lr
-
-
-def test_only_weights_decay() -> None:
-    weights, others = make_optimizer(trainee.network(), trainee.RECIPE).param_groups
-    assert [p.ndim for p in weights["params"]] == [4, 2]
-    assert [p.ndim for p in others["params"]] == [1, 1, 1, 1]
-    assert (weights["weight_decay"], others["weight_decay"]) == (0.01, 0.0)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -230,10 +214,20 @@ def test_only_weights_decay() -> None:
         ({"batch": -1}, "batch is -1"),
         ({"lr": 0.0}, "learning rate is 0"),
         ({"lr": math.nan}, "learning rate is nan"),
-        ({"decay": -1.0}, "weight decay is -1"),
+        ({"decay": -1.0}, "decay is -1"),
         ({"seed": -1}, "the seed is -1"),
         ({"dtype": "int8"}, "no dtype is called int8"),
         ({"device": "toaster"}, "the device `toaster` cannot be used"),
+        ({"optimizer": "adam"}, "no optimizer is called adam"),
+        ({"schedule": "step"}, "no schedule is called step"),
+        ({"momentum": 1.0}, "momentum is 1.0; it must be from 0 up to 1"),
+        ({"smoothing": -0.1}, "smoothing is -0.1"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"nesterov": True}, "nesterov is a kind of sgd's momentum"),
+        ({"clip": -1.0}, "clip is -1.0"),
+        ({"accumulate": 17}, "16 images cannot be computed in 17 parts"),
+        ({"patience": -1}, "patience is -1"),
+        ({"crop": -1}, "crop is -1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(change: dict[str, object], message: str) -> None:
@@ -246,12 +240,6 @@ def test_bfloat16_learns_and_keeps_its_weights_in_float32(tmp_path: Path) -> Non
     outcome = training.train(trainee.network(), trainee.data(), out=tmp_path / "run", recipe=recipe)
     assert outcome.metrics[-1]["test_accuracy"] >= 0.9
     assert trainee.result(tmp_path / "run")[0].model["0.weight"].dtype == torch.float32
-
-
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(training.UsageError, match="several processes"):
-        training.train(trainee.network(), trainee.data())
 
 
 # ── what is shown ────────────────────────────────────────────────────────────────────────────────

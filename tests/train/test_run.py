@@ -109,7 +109,7 @@ def test_a_checkpoint_keeps_every_kind_of_tensor_bit_for_bit(tmp_path: Path) -> 
         "count": torch.tensor(7),
         "none": torch.zeros(0, 3),
     }
-    save(tmp_path, Checkpoint(5, tensors, {}, {"loss": 0.1 + 0.2}))
+    save(tmp_path, Checkpoint(5, tensors, {}, {"loss": 0.1 + 0.2}, {}))
     kept = load(tmp_path).checkpoint
     assert kept.state["loss"] == 0.1 + 0.2
     assert kept.model.keys() == tensors.keys()
@@ -200,7 +200,7 @@ def test_another_network_or_other_data_are_refused(run: Path) -> None:
         (None, "there is no run in"),
         ("{", "is not whole"),
         ("[]", "describes no run"),
-        ('{"version": 2}', "another version of cnndsl"),
+        ('{"version": 1}', "another version of cnndsl"),
     ],
 )
 def test_a_folder_that_is_no_run_is_told(tmp_path: Path, content: str | None, message: str) -> None:

@@ -13,6 +13,22 @@ from cnndsl.train.checkpoint import Checkpoint, load
 
 RECIPE = training.Recipe(epochs=6, batch=16, lr=0.01, seed=3, device="cpu")
 
+# All that a recipe can ask for at once.
+FULL = RECIPE.replace(
+    optimizer="sgd",
+    nesterov=True,
+    lr=0.05,
+    schedule="one-cycle",
+    warmup=9,
+    smoothing=0.1,
+    clip=2.0,
+    ema=0.9,
+    patience=5,
+    flip=True,
+    crop=1,
+    accumulate=3,
+)
+
 
 def network(classes: int = 3) -> nn.Module:
     training.seed_all(RECIPE.seed)
@@ -61,7 +77,7 @@ def difference(one: Path, other: Path) -> str:
     (here, metrics), (there, others) = result(one), result(other)
     if here.step != there.step:
         return f"steps: {here.step} and {there.step}"
-    for kind in ("model", "optimizer"):
+    for kind in ("model", "optimizer", "learning"):
         mine, theirs = getattr(here, kind), getattr(there, kind)
         if mine.keys() != theirs.keys():
             return f"{kind}: other names"
