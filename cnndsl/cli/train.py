@@ -1,9 +1,10 @@
 """`cnndsl train FILE --data …`: trains a network, or goes on with a run that was interrupted."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import training
@@ -11,16 +12,42 @@ from cnndsl.cli import training
 if TYPE_CHECKING:
     from cnndsl.train import Outcome, Recipe
 
-# The settings of a recipe and their types; what is not given is the recipe's own default.
-_RECIPE = {
+# The settings of a recipe: type (`bool`: a flag), what stands for the value, help. What is not
+# given is the recipe's own default, which the help names.
+_LEARNING = {
     "epochs": (int, "N", "how often each image is seen (12)"),
-    "batch": (int, "N", "images in a step (64)"),
-    "lr": (float, "RATE", "the highest learning rate; it rises to it, then falls (0.003)"),
-    "decay": (float, "RATE", "weight decay (0.01)"),
+    "batch": (int, "N", "images in a step, over all parts and processes (64)"),
+    "optimizer": (str, "NAME", "adamw or sgd (adamw)"),
+    "lr": (float, "RATE", "the highest learning rate; for sgd try 0.05 (0.003)"),
+    "momentum": (float, "SHARE", "of sgd (0.9)"),
+    "nesterov": (bool, "", "sgd looks ahead along its momentum"),
+    "decay": (float, "RATE", "weight decay, not of biases and norms (0.01)"),
+    "schedule": (
+        str,
+        "NAME",
+        "what the learning rate does after its rise: cosine, one-cycle or constant (cosine)",
+    ),
+    "warmup": (
+        int,
+        "STEPS",
+        "steps in which it rises (a tenth of all, at most 500; one-cycle: three tenths)",
+    ),
+    "smoothing": (float, "SHARE", "label smoothing: the share of a label that all classes get (0)"),
+    "clip": (float, "NORM", "the largest norm of the gradients; 0: any (0)"),
+    "ema": (float, "SHARE", "test and use averaged weights; they keep that share each step (0)"),
+    "patience": (int, "EPOCHS", "stop after so many without a lower test loss; 0: never (0)"),
     "seed": (int, "N", "decides all random numbers; the same seed, the same result (0)"),
-    "device": (str, "NAME", "cpu, cuda, cuda:1 or auto: the GPU where there is one (auto)"),
-    "dtype": (str, "TYPE", "fp32, or bf16: layers compute in bfloat16 (fp32)"),
 }
+_CHANGES = {
+    "flip": (bool, "", "mirror half of the images, at random"),
+    "crop": (int, "PIXELS", "move each image by up to so many pixels, at random (0)"),
+}
+_MACHINE = {
+    "device": (str, "NAME", "cpu, cuda, cuda:1 or auto: the GPU where there is one (auto)"),
+    "dtype": (str, "TYPE", "fp32, or bf16 or fp16: layers compute in 16 bits (fp32)"),
+    "accumulate": (int, "PARTS", "compute each batch in so many parts: less memory (1)"),
+}
+_RECIPE = {**_LEARNING, **_CHANGES, **_MACHINE}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Train a network. Its run folder holds the settings, the metrics of each epoch, the\n"
         "emitted module and checkpoints. Ctrl-C saves; a run goes on where it stopped, however\n"
-        "that happened."
+        "that happened. `torchrun --nproc-per-node 2 -m cnndsl train …` trains in two processes."
     )
     parser.epilog = (
         "examples:\n"
@@ -36,12 +63,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  cnndsl train pets.cnn --data pets         pets/cat/1.png, pets/dog/7.jpg, …\n"
         "  cnndsl train --resume runs/digits         go on"
     )
+    parser.usage = "cnndsl train FILE --data NAME|PATH [OPTION …]\n       cnndsl train --resume RUN"
     parser.add_argument("file", metavar="FILE", nargs="?", help="a .cnn file")
-    parser.add_argument(
-        "--data",
-        metavar="NAME|PATH",
-        help="digits, or a folder with one folder of images for each class",
-    )
     parser.add_argument(
         "--set",
         metavar="NAME=V",
@@ -51,13 +74,41 @@ def configure(parser: argparse.ArgumentParser) -> None:
         dest="settings",
         help="a value for a param or a free size; may be given several times",
     )
-    for name, (kind, metavar, text) in _RECIPE.items():
-        parser.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
-    parser.add_argument(
-        "--out", metavar="RUN", help="the run folder to make (runs/ and the file's name)"
+    data = parser.add_argument_group("data")
+    data.add_argument(
+        "--data",
+        metavar="NAME|PATH",
+        help="digits, fashion-mnist, mnist, cifar10, photos-10, or a folder with one folder of "
+        "images for each class",
     )
-    parser.add_argument("--resume", metavar="RUN", help="the run folder to go on with")
-    parser.add_argument(
+    # None, not False, where a flag is not given: a resumed run tells it from one that is.
+    data.add_argument(
+        "--resize",
+        action="store_true",
+        default=None,
+        help="bring the images to the size of the network's input",
+    )
+    data.add_argument(
+        "--recolor",
+        action="store_true",
+        default=None,
+        help="make grey images RGB, or RGB ones grey, as the network takes them",
+    )
+    for title, settings in (
+        ("how it learns", _LEARNING),
+        ("changed images", _CHANGES),
+        ("where it is computed", _MACHINE),
+    ):
+        group = parser.add_argument_group(title)
+        for name, (kind, metavar, text) in settings.items():
+            if kind is bool:
+                group.add_argument(f"--{name}", action="store_true", default=None, help=text)
+            else:
+                group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+    run = parser.add_argument_group("the run")
+    run.add_argument("--out", metavar="RUN", help="the run folder to make (runs/ and FILE's name)")
+    run.add_argument("--resume", metavar="RUN", help="the run folder to go on with")
+    run.add_argument(
         "--save-every",
         metavar="SECONDS",
         type=float,
@@ -72,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> int:
-    from cnndsl.train import UsageError, load, seed_all, train
+    from cnndsl.train import Fit, UsageError, load, seed_all, train
     from cnndsl.train.compiled import compile_file
     from cnndsl.train.network import input_shape
     from cnndsl.train.progress import reporter
@@ -92,14 +143,13 @@ def _start(arguments: argparse.Namespace) -> int:
     refuse_existing(out)
     seed_all(recipe.seed)
     model, origin = compile_file(arguments.file, arguments.settings)
-    shape = input_shape(model)
-    data = load(arguments.data, shape[0] if shape else None, recipe.seed)
+    fit = Fit(bool(arguments.resize), bool(arguments.recolor))
+    data = load(arguments.data, input_shape(model), recipe.seed, None, fit)
     count = sum(p.numel() for p in model.parameters())
     held_back = f", {data.test.count:,} to test" if data.test else ""
-    print(
+    _say(
         f"{type(model).__name__}: {count:,} parameters; "
-        f"{data.name}: {data.train.count:,} images to train on{held_back}",
-        flush=True,
+        f"{data.name}: {data.train.count:,} images to train on{held_back}"
     )
     return _report(
         train(
@@ -116,12 +166,12 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from cnndsl.train import Recipe, UsageError, load, open_run, resume, seed_all
+    from cnndsl.train import UsageError, open_run, resume
     from cnndsl.train.compiled import compile_run
-    from cnndsl.train.network import input_shape
     from cnndsl.train.progress import reporter
 
-    given = [name for name in ("file", "out", *_RECIPE) if getattr(arguments, name) is not None]
+    kept = ("file", "out", "resize", "recolor", *_RECIPE)
+    given = [name for name in kept if getattr(arguments, name) is not None]
     given += ["set"] if arguments.settings else []
     if given:
         flag = "FILE" if given[0] == "file" else f"--{given[0]}"
@@ -131,17 +181,20 @@ def _resume(arguments: argparse.Namespace) -> int:
         )
     path = Path(arguments.resume)
     folder = open_run(path)
-    recipe = Recipe(**folder.config["recipe"])
-    seed_all(recipe.seed)
     model = compile_run(folder)
-    shape = input_shape(model)
-    name = arguments.data or folder.config["data"]["name"]
-    data = load(name, shape[0] if shape else None, recipe.seed)
-    finished = len(folder.metrics) >= recipe.epochs
+    finished = len(folder.metrics) >= folder.config["recipe"]["epochs"]
     what = "nothing is left to do in" if finished else "going on with"
-    print(f"{type(model).__name__}: {what} {path}", flush=True)
-    shown = reporter(sys.stdout)
-    return _report(resume(path, model, data, reporter=shown, save_every=arguments.save_every), path)
+    _say(f"{type(model).__name__}: {what} {path}")
+    return _report(
+        resume(
+            path,
+            model,
+            arguments.data,
+            reporter=reporter(sys.stdout),
+            save_every=arguments.save_every,
+        ),
+        path,
+    )
 
 
 def _recipe(arguments: argparse.Namespace) -> "Recipe":
@@ -156,17 +209,22 @@ def _recipe(arguments: argparse.Namespace) -> "Recipe":
 def _report(outcome: "Outcome", path: Path) -> int:
     """The last words: how good it is, and what can be done with it."""
     if outcome.interrupted is not None:
-        print(
-            f"stopped and saved; go on: cnndsl train --resume {training.quoted(path)}",
-            file=sys.stderr,
-        )
+        _say(f"stopped and saved; go on: cnndsl train --resume {training.quoted(path)}", sys.stderr)
         return 128 + outcome.interrupted
-    last = outcome.metrics[-1]
-    if last["test_accuracy"] is not None:
-        right, count = last["test_right"], last["test_count"]
-        print(f"\ntest accuracy {last['test_accuracy']:.2%} ({right:,} of {count:,} images)")
-    print(f"the run is in {path}; look closer: cnndsl eval {training.quoted(path)}")
+    used = outcome.best if outcome.best_is_used else outcome.metrics[-1]
+    if used is not outcome.metrics[-1]:
+        _say(f"\nit got no better after epoch {used['epoch']}, whose network is kept and used")
+    if used["test_accuracy"] is not None:
+        right, count = used["test_right"], used["test_count"]
+        _say(f"\ntest accuracy {used['test_accuracy']:.2%} ({right:,} of {count:,} images)")
+    _say(f"the run is in {path}; look closer: cnndsl eval {training.quoted(path)}")
     return 0
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print, in the process that speaks for all."""
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=stream or sys.stdout, flush=True)
 
 
 def _setting(text: str) -> str:

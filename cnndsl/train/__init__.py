@@ -20,6 +20,7 @@ from cnndsl.train.chance import seed_all
 from cnndsl.train.data import Data, Scale, as_data, load
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
+from cnndsl.train.fit import Fit
 from cnndsl.train.loop import resume, train
 from cnndsl.train.recipe import Recipe
 from cnndsl.train.run import Origin, Run, open_run
@@ -28,6 +29,7 @@ from cnndsl.train.trained import Prediction, Trained
 
 __all__ = [
     "Data",
+    "Fit",
     "Origin",
     "Outcome",
     "Prediction",

@@ -4,10 +4,8 @@ Values are scaled to 0 … 1, then each channel to mean 0 and deviation 1 over t
 `Scale` keeps the two numbers, and the run folder keeps the `Scale`.
 """
 
-import gzip
 import hashlib
 from difflib import get_close_matches
-from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -17,8 +15,11 @@ from cnndsl.record import Record
 from cnndsl.train import folder
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.examples import Examples, TensorExamples, as_examples
+from cnndsl.train.fit import ANY, Fit, Shape
+from cnndsl.train.sets import SETS, Images, is_cifar10, read_cifar10_in
 
 TEST_SHARE = 0.2
+AS_IT_IS = Fit()
 
 
 class Scale(Record):
@@ -32,16 +33,19 @@ class Scale(Record):
         channels = (len(self.mean), 1, 1)
         mean = torch.tensor(self.mean).view(channels)
         deviation = torch.tensor(self.deviation).view(channels)
-        return (images - mean) / deviation
+        return (images - mean).div_(deviation)
 
     @staticmethod
     def of(images: Tensor) -> "Scale":
         """What brings these images (N, C, H, W) to mean 0 and deviation 1."""
-        values = images.double()
-        mean = values.mean((0, 2, 3))
-        # A channel of one value only has deviation 0; it becomes 0 everywhere.
-        deviation = values.std((0, 2, 3), correction=0).clamp_min(1e-8)
-        return Scale(_numbers(mean), _numbers(deviation))
+        mean: list[float] = []
+        deviation: list[float] = []
+        for channel in images.unbind(1):  # one after the other: float64 takes room
+            values = channel.double()
+            mean.append(float(values.mean()))
+            # A channel of one value only has deviation 0; it becomes 0 everywhere.
+            deviation.append(max(1e-8, float(values.std(correction=0))))
+        return Scale(tuple(mean), tuple(deviation))
 
 
 class Data(Record):
@@ -50,6 +54,7 @@ class Data(Record):
     `classes` names the classes, in the order of the network's outputs; it is empty when they have
     no names. `scale` is None when the caller scaled the images. `fingerprint` tells one data set
     from another when a run is resumed; it is empty for data that is only seen batch by batch.
+    `fit` is what was done to the images, which is done to others that the network is to judge.
     """
 
     name: str
@@ -58,6 +63,7 @@ class Data(Record):
     classes: tuple[str, ...] = ()
     scale: Scale | None = None
     fingerprint: str = ""
+    fit: Fit = AS_IT_IS
 
 
 def as_data(train: object, test: object = None, classes: tuple[str, ...] = ()) -> Data:
@@ -69,47 +75,51 @@ def as_data(train: object, test: object = None, classes: tuple[str, ...] = ()) -
     return Data("python", examples, other, classes, None, fingerprint(examples))
 
 
-def load(name: str, channels: int | None = None, seed: int = 0, scale: Scale | None = None) -> Data:
+def load(
+    name: str,
+    wanted: Shape | None = None,
+    seed: int = 0,
+    scale: Scale | None = None,
+    fit: Fit = AS_IT_IS,
+) -> Data:
     """The data set of that name, or the images below that folder.
 
-    `channels` is what the network takes: folders are read in colour or in grey accordingly. `seed`
-    divides a set that has no test images of its own. `scale` is the one of a run that was trained.
+    `wanted` is what the network takes, (channels, height, width): folders are read in colour or in
+    grey accordingly, and `fit` says what else may be done. `seed` divides a set that has no test
+    images of its own. `scale` is the one of a run that was trained.
     """
-    if name == "digits":
-        images, labels = read_digits()
-        part = in_test(labels, seed)
-        classes = tuple(str(i) for i in range(10))
-        return _scaled(
-            name, (images[~part], labels[~part]), (images[part], labels[part]), classes, scale
-        )
     path = Path(name)
+    if name in SETS:
+        return _prepared(name, SETS[name](), wanted or ANY, seed, scale, fit)
+    if path.is_dir() and is_cifar10(path):
+        found = read_cifar10_in(path)
+        return _prepared(str(path.resolve()), found, wanted or ANY, seed, scale, fit)
     if path.is_dir():
-        found = folder.read(path, channels)
-        if found.test is None:
-            part = in_test(found.train[1], seed)
-            images, labels = found.train
-            train, test = (images[~part], labels[~part]), (images[part], labels[part])
-        else:
-            train, test = found.train, found.test
-        return _scaled(str(path.resolve()), train, test, found.classes, scale)
+        shape = wanted or ANY
+        read = folder.read(path, shape[0], (), fit.size(shape))
+        images = Images(read.train, read.test, read.classes)
+        return _prepared(str(path.resolve()), images, shape, seed, scale, fit)
     if path.exists():
         raise UsageError(
             f"`{name}` is a file, not a folder of images",
             "give the folder that has one folder of images for each class",
         )
-    near = get_close_matches(name.lower(), NAMES, n=1)
+    near = get_close_matches(name.lower(), SETS, n=1)
     hint = f"did you mean `{near[0]}`? " if near else ""
     raise UsageError(
         f"there is no data set and no folder called `{name}`",
-        f"{hint}known: {', '.join(NAMES)}; or a folder with one folder of images for each class",
+        f"{hint}known: {', '.join(SETS)}; or a folder with one folder of images for each class",
     )
 
 
-NAMES = ("digits",)
-
-
 def load_for_test(
-    name: str, trained_on: str, classes: tuple[str, ...], channels: int, seed: int, scale: Scale
+    name: str,
+    trained_on: str,
+    classes: tuple[str, ...],
+    wanted: Shape,
+    seed: int,
+    scale: Scale,
+    fit: Fit = AS_IT_IS,
 ) -> Examples:
     """What a trained network is judged by, scaled as it was trained.
 
@@ -117,35 +127,16 @@ def load_for_test(
     of any other folder all.
     """
     path = Path(name)
-    if name in NAMES or not path.is_dir() or str(path.resolve()) == trained_on:
-        test = load(name, channels, seed, scale).test
+    is_set = name in SETS or not path.is_dir() or is_cifar10(path)
+    if is_set or str(path.resolve()) == trained_on:
+        test = load(name, wanted, seed, scale, fit).test
     else:
-        found = folder.read(path, channels, classes)
+        found = folder.read(path, wanted[0], classes, fit.size(wanted))
         images, labels = found.test or found.train
-        test = TensorExamples(scale(images), labels)
+        test = TensorExamples(scale(fit(images, wanted)), labels)
     if test is None:
         raise TrainError(f"`{name}` has too few images to keep some for the test", "add images")
     return test
-
-
-def read_digits() -> tuple[Tensor, Tensor]:
-    """scikit-learn's 1,797 digits: grey 8x8 images with values 0 … 1, and their classes.
-
-    They are the test part of UCI's "Optical Recognition of Handwritten Digits" (CC BY 4.0), white
-    ink on black, values 0 … 16. The file is read without importing scikit-learn, which takes a
-    second; it is plain comma-separated text.
-    """
-    spec = find_spec("sklearn")
-    places = spec.submodule_search_locations if spec else None
-    files = [Path(p) / "datasets" / "data" / "digits.csv.gz" for p in places or ()]
-    found = next((f for f in files if f.is_file()), None)
-    if found is None:
-        raise UsageError(
-            "scikit-learn's digits are not installed", "pip install 'scikit-learn>=1.4'"
-        )
-    lines = gzip.decompress(found.read_bytes()).decode("ascii").split()
-    table = torch.tensor([[float(value) for value in line.split(",")] for line in lines])
-    return table[:, :64].reshape(-1, 1, 8, 8) / 16, table[:, 64].long()
 
 
 def in_test(labels: Tensor, seed: int) -> Tensor:
@@ -165,24 +156,31 @@ def fingerprint(examples: Examples) -> str:
         return ""
     found = hashlib.sha256(repr((examples.shape, examples.count)).encode())
     for tensor in (examples.images, examples.labels):
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        found.update(tensor.detach().cpu().contiguous().numpy().data)
     return found.hexdigest()
 
 
-def _scaled(
-    name: str,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    classes: tuple[str, ...],
-    scale: Scale | None,
+def _prepared(
+    name: str, found: Images, wanted: Shape, seed: int, scale: Scale | None, fit: Fit
 ) -> Data:
+    """Divided, if the set is not, brought to what the network takes, and scaled."""
+    if found.test is None:
+        part = in_test(found.train[1], seed)
+        images, labels = found.train
+        train, test = (images[~part], labels[~part]), (images[part], labels[part])
+    else:
+        train, test = found.train, found.test
     if not len(train[1]):
         raise TrainError(f"`{name}` has no images to train on", "give each class some images")
-    used = scale or Scale.of(train[0])
-    examples = TensorExamples(used(train[0]), train[1])
-    held_back = TensorExamples(used(test[0]), test[1]) if len(test[1]) else None
-    return Data(name, examples, held_back, classes, used, fingerprint(examples))
+    images = fit(_in_one(train[0]), wanted)
+    used = scale or Scale.of(images)
+    examples = TensorExamples(used(images), train[1])
+    held_back = (
+        TensorExamples(used(fit(_in_one(test[0]), wanted)), test[1]) if len(test[1]) else None
+    )
+    return Data(name, examples, held_back, found.classes, used, fingerprint(examples), fit)
 
 
-def _numbers(values: Tensor) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
+def _in_one(values: Tensor) -> Tensor:
+    """Bytes 0 … 255 as numbers 0 … 1."""
+    return values.float().div_(255) if values.dtype == torch.uint8 else values

@@ -27,7 +27,12 @@ class Folder(Record):
     classes: tuple[str, ...]
 
 
-def read(path: Path, channels: int | None, known: tuple[str, ...] = ()) -> Folder:
+Size = tuple[int, int] | None  # height and width that images get; None: they keep theirs
+
+
+def read(
+    path: Path, channels: int | None, known: tuple[str, ...] = (), size: Size = None
+) -> Folder:
     """All images below a folder, values 0 … 1; grey for one channel, RGB for three (or None).
 
     `known` are the classes of a network that was trained before, in its order.
@@ -37,12 +42,12 @@ def read(path: Path, channels: int | None, known: tuple[str, ...] = ()) -> Folde
         classes = _classes(path / "train", known)
         _classes(test, classes)
         return Folder(
-            _read_part(path / "train", classes, channels),
-            _read_part(test, classes, channels),
+            _read_part(path / "train", classes, channels, size),
+            _read_part(test, classes, channels, size),
             classes,
         )
     classes = _classes(path, known)
-    return Folder(_read_part(path, classes, channels), None, classes)
+    return Folder(_read_part(path, classes, channels, size), None, classes)
 
 
 def read_image(
@@ -84,7 +89,9 @@ def _classes(path: Path, known: tuple[str, ...]) -> tuple[str, ...]:
     return known or tuple(names)
 
 
-def _read_part(path: Path, classes: tuple[str, ...], channels: int | None) -> tuple[Tensor, Tensor]:
+def _read_part(
+    path: Path, classes: tuple[str, ...], channels: int | None, size: Size
+) -> tuple[Tensor, Tensor]:
     images: list[Tensor] = []
     labels: list[int] = []
     first: Path | None = None
@@ -95,12 +102,15 @@ def _read_part(path: Path, classes: tuple[str, ...], channels: int | None) -> tu
         for file in files:
             if file.suffix.lower() not in _ENDINGS or not file.is_file():
                 continue
-            image = _tensor(_open(file).convert(mode))
+            picture = _open(file).convert(mode)
+            if size is not None and (picture.height, picture.width) != size:
+                picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+            image = _tensor(picture)
             if first is not None and image.shape != images[0].shape:
                 raise TrainError(
                     f"the images differ in size: {file} has {_size(image)}, "
                     f"{first} has {_size(images[0])}",
-                    "bring all images to the size of the network's `input`",
+                    "`--resize` brings all images to the size of the network's `input`",
                 )
             first = first or file
             images.append(image)

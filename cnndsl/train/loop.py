@@ -15,6 +15,7 @@ from cnndsl.train.chance import seed_all
 from cnndsl.train.compiled import compile_file, compile_run
 from cnndsl.train.data import Data, as_data, load
 from cnndsl.train.errors import TrainError, UsageError
+from cnndsl.train.fit import Fit
 from cnndsl.train.network import input_shape
 from cnndsl.train.progress import Quiet, Reporter
 from cnndsl.train.ranks import RankError, Ranks, joined, naming_the_lost
@@ -31,6 +32,8 @@ def train(
     *,
     test: object = None,
     classes: tuple[str, ...] = (),
+    resize: bool = False,
+    recolor: bool = False,
     out: StrPath | None = None,
     recipe: Recipe | None = None,
     origin: Origin | None = None,
@@ -43,7 +46,8 @@ def train(
     `model` is a module, or the path of a `.cnn` file. `data` is the name of a set, a folder of
     images, `(images, labels)` tensors of shapes (N, C, H, W) and (N,), a map-style `Dataset` of
     pairs (image, class), or an iterable of batches that has a length; `test` likewise, for data
-    from Python. `settings` are those of a `Recipe`: `epochs=3, lr=0.1`.
+    from Python. Images of a set or folder are brought to the network's size if `resize`, and made
+    grey or RGB as it takes them if `recolor`. `settings` are those of a `Recipe`: `epochs=3`.
 
     Seed before you make a module (`seed_all`), so that its first weights are the same each time.
     Under `torchrun`, all processes call this with the same arguments. Raises `TrainError`.
@@ -56,7 +60,7 @@ def train(
     if not isinstance(model, nn.Module):
         seed_all(used.seed)
         model, origin = compile_file(model, ())
-    images = _read(data, test, classes, model, used)
+    images = _read(data, test, classes, model, used, Fit(resize, recolor))
     with joined(used.device) as ranks, naming_the_lost():
         session = Session(model, images, used, _heard(reporter, ranks), ranks)
         if path is None:
@@ -87,7 +91,9 @@ def resume(
     kept = cast("dict[str, Any]", folder.config["data"])
     if model is None:
         model = compile_run(folder)
-    images = _read(data or _named(folder), test, classes, model, recipe)
+    given = _named(folder) if data is None else data
+    fit = Fit(bool(kept["resize"]), bool(kept["recolor"]))
+    images = _read(given, test, classes, model, recipe, fit)
     if kept["fingerprint"] != images.fingerprint:
         raise TrainError(
             f"the images are not those that `{path}` was trained on",
@@ -116,11 +122,15 @@ def _named(folder: Run) -> str:
 
 
 def _read(
-    data: object, test: object, classes: tuple[str, ...], model: nn.Module, recipe: Recipe
+    data: object,
+    test: object,
+    classes: tuple[str, ...],
+    model: nn.Module,
+    recipe: Recipe,
+    fit: Fit,
 ) -> Data:
     if isinstance(data, str | Path):
-        shape = input_shape(model)
-        return load(str(data), shape[0] if shape else None, recipe.seed)
+        return load(str(data), input_shape(model), recipe.seed, None, fit)
     return as_data(data, test, classes)
 
 

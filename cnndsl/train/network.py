@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from cnndsl.train.errors import TrainError
 from cnndsl.train.examples import Examples
+from cnndsl.train.fit import Shape
 
 
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
@@ -45,9 +46,9 @@ def leaves_out(model: nn.Module, images: Tensor) -> bool:
     return any(gradient is None for gradient in cast("tuple[Tensor | None, ...]", found))
 
 
-def input_shape(model: nn.Module) -> tuple[int | None, ...] | None:
+def input_shape(model: nn.Module) -> Shape | None:
     """(channels, height, width), None for what is free; None if the network does not tell."""
-    return cast("tuple[int | None, ...] | None", getattr(model, "input_shape", None))
+    return cast("Shape | None", getattr(model, "input_shape", None))
 
 
 def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) -> int:
@@ -60,8 +61,8 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
     if wanted is not None and any(w not in (None, g) for w, g in zip(wanted, given, strict=True)):
         raise TrainError(
             f"the network takes images of {_words(wanted)}, but the data has {_words(given)}",
+            *_ways_to_fit(wanted, given),
             f"let the network begin with `input {_words(given)}`",
-            "or use data of the network's size",
         )
     images = next(iter(examples.batches(2, None))).images
     parameter = next(model.parameters(), None)
@@ -90,6 +91,26 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
             f"let its last layer be `fc {len(classes)}`",
         )
     return answer.shape[1]
+
+
+def _ways_to_fit(wanted: Shape, given: tuple[int, ...]) -> list[str]:
+    """Which options would bring the images to what the network takes."""
+    options: list[str] = []
+    words: list[str] = []
+    if any(w not in (None, g) for w, g in zip(wanted[1:], given[1:], strict=True)):
+        options.append("--resize")
+        words.append("bring the images to its size")
+    if {wanted[0], given[0]} == {1, 3}:
+        options.append("--recolor")
+        words.append("make them RGB" if wanted[0] == 3 else "make them grey")
+    elif wanted[0] not in (None, given[0]):
+        return []
+    flags = " ".join(options)
+    return [f"{' and '.join(words)}: `{flags}` (from Python: {_keywords(options)})"]
+
+
+def _keywords(options: list[str]) -> str:
+    return ", ".join(f"`{option.removeprefix('--')}=True`" for option in options)
 
 
 def first_not_finite(model: nn.Module, images: Tensor) -> str | None:

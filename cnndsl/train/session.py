@@ -44,10 +44,15 @@ _NOT_FINITE_FIXES = (
 
 
 class Outcome(Record):
-    """What came of it: each epoch's metrics, and the signal that ended it early, if one did."""
+    """What came of it: each epoch's metrics, and what ended it early, if anything did.
+
+    `interrupted` is a signal; `best_is_used` says that the recipe had patience, so that the network
+    to use is that of the best epoch, not of the last.
+    """
 
     metrics: tuple[dict[str, Any], ...]
     interrupted: int | None = None
+    best_is_used: bool = False
 
     @property
     def best(self) -> dict[str, Any]:
@@ -105,10 +110,9 @@ class Session:
                     self._run_epoch(interrupts)
             finally:
                 self.reporter.end()
-        if not self._interrupted:
-            return Outcome(tuple(self.metrics))
         # The signal may have come to another process.
-        return Outcome(tuple(self.metrics), interrupts.caught or Interrupts.END)
+        signal = (interrupts.caught or Interrupts.END) if self._interrupted else None
+        return Outcome(tuple(self.metrics), signal, bool(self.recipe.patience))
 
     @property
     def is_finished(self) -> bool:
@@ -308,6 +312,8 @@ class Session:
                 "classes": list(self.data.classes),
                 "mean": list(scale.mean) if scale else None,
                 "deviation": list(scale.deviation) if scale else None,
+                "resize": self.data.fit.resize,
+                "recolor": self.data.fit.recolor,
                 "fingerprint": self.data.fingerprint,
             },
             "set": list(origin.settings) if origin else [],

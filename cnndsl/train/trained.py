@@ -11,6 +11,7 @@ from cnndsl.train import checkpoint
 from cnndsl.train.data import Scale, load_for_test
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
+from cnndsl.train.fit import Fit
 from cnndsl.train.folder import read_image
 from cnndsl.train.network import check_fit, input_shape, logits_of
 from cnndsl.train.recipe import DTYPES, choose_device
@@ -48,6 +49,7 @@ class Trained:
         data = cast("dict[str, Any]", run.config["data"])
         self.data = str(data["name"])
         self.shape = input_shape(model) or tuple(cast("list[int]", data["shape"]))
+        self.fit = Fit(bool(data["resize"]), bool(data["recolor"]))
         self.names = tuple(cast("list[str]", data["classes"]))
         if data["mean"] is None:
             # Images from Python are taken as they are given.
@@ -70,7 +72,9 @@ class Trained:
             )
         seed, dtype = (self.run.config["recipe"][key] for key in ("seed", "dtype"))
         chosen = name or self.data
-        test = load_for_test(chosen, self.data, self.names, self.channels, seed, self.scale)
+        channels, height, width = self.shape
+        shape = (channels or 3, height, width)
+        test = load_for_test(chosen, self.data, self.names, shape, seed, self.scale, self.fit)
         check_fit(self.model, test, self.names)
         return evaluate(self.model, test, device=self.device, dtype=DTYPES[dtype])
 

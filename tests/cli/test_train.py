@@ -12,8 +12,8 @@ from PIL import Image
 
 from cnndsl.cli.eval import show
 from cnndsl.cli.main import main
-from cnndsl.train import Scores
-from cnndsl.train.data import read_digits
+from cnndsl.train import Recipe, Scores
+from cnndsl.train.sets import read_digits
 
 NETWORK = """\
 model Small
@@ -118,7 +118,7 @@ def test_of_many_classes_only_the_mistakes_are_listed():
 
 
 def test_predict_names_classes_and_says_what_was_converted(run, tmp_path, capsys):
-    images, labels = read_digits()
+    images, labels = read_digits().train
     first = int((labels == 0).nonzero()[0])
     pixels = bytes(int(v * 255) for v in images[first].flatten())
     image = Image.frombytes("L", (8, 8), pixels)
@@ -140,7 +140,7 @@ def test_predict_names_classes_and_says_what_was_converted(run, tmp_path, capsys
 def pictures(tmp_path_factory):
     """Twelve of each digit as files, in a folder for each class."""
     folder = tmp_path_factory.mktemp("pictures")
-    images, labels = read_digits()
+    images, labels = read_digits().train
     for label in range(10):
         (folder / str(label)).mkdir()
         for number, image in enumerate(images[labels == label][:12]):
@@ -184,6 +184,9 @@ def test_a_class_that_was_not_trained_is_told(run, tmp_path, capsys):
         (["--epochs", "few"], 2, "`--epochs` takes a whole number, and `few` is none"),
         (["--device", "toaster"], 2, "the device `toaster` cannot be used"),
         (["--dtype", "int8"], 2, "no dtype is called int8"),
+        (["--optimizer", "adam"], 2, "no optimizer is called adam"),
+        (["--nesterov"], 2, "nesterov is a kind of sgd's momentum"),
+        (["--accumulate", "65"], 2, "cannot be computed in 65 parts"),
         (["--set", "width"], 2, "not of the form NAME=VALUE"),
     ],
 )
@@ -205,9 +208,80 @@ def test_images_of_another_size_are_told_with_both_sizes(tmp_path, capsys):
     assert main(train(lenet, tmp_path / "run")) == 1
     assert capsys.readouterr().err == (
         "error: the network takes images of 28 x 28 x 1, but the data has 8 x 8 x 1\n"
+        "  = help: bring the images to its size: `--resize` (from Python: `resize=True`)\n"
         "  = help: let the network begin with `input 8 x 8 x 1`\n"
-        "  = help: or use data of the network's size\n"
     )
+
+
+def test_images_are_brought_to_what_the_network_takes(tmp_path, capsys):
+    path = tmp_path / "large.cnn"
+    path.write_text(NETWORK.replace("8 x 8 x 1", "12 x 10 x 3"))
+    run = tmp_path / "run"
+    assert main(train(path, run)) == 1
+    assert "make them RGB: `--resize --recolor`" in capsys.readouterr().err
+    options = ("--resize", "--recolor", "--epochs", "1", "--flip", "--crop", "1")
+    assert main(train(path, run, *options)) == 0
+    assert main(["train", "--resume", str(run)]) == 0
+    assert main(["train", "--resume", str(run), "--resize"]) == 2
+    assert "`--resize` cannot be given" in capsys.readouterr().err
+    assert main(["eval", str(run), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert found["accuracy"] == last["test_accuracy"]
+
+
+def test_images_of_several_sizes_are_resized_one_by_one(network, tmp_path, capsys):
+    folder, run = tmp_path / "shapes", tmp_path / "run"
+    for name, color in (("dark", 0), ("light", 255)):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            image = Image.new("L", (8 + number, 20), color)
+            image.save(folder / name / f"{number}.png")
+    ten = tmp_path / "two.cnn"
+    ten.write_text(NETWORK.replace("fc 10", "fc 2"))
+    command = ["train", str(ten), "--data", str(folder), "--out", str(run), "--epochs", "1"]
+    assert main(command) == 1
+    assert "`--resize` brings all images to the size" in capsys.readouterr().err
+    assert main([*command, "--resize"]) == 0
+    assert main(["eval", str(run), "--data", str(folder), "--format", "json"]) == 0
+
+
+def test_a_size_that_is_free_cannot_be_resized_to(network, tmp_path, capsys):
+    path = tmp_path / "free.cnn"
+    path.write_text(
+        NETWORK.replace("input 8 x 8 x 1", "input H x W x 1").replace(
+            "flatten", "globalpool avg; flatten"
+        )
+    )
+    assert main(train(path, tmp_path / "run", "--resize")) == 2
+    assert "--set H=32 --set W=32" in capsys.readouterr().err
+
+
+def test_a_training_that_gets_no_better_ends_and_says_what_is_used(network, tmp_path, capsys):
+    run = tmp_path / "run"
+    options = ("--epochs", "50", "--patience", "1", "--schedule", "constant", "--lr", "0.3")
+    assert main(train(network, run, *options)) == 0
+    out = capsys.readouterr().out
+    found = [json.loads(text) for text in (run / "metrics.jsonl").read_text().splitlines()]
+    assert len(found) < 50
+    best = min(found, key=lambda metrics: metrics["test_loss"])
+    assert best["epoch"] == len(found) - 1
+    assert f"it got no better after epoch {best['epoch']}, whose network is kept" in out
+    assert f"test accuracy {best['test_accuracy']:.2%}" in out
+    assert main(["eval", str(run), "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["step"] == best["step"]
+
+
+def test_the_help_has_each_setting_with_its_default(capsys):
+    assert main(["train", "--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    for name, default in zip(Recipe.__fields__, Recipe().values(), strict=True):
+        entry = out.partition(f" --{name} ")[2].partition(" --")[0]
+        assert entry, name
+        if not isinstance(default, bool) and default is not None:
+            assert (
+                f"({default:g})" in entry if isinstance(default, float) else f"({default})" in entry
+            )
 
 
 def test_mistakes_in_the_network_are_shown_as_check_shows_them(tmp_path, capsys):

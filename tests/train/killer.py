@@ -3,7 +3,7 @@
 Prints what happened, and exits with 1 unless the result equals that of an unbroken run bit for
 bit. Processes are forked from one that has imported torch, so that a kill takes milliseconds.
 
-    python -m tests.train.killer FOLDER --kills 200
+    python -m tests.train.killer FOLDER --kills 200 --recipe full
 """
 
 import argparse
@@ -18,16 +18,19 @@ import torch
 
 from tests.train import trainee
 
-RECIPE = trainee.RECIPE.replace(epochs=12)
+RECIPES = {
+    "plain": trainee.RECIPE.replace(epochs=12),
+    "full": trainee.FULL.replace(epochs=12),
+}
 
 
-def fork(path: Path, save_every: float) -> int:
+def fork(path: Path, save_every: float, recipe: trainee.training.Recipe) -> int:
     child = os.fork()
     if child:
         return child
     status = 1
     try:
-        trainee.start_or_go_on(path, save_every, RECIPE)
+        trainee.start_or_go_on(path, save_every, recipe)
         status = 0
     finally:
         os._exit(status)
@@ -61,27 +64,29 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=25)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--recipe", choices=RECIPES, default="plain")
     arguments = parser.parse_args()
+    recipe = RECIPES[arguments.recipe]
     torch.set_num_threads(1)
     draw = random.Random(arguments.seed)
     unbroken = arguments.folder / "unbroken"
-    trainee.start_or_go_on(unbroken, 1.0, RECIPE)
+    trainee.start_or_go_on(unbroken, 1.0, recipe)
 
     kills = saving = runs = 0
     while kills < arguments.kills:
         path = arguments.folder / f"broken-{runs}"
         runs += 1
         while kills < arguments.kills:
-            status = let_live(path, fork(path, 0.0), draw)
+            status = let_live(path, fork(path, 0.0, recipe), draw)
             if status is None:
                 kills += 1
-                saving += any(path.glob("checkpoints/.*"))
+                saving += any(path.glob("*/.*"))
             elif status:
                 print(f"going on failed after kill {kills}")
                 return 1
             else:
                 break
-        trainee.start_or_go_on(path, 1.0, RECIPE)
+        trainee.start_or_go_on(path, 1.0, recipe)
         difference = trainee.difference(unbroken, path)
         if difference:
             print(f"{path.name} differs after {kills} kills: {difference}")

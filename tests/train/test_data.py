@@ -13,15 +13,16 @@ from torch import nn
 
 import cnndsl.train as training
 from cnndsl.train import extras
-from cnndsl.train.data import in_test, read_digits
+from cnndsl.train.data import in_test
 from cnndsl.train.examples import as_examples, order_of
 from cnndsl.train.folder import read_image
 from cnndsl.train.network import check_fit
+from cnndsl.train.sets import read_digits
 from tests.train import trainee
 
 
 def test_the_digits_are_scikit_learns() -> None:
-    images, labels = read_digits()
+    images, labels = read_digits().train
     theirs = load_digits()
     assert np.array_equal(images.numpy()[:, 0] * 16, theirs.images.astype(np.float32))
     assert np.array_equal(labels.numpy(), theirs.target)
@@ -35,12 +36,14 @@ def test_the_digits_are_divided_by_class_and_scaled_by_the_training_part() -> No
     assert data.classes == tuple("0123456789")
     assert abs(float(data.train.images.mean())) < 1e-5
     assert abs(float(data.train.images.std()) - 1) < 1e-3
-    of_test = torch.bincount(data.test.labels, minlength=10) / torch.bincount(read_digits()[1])
+    of_test = torch.bincount(data.test.labels, minlength=10) / torch.bincount(
+        read_digits().train[1]
+    )
     assert bool(((of_test > 0.19) & (of_test < 0.21)).all())
 
 
 def test_the_division_follows_from_the_seed_and_leaves_nothing_out() -> None:
-    labels = read_digits()[1]
+    labels = read_digits().train[1]
     assert torch.equal(in_test(labels, 1), in_test(labels, 1))
     assert not torch.equal(in_test(labels, 1), in_test(labels, 2))
     data = training.load("digits", seed=5)
@@ -59,8 +62,10 @@ def test_an_unknown_data_set_is_compared_with_the_known(name: str) -> None:
 
 def test_a_name_like_no_other_is_answered_with_the_list() -> None:
     with pytest.raises(training.UsageError) as caught:
-        training.load("cifar-10")
-    assert caught.value.fixes[0].startswith("known: digits; or a folder")
+        training.load("nothing")
+    assert caught.value.fixes[0].startswith(
+        "known: digits, fashion-mnist, mnist, cifar10, photos-10; or a folder"
+    )
 
 
 # ── folders ──────────────────────────────────────────────────────────────────────────────────────
@@ -82,7 +87,7 @@ def animals(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_class_folders(animals: Path) -> None:
-    data = training.load(str(animals), channels=3)
+    data = training.load(str(animals), (3, None, None))
     assert data.classes == ("cat", "dog")
     assert data.train.shape == (3, 4, 5)
     assert data.test is not None
@@ -94,7 +99,7 @@ def test_a_folder_of_class_folders(animals: Path) -> None:
 
 
 def test_a_network_for_grey_images_gets_grey_ones(animals: Path) -> None:
-    assert training.load(str(animals), channels=1).train.shape == (1, 4, 5)
+    assert training.load(str(animals), (1, None, None)).train.shape == (1, 4, 5)
 
 
 def test_a_folder_may_bring_its_own_test_images(tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_a_folder_may_bring_its_own_test_images(tmp_path: Path) -> None:
         for number in range(count):
             paint(tmp_path / part / "a" / f"{number}.png", (number, 0, 0))
             paint(tmp_path / part / "b" / f"{number}.png", (0, number, 0))
-    data = training.load(str(tmp_path), channels=3)
+    data = training.load(str(tmp_path), (3, None, None))
     assert data.test is not None
     assert (data.train.count, data.test.count, data.classes) == (6, 4, ("a", "b"))
     paint(tmp_path / "test" / "c" / "0.png", (0, 0, 0))
@@ -215,7 +220,10 @@ def test_images_of_another_size_than_the_networks_are_told_before_the_first_step
     assert caught.value.message == (
         "the network takes images of 28 x 28 x 1, but the data has 8 x 8 x 1"
     )
-    assert caught.value.fixes[0] == "let the network begin with `input 8 x 8 x 1`"
+    assert caught.value.fixes == (
+        "bring the images to its size: `--resize` (from Python: `resize=True`)",
+        "let the network begin with `input 8 x 8 x 1`",
+    )
 
 
 def test_a_size_that_is_free_takes_any() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+import cnndsl
 import cnndsl.train as training
 from cnndsl.train.network import first_not_finite
 from cnndsl.train.progress import Bar, Lines, Quiet, line
@@ -144,6 +145,46 @@ def test_every_way_to_give_data_survives_an_interruption(tmp_path: Path, kind: s
     training.train(trainee.network(), data(), out=other, recipe=recipe, reporter=stop)
     training.resume(other, trainee.network(), data())
     assert trainee.difference(one, other) == ""
+
+
+@pytest.fixture
+def operators(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train compiled networks with PyTorch's operators: Triton's interpreter would take minutes."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+
+
+@pytest.mark.usefixtures("operators")
+def test_the_package_is_the_function_and_takes_a_file_and_settings(tmp_path: Path) -> None:
+    network = tmp_path / "thirds.cnn"
+    network.write_text("input 6 x 6 x 1\nconv 4 3x3; relu\nflatten\nfc 3\nsoftmax\n")
+    images, labels = trainee.images()
+    run = tmp_path / "run"
+    outcome = cnndsl.train(
+        network,
+        data=(images, labels),
+        test=torch.utils.data.TensorDataset(*trainee.images(30, seed=1)),
+        out=run,
+        epochs=3,
+        lr=0.01,
+        device="cpu",
+    )
+    assert [m["epoch"] for m in outcome.metrics] == [1, 2, 3]
+    assert outcome.metrics[-1]["test_count"] == 30
+    assert (run / "source.cnn").read_text() == network.read_text()
+    again = training.resume(run, data=(images, labels))
+    assert again.metrics == outcome.metrics
+    with pytest.raises(training.UsageError, match="trained on data from Python"):
+        training.resume(run)
+    with pytest.raises(TypeError, match="has no field speed"):
+        cnndsl.train(network, (images, labels), speed=3)
+
+
+@pytest.mark.usefixtures("operators")
+def test_a_set_is_trained_on_by_name_and_found_again(tmp_path: Path) -> None:
+    network = tmp_path / "small.cnn"
+    network.write_text("input 8 x 8 x 1\nconv 4 3x3; relu\nflatten\nfc 10\n")
+    outcome = cnndsl.train(network, "digits", out=tmp_path / "run", epochs=1, device="cpu")
+    assert training.resume(tmp_path / "run").metrics == outcome.metrics
 
 
 # ── what is not finite ───────────────────────────────────────────────────────────────────────────

@@ -228,9 +228,23 @@ def test_a_full_disk_stops_with_the_way_on(run: Path, monkeypatch: pytest.Monkey
 # ── kill −9 ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_killed_at_any_moment_a_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
+MANY = os.environ.get("CNNDSL_MANY") == "1"  # what takes minutes runs only when asked for
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kills"), [("plain", 100 if MANY else 12), ("full", 100 if MANY else 12)]
+)
+def test_killed_at_any_moment_a_run_goes_on_to_the_same_bits(
+    tmp_path: Path, recipe: str, kills: int
+) -> None:
     root = Path(__file__).parent.parent.parent
-    command = [sys.executable, "-m", "tests.train.killer", str(tmp_path), "--kills", "24"]
-    ended = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    command = [sys.executable, "-m", "tests.train.killer", str(tmp_path)]
+    ended = subprocess.run(
+        [*command, "--kills", str(kills), "--recipe", recipe],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=20 + 10 * kills,
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert ended.stdout.startswith("24 kills")
+    assert ended.stdout.startswith(f"{kills} kills")
