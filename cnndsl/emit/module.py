@@ -26,10 +26,12 @@ from cnndsl.record import Record
 from cnndsl.source import Source
 
 AROUND = "module.py"  # in kernels/: where kernels run, and batchnorm in inference
+LOSS = "loss.py"
 # What every network needs. `network` and `region` write code with these names.
 _BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
 _BASE_NAMES = frozenset(
     {"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "self", "torch", "x", "y"}
+    | {"cross_entropy", "cross_entropy_op"}
 )
 
 
@@ -56,6 +58,8 @@ def emit(graph: Graph, source: Source) -> Written:
     name = names.give(identifier(graph.name))
     sections = _sections(regions, files, texts, names)
     body = [region.write(section) for section in sections]
+    if files:
+        body.append(_loss(files[LOSS]))
     body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
     body = [*_shared(regions, files, body), *body]
     text = _file(graph, source, name, body, [_BASE, *files.values()])
@@ -71,7 +75,7 @@ def _files(regions: Sequence[Region]) -> dict[str, str]:
     if not regions:
         return {}
     families = kernels.families(regions)
-    names = [AROUND, kernels.SHARED, *(kernels.OPERATORS[kind] for kind in families)]
+    names = [AROUND, kernels.SHARED, LOSS, *(kernels.OPERATORS[kind] for kind in families)]
     names += [name for kind in families for name in kernels.KERNELS[kind]]
     return {name: assets.read("kernels", name) for name in names}
 
@@ -154,6 +158,30 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
             users.append(text)
     title = layout.banner("what all regions share")
     return [title, *found] if found else []
+
+
+def _loss(text: str) -> str:
+    """The section of the loss: its kernels, its operator, and how it runs."""
+    bare, _ = splice.bare(text)
+    about = layout.comment(region.paragraphs(splice.docstring(text)))
+    return layout.blocks(
+        [
+            "\n".join([layout.banner("the loss"), about]),
+            prune(bare, ["loss_op"]),
+            'cross_entropy_op = loss_op(f"{NAMESPACE}::cross_entropy")\n',
+            layout.function(
+                "def cross_entropy", ["logits: Tensor", "target: Tensor"], "Tensor", _CROSS_ENTROPY
+            ),
+        ]
+    )
+
+
+_CROSS_ENTROPY = (
+    '"""Mean cross-entropy: one kernel each way on a GPU, PyTorch\'s operators elsewhere."""',
+    "if runs_kernels(logits) and not target.is_floating_point():",
+    "    return cross_entropy_op(logits, target)",
+    "return F.cross_entropy(logits, target)",
+)
 
 
 def _common_switches(regions: Sequence[Region], operators: str) -> dict[str, object]:

@@ -133,7 +133,7 @@ def network(
     steps, softmax = _Steps(parts, sections, hung, taken), _final_softmax(graph)
     loss = (
         '"""Mean cross-entropy of the logits with the classes y, numbers from 0."""',
-        "return F.cross_entropy(self.logits(x), y)",
+        f"return {'' if sections else 'F.'}cross_entropy(self.logits(x), y)",
     )
     body = [
         "\n".join(

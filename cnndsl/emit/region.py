@@ -80,11 +80,11 @@ def _story(section: Section) -> str:
         lines.append(f"Its kernels are those of region {section.shown_in}.")
     text = layout.comment(lines)
     if section.about:
-        text += "\n#\n" + layout.comment(_paragraphs(section.about))
+        text += "\n#\n" + layout.comment(paragraphs(section.about))
     return text
 
 
-def _paragraphs(text: str) -> list[str]:
+def paragraphs(text: str) -> list[str]:
     """A line for each paragraph, an empty one between two."""
     found = [" ".join(part.split()) for part in text.split("\n\n")]
     return "\n\n".join(found).split("\n")

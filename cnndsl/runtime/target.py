@@ -149,11 +149,16 @@ def record_model(
     for value in namespace.values():
         direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
     model = deepcopy(model).to(device="meta", dtype=dtype)
+    emitted: Untyped = model
     launches: dict[str, Launch] = {}
     for is_training in (True, False):
         x = torch.empty(shape, device="meta", dtype=dtype)
         with recording() as noted, direct:
             model.train(is_training)(x).sum().backward()
+            if is_training and hasattr(model, "loss"):
+                logits = emitted.logits(x)
+                y = torch.empty(logits[:, 0].shape, device="meta", dtype=torch.int64)
+                emitted.loss(x, y).backward()
         for launch in noted:
             # Regions share kernels: what tells their launches apart is every number in them.
             plain = {n: v for n, v in launch.arguments.items() if not isinstance(v, torch.Tensor)}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from cnndsl.kernels.conv_op import ConvGeometry, conv_op
 from cnndsl.kernels.fc_op import FcGeometry, fc_op
+from cnndsl.kernels.loss import loss_op
 
 from cnndsl.runtime.target import compile_launch, measure, record_model
 
@@ -52,8 +53,22 @@ class Region(torch.nn.Module):
         return self.run(x.requires_grad_(), self.weight, *self.vectors)
 
 
-def regions() -> dict[str, tuple[Region, tuple[int, ...]]]:
-    found: dict[str, tuple[Region, tuple[int, ...]]] = {}
+class Loss(torch.nn.Module):
+    """The loss of logits, as an emitted module has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.target = torch.nn.Buffer(torch.empty(64, dtype=torch.int64, device="meta"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return cross_entropy(x.requires_grad_(), self.target.long())
+
+
+cross_entropy = loss_op("compiled::cross_entropy")
+
+
+def regions() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
+    found: dict[str, tuple[torch.nn.Module, tuple[int, ...]]] = {"loss": (Loss(), (64, 1000))}
     for name, (geometry, size) in CONVOLUTIONS.items():
         run = globals()[name] = conv_op(f"compiled::{name}", geometry, LAUNCHES)
         shape = (geometry.filters, geometry.channels, *geometry.kernel)

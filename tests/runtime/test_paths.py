@@ -165,7 +165,10 @@ def test_forward_logits_and_loss():
     _, model = small()
     x, y = batch((6, 6, 1)), torch.tensor([0, 2])
     assert torch.equal(model(x), F.softmax(model.logits(x), 1))
-    assert torch.equal(model.loss(x, y), F.cross_entropy(model.logits(x), y))
+    torch.testing.assert_close(model.loss(x, y), F.cross_entropy(model.logits(x), y))
+    probabilities = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]])
+    wanted = F.cross_entropy(model.logits(x), probabilities)
+    assert torch.equal(model.loss(x, probabilities), wanted)
     assert model.input_shape == (1, 6, 6)
     assert model.classes == ()
 

@@ -1,0 +1,260 @@
+"""Softmax and cross-entropy in one kernel forward and one backward: the loss of a classifier.
+
+Logits lie in memory as [rows, classes]: a row is an image, or a pixel of one. Forward reads them
+once, with the running maximum and sum of Milakov and Gimelshein, Online normalizer calculation for
+softmax (2018), and keeps one float a row; the probabilities are never stored.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from .shared import refuse_launch
+
+LOSS_IGNORED = -100  # the class that counts as none, as in PyTorch
+LOSS_TILE = 4096  # logits at a time
+LOSS_CLASSES = 1024  # of them at most so many of one row
+LOSS_TILES_OF_ONE = 8  # so few are one program's, which needs no second stage
+LOSS_PROGRAMS = 1024
+
+
+# ── kernels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@triton.jit
+def loss_forward(
+    logits_ptr,  # [rows, CLASSES]
+    target_ptr,  # [rows] int64: the class of each row, or IGNORED
+    loss_ptr,  # [1] float32: the mean; of several programs, [programs]: sums
+    count_ptr,  # [programs] float32: how many rows are not ignored
+    spread_ptr,  # [rows] float32: log Σ exp(logits)
+    rows,
+    tiles,  # that each program takes
+    CLASSES: tl.constexpr,
+    IGNORED: tl.constexpr,
+    IS_ONE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+):
+    """Compute the mean of log Σ exp(logits) − logit of the target, or its part of the sum."""
+    total = tl.zeros((BLOCK_ROWS,), tl.float32)
+    count = tl.zeros((BLOCK_ROWS,), tl.float32)
+    for tile in range(tiles):
+        row = (tl.program_id(0) * tiles + tile) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        row_mask = row < rows
+        target = tl.load(target_ptr + row, mask=row_mask, other=IGNORED)
+        start = row.to(tl.int64)[:, None] * CLASSES
+        highest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
+        mass = tl.zeros((BLOCK_ROWS,), tl.float32)
+        own = tl.zeros((BLOCK_ROWS,), tl.float32)
+        for step in range((CLASSES + BLOCK_CLASSES - 1) // BLOCK_CLASSES):
+            label = step * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
+            mask = row_mask[:, None] & (label < CLASSES)[None, :]
+            logits = tl.load(logits_ptr + start + label[None, :], mask=mask, other=float("-inf"))
+            logits = logits.to(tl.float32)
+            higher = tl.maximum(highest, tl.max(logits, 1))
+            # While all are −inf, nothing is subtracted: −inf − (−inf) would be NaN.
+            base = tl.where(higher == float("-inf"), 0.0, higher)
+            mass = mass * tl.exp(highest - base) + tl.sum(tl.exp(logits - base[:, None]), 1)
+            own += tl.sum(tl.where(label[None, :] == target[:, None], logits, 0.0), 1)
+            highest = higher
+        mass = tl.where(row_mask, mass, 1.0)
+        spread = tl.log(mass) + tl.where(highest == float("-inf"), 0.0, highest)
+        tl.store(spread_ptr + row, spread, mask=row_mask)
+        # A class that does not exist makes the loss NaN, which nobody overlooks.
+        exists = (target >= 0) & (target < CLASSES)
+        loss = tl.where(exists, spread - own, float("nan"))
+        counts = row_mask & (target != IGNORED)
+        total += tl.where(counts, loss, 0.0)
+        count += tl.where(counts, 1.0, 0.0)
+    loss = tl.sum(total, 0)
+    if IS_ONE:
+        loss /= tl.sum(count, 0)
+    tl.store(loss_ptr + tl.program_id(0), loss)
+    tl.store(count_ptr + tl.program_id(0), tl.sum(count, 0))
+
+
+@triton.jit
+def loss_backward(
+    logits_ptr,  # [rows, CLASSES]
+    target_ptr,  # [rows] int64
+    gradient_ptr,  # [1] float32: that of the mean
+    spread_ptr,  # [rows] float32, written by the forward kernel
+    count_ptr,  # [1] float32
+    dlogits_ptr,  # [rows, CLASSES]
+    rows,
+    CLASSES: tl.constexpr,
+    IGNORED: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,
+    BLOCK_CLASSES: tl.constexpr,
+):
+    """Compute the gradient of the logits: (softmax − one at the target) / count."""
+    CLASS_BLOCKS: tl.constexpr = (CLASSES + BLOCK_CLASSES - 1) // BLOCK_CLASSES
+    row = tl.program_id(0) // CLASS_BLOCKS * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+    row_mask = row < rows
+    label = tl.program_id(0) % CLASS_BLOCKS * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
+    target = tl.load(target_ptr + row, mask=row_mask, other=IGNORED)
+    spread = tl.load(spread_ptr + row, mask=row_mask, other=0.0)
+    mask = row_mask[:, None] & (label < CLASSES)[None, :]
+    offset = row.to(tl.int64)[:, None] * CLASSES + label[None, :]
+    logits = tl.load(logits_ptr + offset, mask=mask, other=float("-inf")).to(tl.float32)
+    softmax = tl.exp(logits - spread[:, None])
+    wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
+    share = tl.load(gradient_ptr) / tl.load(count_ptr)
+    dlogits = tl.where((target != IGNORED)[:, None], wrong * share, 0.0)
+    tl.store(dlogits_ptr + offset, dlogits.to(dlogits_ptr.dtype.element_ty), mask=mask)
+
+
+# ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def loss_blocks(classes: int) -> tuple[int, int]:
+    """Choose rows x classes of a tile."""
+    block_classes = min(LOSS_CLASSES, triton.next_power_of_2(classes))
+    return max(1, min(64, LOSS_TILE // block_classes)), block_classes
+
+
+def loss_launch_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
+    rows, classes = logits.shape
+    block_rows, block_classes = loss_blocks(classes)
+    all_tiles = triton.cdiv(rows, block_rows)
+    programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
+    refuse_launch(logits, programs, rows)
+    loss = logits.new_empty(programs, dtype=torch.float32)
+    count = torch.empty_like(loss)
+    spread = logits.new_empty(rows, dtype=torch.float32)
+    loss_forward[(programs,)](
+        logits_ptr=logits,
+        target_ptr=target,
+        loss_ptr=loss,
+        count_ptr=count,
+        spread_ptr=spread,
+        rows=rows,
+        tiles=triton.cdiv(all_tiles, programs),
+        CLASSES=classes,
+        IGNORED=LOSS_IGNORED,
+        IS_ONE=programs == 1,
+        BLOCK_ROWS=block_rows,
+        BLOCK_CLASSES=block_classes,
+        num_warps=4,
+    )
+    if programs > 1:
+        count = count.sum(0, keepdim=True)
+        loss = loss.sum(0, keepdim=True) / count
+    return loss, count, spread
+
+
+def loss_launch_backward(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> Tensor:
+    """Give the gradient of the logits."""
+    rows, classes = logits.shape
+    block_rows, block_classes = loss_blocks(classes)
+    programs = triton.cdiv(rows, block_rows) * triton.cdiv(classes, block_classes)
+    refuse_launch(logits, programs, rows)
+    dlogits = torch.empty_like(logits)
+    loss_backward[(programs,)](
+        logits_ptr=logits,
+        target_ptr=target,
+        gradient_ptr=gradient,
+        spread_ptr=spread,
+        count_ptr=count,
+        dlogits_ptr=dlogits,
+        rows=rows,
+        CLASSES=classes,
+        IGNORED=LOSS_IGNORED,
+        BLOCK_ROWS=block_rows,
+        BLOCK_CLASSES=block_classes,
+        num_warps=4,
+    )
+    return dlogits
+
+
+# ── the operator ────────────────────────────────────────────────────────────────────────────────
+
+
+def loss_rows(logits: Tensor) -> Tensor:
+    """Put logits (N, C) or (N, C, …) as they lie in memory with channels last: (rows, C)."""
+    return logits.movedim(1, -1).reshape(-1, logits.shape[1]).contiguous()
+
+
+def refuse_loss(logits: Tensor, target: Tensor) -> None:
+    """Raise for a target that does not fit the logits."""
+    wanted = (logits.shape[0], *logits.shape[2:])
+    if tuple(target.shape) != wanted:
+        raise ValueError(f"y has shape {tuple(target.shape)}, not {wanted}: a class each")
+    if target.device != logits.device:
+        raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+
+
+def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
+    """Register the loss with PyTorch; the function that is returned computes it.
+
+    It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
+    what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
+    """
+
+    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        with torch.cuda.device_of(logits):
+            return loss_launch_forward(logits, target)
+
+    def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        one = logits.new_empty(1, dtype=torch.float32)
+        spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+        return one, torch.empty_like(one), spread
+
+    def backward(
+        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+    ) -> Tensor:
+        with torch.cuda.device_of(logits):
+            return loss_launch_backward(gradient.contiguous(), logits, target, spread, count)
+
+    def fake_backward(
+        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+    ) -> Tensor:
+        return torch.empty_like(logits)
+
+    forward_op = torch.library.custom_op(name, forward, mutates_args=())
+    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
+
+    def keep(
+        ctx: FunctionCtx,
+        inputs: tuple[Tensor, Tensor],
+        output: tuple[Tensor, Tensor, Tensor],
+    ) -> None:
+        _, count, spread = output
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(count, spread)
+        ctx.save_for_backward(*inputs, spread, count)
+
+    def differentiate(
+        ctx: FunctionCtx, gradient: Tensor | None, _count: None, _spread: None
+    ) -> tuple[Tensor | None, None]:
+        if gradient is None:
+            return None, None
+        return backward_op(gradient, *ctx.saved_tensors), None
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
+
+    forward_op.register_fake(fake_forward)
+    forward_op.register_autograd(differentiate, setup_context=keep)
+    backward_op.register_fake(fake_backward)
+    backward_op.register_autograd(refuse_second)
+
+    def run(logits: Tensor, target: Tensor) -> Tensor:
+        refuse_loss(logits, target)
+        if logits.numel() == 0:
+            return F.cross_entropy(logits.float(), target)
+        loss, _, _ = forward_op(loss_rows(logits), target.reshape(-1).long())
+        return loss.reshape(())
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {name: forward, f"{name}_backward": backward}
+    return run
