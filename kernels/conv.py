@@ -8,16 +8,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_epilogue import conv_activation, conv_biased
-from .conv_op import (
+from .conv_epilogue import conv_activation, conv_shifted, conv_statistics
+from .conv_geometry import (
     ConvGeometry,
+    ConvOutputs,
     channels_last,
     conv_precision,
     conv_sizes,
 )
 from .conv_pool import conv_quads, conv_windows
-from .conv_sum import conv_place, conv_sum
+from .conv_sum import conv_sum
 from .shared import Tile, block_size, refuse_launch
+from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -31,7 +33,9 @@ def conv_forward(
     y_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     alive_ptr,  # like y: bit p is set where the pixel at position p of the window has a gradient
-    input_ptr,  # like y: what the activation was given
+    before_ptr,  # like y: what the activation was given
+    residual_ptr,  # like y: added before the activation
+    sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
     positions,  # of a window: not a constant, or the compiler unrolls the loop and spills
     batch,
     height: tl.constexpr,
@@ -50,6 +54,7 @@ def conv_forward(
     TAPS: tl.constexpr,
     BIAS: tl.constexpr,
     SCALE: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     POOL_SIZE: tl.constexpr,
@@ -58,12 +63,17 @@ def conv_forward(
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
     WINDOW: tl.constexpr,
+    STATISTICS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs."""
+    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
+
+    A scale may also come behind the maximum, a residual may be added before the activation, and
+    statistics of y may be written for a batchnorm that follows.
+    """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     # Programs that differ in their filters only run side by side: they share x in the cache.
@@ -76,7 +86,7 @@ def conv_forward(
     if WINDOW == "loop":
         window = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         window_mask = window < batch * out_height * out_width
-        image, row, column = conv_place(window, out_height, out_width)
+        image, row, column = pixel_place(window, out_height, out_width)
         pooled = conv_windows(
             x_ptr=x_ptr,
             weight_ptr=weight_ptr,
@@ -124,7 +134,7 @@ def conv_forward(
         else:
             window = tile * BLOCK_PIXELS + pixel
         window_mask = window < batch * out_height * out_width
-        image, row, column = conv_place(window, out_height, out_width)
+        image, row, column = pixel_place(window, out_height, out_width)
         if WINDOW == "quad":
             row = row * 2 + pixel // (BLOCK_PIXELS // 2)
             column = column * 2 + pixel % 2
@@ -176,18 +186,41 @@ def conv_forward(
             tl.store(alive_ptr + offset, pooled[1].to(alive_ptr.dtype.element_ty), mask=mask)
     else:
         # Bias and a rising activation change no order, so they wait until the best is known.
-        if BIAS:
-            y = conv_biased(y, bias_ptr, filter, filter_mask)
+        y = conv_shifted(
+            y=y,
+            bias_ptr=bias_ptr,
+            scale_ptr=scale_ptr,
+            residual_ptr=residual_ptr,
+            offset=offset,
+            mask=mask,
+            filter=filter,
+            filter_mask=filter_mask,
+            BIAS=BIAS,
+            SCALE=SCALE,
+            RESIDUAL=RESIDUAL,
+        )
         if POOL == "max":
             code = pooled[1]
             if ACTIVATION == "relu":
                 code = tl.where(y <= 0, 0, code)
             tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
         if ACTIVATION == "input":
-            tl.store(input_ptr + offset, y.to(input_ptr.dtype.element_ty), mask=mask)
+            tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
         if ACTIVATION != "none":
             y = conv_activation(y)
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+    rounded = y.to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + offset, rounded, mask=mask)
+    if STATISTICS:
+        conv_statistics(
+            sums_ptr=sums_ptr,
+            y=rounded.to(tl.float32),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            FILTERS=FILTERS,
+        )
 
 
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
@@ -210,35 +243,44 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
     return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
 
 
+def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
+    if geometry.window == "quad":
+        return tile.columns // 4
+    return tile.columns
+
+
 def conv_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
+    residual: Tensor | None,
+    outputs: ConvOutputs,
 ) -> None:
-    """Launch the forward kernel, which fills y and what backward needs."""
+    """Launch the forward kernel, which fills y and all that is kept beside it."""
+    if geometry.residual:
+        residual = channels_last(residual)
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = tile.columns
-    if geometry.window == "quad":
-        block_windows = tile.columns // 4
     blocks = geometry.groups * triton.cdiv(geometry.filters // geometry.groups, tile.rows)
-    programs = blocks * triton.cdiv(windows, block_windows)
+    programs = blocks * triton.cdiv(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     conv_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
-        y_ptr=y,
-        winner_ptr=kept,
-        alive_ptr=kept,
-        input_ptr=kept,
+        y_ptr=outputs.y,
+        winner_ptr=outputs.code,
+        alive_ptr=outputs.code,
+        before_ptr=outputs.before,
+        residual_ptr=residual,
+        sums_ptr=outputs.sums,
         positions=geometry.pool_size[0] * geometry.pool_size[1],
         batch=x.shape[0],
         height=sizes.height,
@@ -257,6 +299,7 @@ def conv_launch_forward(
         TAPS=geometry.taps,
         BIAS=geometry.bias,
         SCALE=geometry.scale,
+        RESIDUAL=geometry.residual,
         ACTIVATION=geometry.activation,
         POOL=geometry.pool,
         POOL_SIZE=geometry.pool_size,
@@ -265,6 +308,7 @@ def conv_launch_forward(
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
         WINDOW=geometry.window,
+        STATISTICS=geometry.statistics,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,

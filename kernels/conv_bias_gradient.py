@@ -1,4 +1,4 @@
-"""Backward kernel of a convolution region: the gradient of the bias.
+"""Backward kernel of a convolution region: the gradient of the bias, and that of a residual.
 
 Split and added as the gradient of the weight is.
 """
@@ -8,11 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_op import ConvGeometry, conv_sizes
-from .conv_pool import conv_window_pixels
-from .conv_rebuild import conv_activation_gradient, conv_saved
-from .conv_sum import conv_place
+from .conv_geometry import ConvGeometry, conv_sizes
+from .conv_rebuild import conv_activation_gradient
 from .shared import block_size, refuse_launch, split_count
+from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -23,6 +22,7 @@ def conv_bias_gradient(
     winner_ptr,  # like the gradient, written by the forward kernel
     alive_ptr,
     saved_ptr,
+    dresidual_ptr,  # like the gradient
     partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
@@ -31,6 +31,7 @@ def conv_bias_gradient(
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
     FILTERS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     POOL_SIZE: tl.constexpr,
@@ -60,12 +61,12 @@ def conv_bias_gradient(
             winner = tl.load(winner_ptr + offset, mask=mask, other=0)
             gradient = tl.where(winner != 0, gradient, 0.0)
         if POOL == "average":
-            _, row, column = conv_place(window, out_height, out_width)
-            pixels = conv_window_pixels(
+            _, row, column = pixel_place(window, out_height, out_width)
+            pixels = window_pixels(
                 row=row,
                 column=column,
-                conv_height=conv_height,
-                conv_width=conv_width,
+                height=conv_height,
+                width=conv_width,
                 POOL_SIZE=POOL_SIZE,
                 POOL_STRIDE=POOL_STRIDE,
                 POOL_PAD=POOL_PAD,
@@ -77,20 +78,26 @@ def conv_bias_gradient(
                 for position in range(1, POOL_SIZE[0] * POOL_SIZE[1]):
                     taking += (alive >> position) & 1
             else:
-                taking = conv_window_pixels(
+                taking = window_pixels(
                     row=row,
                     column=column,
-                    conv_height=conv_height,
-                    conv_width=conv_width,
+                    height=conv_height,
+                    width=conv_width,
                     POOL_SIZE=POOL_SIZE,
                     POOL_STRIDE=POOL_STRIDE,
                     POOL_PAD=POOL_PAD,
                     COUNT_PAD=False,
                 )[:, None]
             gradient *= taking / pixels
-        if ACTIVATION == "output" or (ACTIVATION != "none" and POOL == "none"):
+        if (ACTIVATION == "output" or ACTIVATION == "input") or (
+            ACTIVATION == "relu" and POOL == "none"
+        ):
             saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
             gradient = conv_activation_gradient(saved, gradient)
+        if RESIDUAL and ACTIVATION != "none":
+            # Before the activation all gradients are the residual's: the other kernels read this.
+            rounded = gradient.to(dresidual_ptr.dtype.element_ty)
+            tl.store(dresidual_ptr + offset, rounded, mask=mask)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -105,12 +112,16 @@ def conv_bias_gradient(
 def conv_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
+    dresidual: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+
+    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
@@ -121,9 +132,10 @@ def conv_launch_bias_gradient(
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     conv_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
-        alive_ptr=kept,
-        saved_ptr=conv_saved(geometry, kept, y),
+        winner_ptr=code,
+        alive_ptr=code,
+        saved_ptr=saved,
+        dresidual_ptr=dresidual,
         partial_ptr=partial,
         splits=splits,
         batch=gradient.shape[0],
@@ -132,6 +144,7 @@ def conv_launch_bias_gradient(
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         FILTERS=geometry.filters,
+        RESIDUAL=geometry.residual,
         ACTIVATION=geometry.activation,
         POOL=geometry.pool,
         POOL_SIZE=geometry.pool_size,

@@ -1,4 +1,4 @@
-"""What happens to a sum of the convolution before it is written: bias and activation."""
+"""What happens to a tile of sums before it is written: scale, bias and activation."""
 
 import triton
 import triton.language as tl
@@ -16,7 +16,55 @@ def conv_activation(z):
 
 
 @triton.jit
-def conv_biased(z, bias_ptr, filter, filter_mask):
-    """Add the bias to a tile of filters by pixels."""
-    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
-    return z + bias.to(tl.float32)[:, None]
+def conv_each(vector_ptr, filter, filter_mask):
+    """Read a value for each filter, to go with a tile of filters by pixels."""
+    vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
+    return vector.to(tl.float32)[:, None]
+
+
+@triton.jit
+def conv_shifted(
+    y,
+    bias_ptr,
+    scale_ptr,
+    residual_ptr,
+    offset,
+    mask,
+    filter,
+    filter_mask,
+    BIAS: tl.constexpr,
+    SCALE: tl.constexpr,
+    RESIDUAL: tl.constexpr,
+):
+    """Do all that comes between the pool, or the sum, and the activation."""
+    if SCALE == "pool":
+        y *= conv_each(scale_ptr, filter, filter_mask)
+    if BIAS:
+        y += conv_each(bias_ptr, filter, filter_mask)
+    if RESIDUAL:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    return y
+
+
+@triton.jit
+def conv_statistics(
+    sums_ptr,
+    y,
+    mask,
+    window_mask,
+    tile,
+    filter,
+    filter_mask,
+    FILTERS: tl.constexpr,
+):
+    """Write the count of a tile's values, their mean, and the sum of squared distances to it.
+
+    Sums of squares themselves would cancel where the mean is large.
+    """
+    count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
+    mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
+    distance = tl.where(mask, y - mean[:, None], 0.0)
+    place = sums_ptr + tile.to(tl.int64) * (3 * FILTERS) + filter
+    tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
+    tl.store(place + FILTERS, mean, mask=filter_mask)
+    tl.store(place + 2 * FILTERS, tl.sum(distance * distance, axis=1), mask=filter_mask)

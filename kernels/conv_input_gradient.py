@@ -6,16 +6,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_op import (
+from .conv_geometry import (
     ConvGeometry,
     channels_last,
     conv_precision,
     conv_sizes,
 )
-from .conv_pool import conv_window_pixels
-from .conv_rebuild import conv_rebuilt, conv_saved, conv_unpooled
-from .conv_sum import conv_place
+from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .shared import Tile, block_size, refuse_launch
+from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -60,6 +59,7 @@ def conv_input_gradient(
     DILATION: tl.constexpr,
     TAP_STEP: tl.constexpr,
     TAP_INVERSE: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     POOL_SIZE: tl.constexpr,
@@ -95,7 +95,7 @@ def conv_input_gradient(
     phase_column = phase % CELL_WIDTH
     cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = conv_place(cell, cell_rows, cell_columns)
+    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
     group = block // GROUP_BLOCKS
     channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < GROUP_CHANNELS
@@ -175,6 +175,7 @@ def conv_input_gradient(
                 saved_ptr=saved_ptr,
                 offset=offset[:, None] + filter[None, :],
                 mask=mask[:, None] & filter_mask[None, :],
+                RESIDUAL=RESIDUAL,
                 ACTIVATION=ACTIVATION,
             )
         else:
@@ -190,11 +191,11 @@ def conv_input_gradient(
                 POOL=POOL,
             )
         if POOL == "average":
-            pixels = conv_window_pixels(
+            pixels = window_pixels(
                 row=row,
                 column=column,
-                conv_height=conv_height,
-                conv_width=conv_width,
+                height=conv_height,
+                width=conv_width,
                 POOL_SIZE=POOL_SIZE,
                 POOL_STRIDE=POOL_STRIDE,
                 POOL_PAD=POOL_PAD,
@@ -247,8 +248,8 @@ def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str)
 def conv_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -267,9 +268,9 @@ def conv_launch_input_gradient(
     window_step, window_inverse = conv_steps(geometry.pool_stride, geometry.pool_dilation)
     conv_input_gradient[(programs,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
-        alive_ptr=kept,
-        saved_ptr=conv_saved(geometry, kept, y),
+        winner_ptr=code,
+        alive_ptr=code,
+        saved_ptr=saved,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
         batch=dx.shape[0],
@@ -288,6 +289,7 @@ def conv_launch_input_gradient(
         DILATION=geometry.dilation,
         TAP_STEP=tap_step,
         TAP_INVERSE=tap_inverse,
+        RESIDUAL=geometry.residual,
         ACTIVATION=geometry.activation,
         POOL=geometry.pool,
         POOL_SIZE=geometry.pool_size,

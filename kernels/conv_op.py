@@ -1,43 +1,28 @@
-"""What all fused convolutions of a module share: their geometry, and the way into PyTorch.
+"""The way of all fused convolutions of a module into PyTorch: operators, memory and autograd.
 
-A region computes y = pool(activation(conv(x, weight) · scale + bias)); scale, bias, activation and
-pool may each be absent. This file knows sizes, checks, memory and autograd. It does not know how
-anything is computed: that is for the kernels, which it is handed as functions.
+This file does not know how anything is computed: that is for the kernels, which it is handed as
+functions.
 """
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .shared import cast_as_wished, refuse_tensors
-
-
-class ConvGeometry(NamedTuple):
-    """All that is fixed in a region; pairs are (height, width)."""
-
-    channels: int
-    filters: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int] = (1, 1)
-    pad: tuple[int, int] = (0, 0)
-    dilation: tuple[int, int] = (1, 1)
-    groups: int = 1
-    bias: bool = True
-    scale: bool = False
-    activation: str = "none"
-    pool: str = "none"
-    pool_size: tuple[int, int] = (1, 1)
-    pool_stride: tuple[int, int] = (1, 1)
-    pool_pad: tuple[int, int] = (0, 0)
-    pool_dilation: tuple[int, int] = (1, 1)
-    ceil: bool = False
-    count_pad: bool = True
-    window: str = "one"
-    taps: str = "packed"
+from .conv_geometry import (
+    ConvGeometry,
+    ConvOutputs,
+    channels_last,
+    conv_code_dtype,
+    conv_keeps_output,
+    conv_sizes,
+    new_image,
+    refuse_conv,
+    refuse_geometry,
+)
+from .shared import cast_as_wished
 
 
 class ConvLaunches(NamedTuple):
@@ -47,146 +32,27 @@ class ConvLaunches(NamedTuple):
     input_gradient: Callable[..., None]
     weight_gradient: Callable[..., Tensor]
     bias_gradient: Callable[..., Tensor]
+    windows: Callable[..., int] | None = None
 
 
-class ConvSizes(NamedTuple):
-    """Heights and widths: of the input, of the convolution, and after the pool."""
-
-    height: int
-    width: int
-    conv_height: int
-    conv_width: int
-    out_height: int
-    out_width: int
-
-
-def window_count(size: int, window: int, stride: int, pad: int, dilation: int, ceil: bool) -> int:
-    """How many windows fit along an axis, as PyTorch counts them."""
-    span = size + 2 * pad - dilation * (window - 1) - 1
-    if not ceil:
-        return span // stride + 1
-    count = -(-span // stride) + 1
-    # A window that would start in the padding behind the image is dropped.
-    if (count - 1) * stride >= size + pad:
-        count -= 1
-    return count
-
-
-def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
-    """O = ⌊(I + 2P − D(K−1) − 1)/S⌋ + 1, for the convolution and then for the pool."""
-    conv, out = [], []
-    for axis, size in enumerate((height, width)):
-        conv.append(
-            window_count(
-                size,
-                geometry.kernel[axis],
-                geometry.stride[axis],
-                geometry.pad[axis],
-                geometry.dilation[axis],
-                False,
-            )
-        )
-        out.append(
-            window_count(
-                conv[axis],
-                geometry.pool_size[axis],
-                geometry.pool_stride[axis],
-                geometry.pool_pad[axis],
-                geometry.pool_dilation[axis],
-                geometry.ceil,
-            )
-        )
-    return ConvSizes(height, width, *conv, *out)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return torch.empty(
-        shape,
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
-    )
-
-
-def conv_kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None:
-    """What forward keeps for backward beside x and y; None if nothing.
-
-    A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
-    position that lives. An activation whose slope follows from its input keeps that.
-    """
-    positions = geometry.pool_size[0] * geometry.pool_size[1]
-    if geometry.pool == "max":
-        return torch.uint8
-    if geometry.pool == "average" and geometry.activation == "relu":
-        return torch.uint8 if positions <= 8 else torch.int32
-    if geometry.activation == "input":
-        return dtype
-    return None
-
-
-def conv_keeps_output(geometry: ConvGeometry) -> bool:
-    """Tell whether backward reads y: the slope follows from it, and no byte says it."""
-    unpooled_relu = geometry.activation == "relu" and geometry.pool == "none"
-    return geometry.activation == "output" or unpooled_relu
-
-
-def conv_outputs(geometry: ConvGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y and what is kept for backward, shaped as y (no elements if nothing is)."""
+def conv_outputs(geometry: ConvGeometry, launches: ConvLaunches, x: Tensor) -> ConvOutputs:
+    """Allocate what forward fills."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
     y = new_image(x, shape)
-    kept = conv_kept_dtype(geometry, x.dtype)
-    if kept is None:
-        return y, x.new_empty(0, dtype=torch.uint8)
-    return y, torch.empty_like(y, dtype=kept)
-
-
-def refuse_geometry(geometry: ConvGeometry) -> None:
-    """Raise for a region that these kernels cannot compute, whatever its input."""
-    positions = geometry.pool_size[0] * geometry.pool_size[1]
-    if geometry.channels % geometry.groups or geometry.filters % geometry.groups:
-        raise ValueError(f"{geometry.groups} groups divide neither channels nor filters evenly")
-    terms = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
-    if geometry.filters * terms >= 2**31:
-        raise ValueError("a weight of 2³¹ values or more")
-    if geometry.pool == "max" and positions > 255:
-        raise ValueError(f"a byte cannot tell which of {positions} pixels of a window won")
-    if geometry.pool == "average" and geometry.activation == "relu" and positions > 31:
-        raise ValueError(f"{positions} bits a window, for the live pixels of an average, exceed 31")
-    if geometry.pool == "average" and geometry.activation not in ("none", "relu"):
-        raise ValueError("an average keeps no slope for each pixel: only ReLU may stand before it")
-    if geometry.pool != "none" and geometry.activation == "input":
-        raise ValueError("an activation whose slope needs its input cannot be followed by a pool")
-
-
-def refuse_conv(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-) -> None:
-    """Raise for tensors that do not fit together or do not fit the region."""
-    shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
-    vectors = [("bias", bias, geometry.bias), ("scale", scale, geometry.scale)]
-    refuse_tensors(x, weight, shape, vectors)
-    if x.dim() != 4 or x.shape[1] != geometry.channels:
-        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.channels}, H, W)")
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    if min(sizes) < 1:
-        raise ValueError(f"an input of {sizes.height} x {sizes.width} is too small for this region")
-
-
-def conv_precision(x: Tensor) -> str:
-    """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    code = x.new_empty(0, dtype=torch.uint8)
+    before = x.new_empty(0)
+    sums = x.new_empty(0, dtype=torch.float32)
+    dtype = conv_code_dtype(geometry)
+    if dtype is not None:
+        code = torch.empty_like(y, dtype=dtype)
+    if geometry.activation == "input":
+        before = torch.empty_like(y)
+    if geometry.statistics:
+        windows = shape[0] * shape[2] * shape[3]
+        tiles = -(-windows // launches.windows(geometry, x))
+        sums = x.new_empty((tiles, 3, geometry.filters), dtype=torch.float32)
+    return ConvOutputs(y, code, before, sums)
 
 
 def conv_empty_gradients(
@@ -194,129 +60,169 @@ def conv_empty_gradients(
     gradient: Tensor,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Allocate what conv_gradients returns; an operator must return a tensor for each."""
     g = geometry
     dx = gradient.new_empty(0)
     dweight = gradient.new_empty(0)
+    dresidual = gradient.new_empty(0)
     if needs[0]:
         dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
     dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
     dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
-    return dx, dweight, dbias, dscale
+    if g.residual and g.activation != "none":
+        dresidual = new_image(gradient, gradient.shape)
+    return dx, dweight, dbias, dscale, dresidual
 
 
 def conv_gradients(
     geometry: ConvGeometry,
     launches: ConvLaunches,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     x: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight, bias and scale that are needed; the others are empty.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, weight, bias, scale and residual that are needed.
 
-    With z = conv(x, weight) · scale + bias and dz its gradient: dx = dconv(dz, weight · scale),
-    dweight = raw · scale and dscale = Σ raw · weight, where raw is an unscaled weight's gradient.
+    The others are empty. With z = conv(x, weight) · scale + bias and dz its gradient:
+    dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
+    an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale = conv_empty_gradients(geometry, gradient, size, needs)
+    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(geometry, gradient, size, needs)
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_()
+        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
     gradient = channels_last(gradient)
     with torch.cuda.device_of(gradient):
+        if needs[2] or dresidual.numel() > 0:
+            dbias = launches.bias_gradient(
+                geometry, gradient, code, saved, dresidual, size[1], size[2]
+            )
+        if geometry.residual and geometry.activation != "none":
+            gradient = dresidual
         if needs[0]:
             factor = weight
             if scale is not None:
                 factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
-            launches.input_gradient(geometry, gradient, kept, y, factor, dx)
+            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
         if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, kept, y, x)
+            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
             if needs[3]:
                 dscale = (raw * weight.float()).sum((1, 2, 3))
             if scale is not None:
                 raw = raw * scale.float()[:, None, None, None]
             if needs[1]:
                 dweight = raw.to(gradient.dtype)
-        if needs[2]:
-            dbias = launches.bias_gradient(geometry, gradient, kept, y, size[1], size[2])
-    return dx, dweight, dbias, dscale
+    return dx, dweight, dbias, dscale, dresidual
 
 
 def conv_keep(
     geometry: ConvGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, ...],
 ) -> None:
     """Save for backward what the needed gradients read, and no more."""
-    x, weight, bias, scale = inputs
-    y, kept = output
+    x, weight, bias, scale, _ = inputs
+    y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
+    ctx.mark_non_differentiable(code, before, sums)
     ctx.size = (x.shape[0], x.shape[2], x.shape[3])
     ctx.dtypes = (x.dtype, weight.dtype, *(None if v is None else v.dtype for v in (bias, scale)))
+    saved = before if geometry.activation == "input" else None
+    if conv_keeps_output(geometry):
+        saved = y
     ctx.save_for_backward(
-        kept,
-        y if conv_keeps_output(geometry) else None,
+        code,
+        saved,
         x if needs_weight or needs_scale else None,
         weight if needs_x or needs_scale else None,
         scale,
     )
 
 
+def conv_differentiate(
+    geometry: ConvGeometry,
+    backward_op: Callable[..., tuple[Tensor, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
+    needs = list(ctx.needs_input_grad[:5])
+    if gradient is None or not any(needs):
+        return None, None, None, None, None
+    *found, dresidual = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
+    if geometry.activation == "none":
+        dresidual = gradient  # an operator may not return what it was given
+    dtypes = zip(found, needs, ctx.dtypes, strict=False)
+    found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
+    return *found, dresidual if needs[4] else None
+
+
 def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callable[..., Tensor]:
     """Register a region with PyTorch; the function that is returned runs it.
 
-    The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
-    only. A region may be registered again under the same name: the last one counts.
+    It gives y, and with statistics the pair (y, sums). The operators `name` and `name_backward`
+    are opaque to torch.compile, which sees their shapes only. A region may be registered again
+    under the same name: the last one counts.
     """
     refuse_geometry(geometry)
 
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale)
-        y, kept = conv_outputs(geometry, x)
-        if y.numel() > 0:
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale, residual)
+        outputs = conv_outputs(geometry, launches, x)
+        if outputs.y.numel() > 0:
             with torch.cuda.device_of(x):
-                launches.forward(geometry, x, weight, bias, scale, y, kept)
-        return y, kept
+                launches.forward(geometry, x, weight, bias, scale, residual, outputs)
+        return outputs
 
     def fake_forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale)
-        return conv_outputs(geometry, x)
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale, residual)
+        return conv_outputs(geometry, launches, x)
 
     def backward(
         gradient: Tensor,
-        kept: Tensor,
-        y: Tensor | None,
+        code: Tensor,
+        saved: Tensor | None,
         x: Tensor | None,
         weight: Tensor | None,
         scale: Tensor | None,
         size: Sequence[int],
         needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return conv_gradients(geometry, launches, gradient, kept, y, x, weight, scale, size, needs)
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        return conv_gradients(
+            geometry, launches, gradient, code, saved, x, weight, scale, size, needs
+        )
 
     def fake_backward(
         gradient: Tensor,
-        kept: Tensor,
-        y: Tensor | None,
+        code: Tensor,
+        saved: Tensor | None,
         x: Tensor | None,
         weight: Tensor | None,
         scale: Tensor | None,
         size: Sequence[int],
         needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return conv_empty_gradients(geometry, gradient, size, needs)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=())
@@ -325,19 +231,14 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
     def keep(
         ctx: FunctionCtx,
         inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, Tensor],
+        output: tuple[Tensor, ...],
     ) -> None:
         conv_keep(geometry, ctx, inputs, output)
 
     def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
+        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
     ) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:4])
-        if gradient is None or not any(needs):
-            return None, None, None, None
-        found = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs)
-        dtypes = zip(found, needs, ctx.dtypes, strict=True)
-        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+        return conv_differentiate(geometry, backward_op, ctx, gradient)
 
     def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
         raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
@@ -352,8 +253,14 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
         weight: Tensor,
         bias: Tensor | None = None,
         scale: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
-        y, _ = forward_op(*cast_as_wished(x, weight), bias, scale)
+        x, weight = cast_as_wished(x, weight)
+        if geometry.residual:
+            residual = residual.to(x.dtype)
+        y, _, _, sums = forward_op(x, weight, bias, scale, residual)
+        if geometry.statistics:
+            return y, sums
         return y
 
     # For tools that look at the launches, on tensors that have shapes but no memory.

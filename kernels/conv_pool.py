@@ -3,8 +3,9 @@
 import triton
 import triton.language as tl
 
-from .conv_epilogue import conv_activation, conv_biased
+from .conv_epilogue import conv_activation, conv_each
 from .conv_sum import conv_sum
+from .windows import is_better, window_pixels
 
 
 @triton.jit
@@ -19,38 +20,6 @@ def conv_corners(
     top_left, bottom_left = tl.split(left)
     top_right, bottom_right = tl.split(right)
     return top_left, top_right, bottom_left, bottom_right
-
-
-@triton.jit
-def conv_better(z, best):
-    """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
-    itself = z  # only NaN differs from itself
-    return (z > best) | (z != itself)
-
-
-@triton.jit
-def conv_window_pixels(
-    row,
-    column,
-    conv_height: tl.constexpr,
-    conv_width: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-):
-    """Say by how many pixels the average of a window divides."""
-    top = row * POOL_STRIDE[0] - POOL_PAD[0]
-    left = column * POOL_STRIDE[1] - POOL_PAD[1]
-    if COUNT_PAD:
-        # Rounding up (ceil) may make a window reach past the padding: that part never counts.
-        rows = tl.minimum(top + POOL_SIZE[0], conv_height + POOL_PAD[0]) - top
-        columns = tl.minimum(left + POOL_SIZE[1], conv_width + POOL_PAD[1]) - left
-    else:
-        rows = tl.minimum(top + POOL_SIZE[0], conv_height) - tl.maximum(top, 0)
-        columns = tl.minimum(left + POOL_SIZE[1], conv_width) - tl.maximum(left, 0)
-    # Windows outside the image, in a tile that is not full, must not divide by zero.
-    return tl.maximum(rows * columns, 1).to(tl.float32)
 
 
 @triton.jit
@@ -69,15 +38,15 @@ def conv_quads(
     code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
     if POOL == "max":
         y, b, c, d = conv_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
-        code = tl.where(conv_better(b, y), 2, code)
-        y = tl.where(conv_better(b, y), b, y)
-        code = tl.where(conv_better(c, y), 3, code)
-        y = tl.where(conv_better(c, y), c, y)
-        code = tl.where(conv_better(d, y), 4, code)
-        y = tl.where(conv_better(d, y), d, y)
+        code = tl.where(is_better(b, y), 2, code)
+        y = tl.where(is_better(b, y), b, y)
+        code = tl.where(is_better(c, y), 3, code)
+        y = tl.where(is_better(c, y), c, y)
+        code = tl.where(is_better(d, y), 4, code)
+        y = tl.where(is_better(d, y), d, y)
     else:
         if BIAS:
-            z = conv_biased(z, bias_ptr, filter, filter_mask)
+            z += conv_each(bias_ptr, filter, filter_mask)
         if ACTIVATION == "relu":
             alive = tl.where(z <= 0, 0, 1)
             a, b, c, d = conv_corners(alive, BLOCK_FILTERS, BLOCK_PIXELS)
@@ -165,22 +134,22 @@ def conv_windows(
         )
         if POOL == "max":
             # Padding is never chosen; the first pixel is, whatever it holds.
-            better = exists[None, :] & (conv_better(z, y) | (code == 0))
+            better = exists[None, :] & (is_better(z, y) | (code == 0))
             y = tl.where(better, z, y)
             code = tl.where(better, position + 1, code)
         else:
             if BIAS:
-                z = conv_biased(z, bias_ptr, filter, filter_mask)
+                z += conv_each(bias_ptr, filter, filter_mask)
             if ACTIVATION == "relu":
                 code |= tl.where(exists[None, :] & ~(z <= 0), 1, 0) << position
                 z = conv_activation(z)
             y += tl.where(exists[None, :], z, 0.0)
     if POOL == "average":
-        y /= conv_window_pixels(
+        y /= window_pixels(
             row=row,
             column=column,
-            conv_height=conv_height,
-            conv_width=conv_width,
+            height=conv_height,
+            width=conv_width,
             POOL_SIZE=POOL_SIZE,
             POOL_STRIDE=POOL_STRIDE,
             POOL_PAD=POOL_PAD,

@@ -6,9 +6,6 @@ pixel that the activation blocks gets none.
 
 import triton
 import triton.language as tl
-from torch import Tensor
-
-from .conv_op import ConvGeometry
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -28,11 +25,15 @@ def conv_unpooled(
     saved_ptr,
     offset,
     mask,
+    RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
 ):
-    """Read a tile of the gradient and take it back through the activation."""
+    """Read a tile of the gradient and take it back through the activation.
+
+    Where there is a residual, of which this is the gradient too, that has been done before.
+    """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if ACTIVATION != "none":
+    if ACTIVATION != "none" and not RESIDUAL:
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
@@ -61,15 +62,7 @@ def conv_rebuilt(
     elif ACTIVATION == "relu":
         alive = tl.load(alive_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(((alive >> position) & 1) == 1, gradient, 0.0)
-    if ACTIVATION == "output":
+    if ACTIVATION == "output" or ACTIVATION == "input":
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
-
-
-# ── launches ────────────────────────────────────────────────────────────────────────────────────
-
-
-def conv_saved(geometry: ConvGeometry, kept: Tensor, y: Tensor | None) -> Tensor | None:
-    """Say from what the slope of the activation follows."""
-    return kept if geometry.activation == "input" else y

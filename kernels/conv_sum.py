@@ -9,16 +9,7 @@ sum.
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def conv_place(
-    pixel,
-    rows: tl.constexpr,
-    columns: tl.constexpr,
-):
-    """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
-    image = (pixel // (rows * columns)).to(tl.int64)
-    return image, pixel // columns % rows, pixel % columns
+from .conv_epilogue import conv_each
 
 
 @triton.jit
@@ -91,7 +82,6 @@ def conv_sum(
             weight_mask = filter_mask[:, None] & channel_mask[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
             total = tl.dot(weight, x, total, input_precision=PRECISION)
-    if SCALE:
-        scale = tl.load(scale_ptr + filter, mask=filter_mask, other=0.0)
-        total *= scale.to(tl.float32)[:, None]
+    if SCALE == "sum":
+        total *= conv_each(scale_ptr, filter, filter_mask)
     return total

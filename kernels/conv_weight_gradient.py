@@ -9,16 +9,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_op import (
+from .conv_geometry import (
     ConvGeometry,
     channels_last,
     conv_precision,
     conv_sizes,
 )
-from .conv_pool import conv_window_pixels
-from .conv_rebuild import conv_rebuilt, conv_saved, conv_unpooled
-from .conv_sum import conv_place
+from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .shared import Tile, block_size, refuse_launch, split_count
+from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,6 +46,7 @@ def conv_weight_gradient(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
+    RESIDUAL: tl.constexpr,
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     POOL_SIZE: tl.constexpr,
@@ -95,13 +95,13 @@ def conv_weight_gradient(
     for step in range(first * POSITIONS, last * POSITIONS):
         window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         exists = window < batch * out_height * out_width
-        image, row, column = conv_place(window, out_height, out_width)
+        image, row, column = pixel_place(window, out_height, out_width)
         if POOL == "average":
-            pixels = conv_window_pixels(
+            pixels = window_pixels(
                 row=row,
                 column=column,
-                conv_height=conv_height,
-                conv_width=conv_width,
+                height=conv_height,
+                width=conv_width,
                 POOL_SIZE=POOL_SIZE,
                 POOL_STRIDE=POOL_STRIDE,
                 POOL_PAD=POOL_PAD,
@@ -114,6 +114,7 @@ def conv_weight_gradient(
                 saved_ptr=saved_ptr,
                 offset=offset,
                 mask=filter_mask[:, None] & exists[None, :],
+                RESIDUAL=RESIDUAL,
                 ACTIVATION=ACTIVATION,
             )
         else:
@@ -179,8 +180,8 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
 def conv_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
@@ -200,9 +201,9 @@ def conv_launch_weight_gradient(
     partial = x.new_empty((splits, geometry.filters, taps, channels), dtype=torch.float32)
     conv_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
-        alive_ptr=kept,
-        saved_ptr=conv_saved(geometry, kept, y),
+        winner_ptr=code,
+        alive_ptr=code,
+        saved_ptr=saved,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
@@ -221,6 +222,7 @@ def conv_launch_weight_gradient(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
+        RESIDUAL=geometry.residual,
         ACTIVATION=geometry.activation,
         POOL=geometry.pool,
         POOL_SIZE=geometry.pool_size,

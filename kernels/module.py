@@ -32,3 +32,13 @@ def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, 
     if norm.bias is not None:
         shift = shift + norm.bias.float()
     return scale, shift
+
+
+def has_own_statistics(norm: nn.Module) -> bool:
+    """Say whether batchnorm asks nobody else: SyncBatchNorm asks other processes."""
+    return isinstance(norm, nn.BatchNorm2d)
+
+
+def takes_batch(norm: nn.BatchNorm2d) -> bool:
+    """Say whether mean and variance are those of the batch, as in training."""
+    return norm.training or norm.running_mean is None

@@ -71,3 +71,13 @@ def refuse_tensors(
             raise ValueError(f"x is on {x.device}, {name} on {vector.device}")
         if vector is not None and tuple(vector.shape) != (shape[0],):
             raise ValueError(f"{name} has shape {tuple(vector.shape)}, not ({shape[0]},)")
+
+
+def refuse_residual(x: Tensor, residual: Tensor, shape: Sequence[int]) -> None:
+    """Raise for a residual that cannot be added to what has this shape."""
+    if residual.device != x.device:
+        raise ValueError(f"x is on {x.device}, residual on {residual.device}")
+    if residual.dtype != x.dtype:
+        raise TypeError(f"x is {x.dtype}, residual {residual.dtype}")
+    if tuple(residual.shape) != tuple(shape):
+        raise ValueError(f"residual has shape {tuple(residual.shape)}, not {tuple(shape)}")

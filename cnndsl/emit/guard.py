@@ -14,7 +14,8 @@ IMPORTS = frozenset(
 # Every other name must be defined in the file itself.
 BUILTINS = frozenset(
     {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "int"}
-    | {"len", "list", "max", "min", "pow", "range", "str", "sum", "super", "tuple", "zip"}
+    | {"isinstance", "len", "list", "max", "min", "pow", "range", "str", "sum", "super"}
+    | {"tuple", "zip"}
 )
 # Parts of torch and triton that read files, load code or leave Python.
 FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})

@@ -9,16 +9,18 @@ names that are identifiers, strings as literals, and numbers.
 import ast
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from importlib import metadata
 
 from cnndsl import assets
 from cnndsl.emit import imports, kernels, layout, network, region, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.kernels import Family, Signature
+from cnndsl.emit.jobs import Family, Signature, families, jobs
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.prune import prune
-from cnndsl.emit.region import Section
+from cnndsl.emit.region import Section, Use
+from cnndsl.emit.share import Library, Taken
 from cnndsl.fuse.regions import Region, parts
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.types import show
@@ -74,18 +76,18 @@ def _files(regions: Sequence[Region]) -> dict[str, str]:
     """The texts of the files of kernels/ that these regions need, in the order of their use."""
     if not regions:
         return {}
-    families = kernels.families(regions)
-    names = [AROUND, kernels.SHARED, LOSS, *(kernels.OPERATORS[kind] for kind in families)]
-    names += [name for kind in families for name in kernels.KERNELS[kind]]
+    found = families(regions)
+    names = [AROUND, kernels.SHARED, LOSS]
+    names += [name for kind in found for name in kernels.OPERATORS[kind]]
+    names += [name for kind in found for name in kernels.KERNELS[kind]]
     return {name: assets.read("kernels", name) for name in names}
 
 
 def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
     """The kernels of each signature, under names of its own."""
     loose: dict[Signature, frozenset[str]] = {}
-    for part in regions:
-        own = kernels.signature(part)
-        loose[own] = loose.get(own, frozenset()) | kernels.loose_sizes(part)
+    for job in (job for part in regions for job in jobs(part)):
+        loose[job.signature] = loose.get(job.signature, frozenset()) | job.loose
     return {
         own: kernels.specialised(
             "\n\n".join(assets.read("kernels", name) for name in kernels.KERNELS[own.family]),
@@ -102,36 +104,49 @@ def _sections(
     texts: dict[Signature, str],
     names: Names,
 ) -> list[Section]:
-    """The regions with their names; the first of a signature shows its kernels."""
+    """The regions with their names; the first that needs a kernel shows it."""
+    library = Library()
     shown: dict[Signature, tuple[int, str]] = {}
     sections: list[Section] = []
     explained: set[Family] = set()
     for number, part in enumerate(regions, 1):
-        own = kernels.signature(part)
-        text = about = ""
-        if own.family not in explained:
-            explained.add(own.family)
-            about = "\n\n".join(splice.docstring(files[n]) for n in kernels.KERNELS[own.family])
-        if own not in shown:
-            prefix = _free_prefix(own.name, [name for _, name in shown.values()])
-            shown[own] = (number, prefix)
-            text = kernels.prefixed(texts[own], own.replace(name=prefix))
-        shown_in, prefix = shown[own]
-        function = names.give(joined(node.path for node in part.nodes))
-        sections.append(
-            Section(
-                number,
-                part,
-                own.replace(name=prefix),
-                function,
-                names.give(f"{function}_op"),
-                names.give(function.upper()),
-                text,
-                shown_in,
-                about,
+        function = _function(names, joined(node.path for node in part.nodes))
+        uses: list[Use] = []
+        about: list[str] = []
+        for job in jobs(part):
+            own = job.signature
+            new = Taken("", {}, frozenset())
+            if own.family not in explained:
+                explained.add(own.family)
+                about += [splice.docstring(files[n]) for n in kernels.KERNELS[own.family]]
+            if own not in shown:
+                prefix = _free_prefix(own.name, [name for _, name in shown.values()])
+                shown[own] = (number, prefix)
+                new = library.take(texts[own], f"{own.family}_", prefix, number)
+            shown_in, prefix = shown[own]
+            name = function + region.SUFFIXES[job.role]
+            uses.append(
+                Use(
+                    job.replace(signature=own.replace(name=prefix)),
+                    name,
+                    names.give(f"{name}_op"),
+                    names.give(name.upper()),
+                    new,
+                    new.regions | {shown_in} - {number},
+                )
             )
-        )
+        sections.append(Section(number, part, function, tuple(uses), "\n\n".join(about)))
     return sections
+
+
+def _function(names: Names, wanted: str) -> str:
+    """A name for the function of a region, from which its operators have theirs."""
+    wanted = identifier(wanted)
+    while any(f"{wanted}{suffix}" in names.taken for suffix in region.OPERATORS):
+        wanted += "_"
+    for suffix in region.OPERATORS:
+        names.give(f"{wanted}{suffix}")
+    return wanted
 
 
 def _free_prefix(wanted: str, taken: Sequence[str]) -> str:
@@ -146,7 +161,7 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
     """What the sections use together, without what no region needs."""
     found: list[str] = []
     users = list(body)
-    operators = [kernels.OPERATORS[kind] for kind in kernels.families(regions)]
+    operators = [name for kind in families(regions) for name in kernels.OPERATORS[kind]]
     for name in [*reversed(operators), kernels.SHARED, AROUND] if files else []:
         text, _ = splice.bare(files[name])
         if name in operators:
@@ -187,9 +202,8 @@ _CROSS_ENTROPY = (
 def _common_switches(regions: Sequence[Region], operators: str) -> dict[str, object]:
     """The switches that have one value in all regions of a family."""
     values: dict[str, set[object]] = {}
-    for part in regions:
-        own = kernels.signature(part)
-        if kernels.OPERATORS[own.family] == operators:
+    for own in (job.signature for part in regions for job in jobs(part)):
+        if operators in kernels.OPERATORS[own.family]:
             for name, value in own.switches:
                 values.setdefault(f"geometry.{name}", set()).add(value)
     return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
@@ -197,11 +211,13 @@ def _common_switches(regions: Sequence[Region], operators: str) -> dict[str, obj
 
 def _words(texts: Iterable[str]) -> frozenset[str]:
     """All names in these texts."""
-    found: set[str] = set()
-    for text in texts:
-        found |= set(splice.definitions(text))
-        found |= {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
-    return frozenset(found)
+    return frozenset[str]().union(*(_words_of(text) for text in texts))
+
+
+@lru_cache(maxsize=256)
+def _words_of(text: str) -> frozenset[str]:
+    names = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+    return frozenset(names.union(splice.definitions(text)))
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────

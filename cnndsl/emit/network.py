@@ -311,4 +311,4 @@ def _needed(parts: Sequence[Part], results: Sequence[str]) -> list[Part]:
 
 
 def _reads(part: Part) -> tuple[str, ...]:
-    return part.anchor.inputs if isinstance(part, Region) else part.inputs
+    return part.inputs

@@ -6,7 +6,8 @@ Knows how a section reads; the kernels' text comes from `kernels`.
 from collections.abc import Sequence
 
 from cnndsl.emit import kernels, layout
-from cnndsl.emit.kernels import Signature
+from cnndsl.emit.jobs import Job, family
+from cnndsl.emit.share import Taken
 from cnndsl.fuse.plan import plan
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import INPUT, Node
@@ -18,22 +19,41 @@ MODULES = {"conv": ("conv", "nn.Conv2d"), "fc": ("linear", "nn.Linear")}
 NORM = ("norm", "nn.BatchNorm2d")
 
 
+# What each job of a region adds to the name of its function.
+SUFFIXES = {"whole": "", "sums": "_sums", "norm": "_norm"}
+# All names that the operators of a region in PyTorch may have, by what they add.
+OPERATORS = (
+    *("", "_backward", "_sums", "_sums_backward"),
+    *("_norm", "_norm_backward", "_norm_statistics"),
+)
+
+
+class Use(Record):
+    """A job with its names in the emitted file.
+
+    `name` is that of its operator in PyTorch, `operator` the function that runs it, `geometry` the
+    constant it is made with. `kernels` are shown here, as far as they are new; others of its
+    kernels stand in the sections `elsewhere`.
+    """
+
+    job: Job
+    name: str
+    operator: str
+    geometry: str
+    kernels: Taken
+    elsewhere: frozenset[int]
+
+
 class Section(Record):
     """A region with its names in the emitted file.
 
-    `function` runs it; `operator` is its fused operator, `geometry` the constant it is made with.
-    `kernels` is the text of its kernels, or empty where those of `shown_in` serve it too; `about`
-    says how they work, once in a file.
+    `function` runs it; `about` says how the kernels work, once in a file.
     """
 
     number: int
     region: Region
-    signature: Signature
     function: str
-    operator: str
-    geometry: str
-    kernels: str
-    shown_in: int
+    uses: tuple[Use, ...]
     about: str
 
 
@@ -45,20 +65,24 @@ def title(region: Region) -> str:
 def write(section: Section) -> str:
     """The section's text."""
     head = [layout.banner(f"region {section.number}: {title(section.region)}"), _story(section)]
-    own = section.signature.name
-    arguments = [f"{n}={own}_launch_{n}" for n in kernels.LAUNCHES]
-    launches = "ConvLaunches" if section.signature.family == "conv" else "FcLaunches"
     parts = ["\n".join(head)]
-    if section.kernels:
-        parts += [section.kernels, layout.call(f"{own}_launches = {launches}", arguments)]
-    parts.append(f"{_geometry(section)}\n{_operator(section)}")
+    for use in section.uses:
+        own = use.job.signature
+        names = use.kernels.names
+        if names:
+            functions = {n: names[f"{own.family}_launch_{n}"] for n in kernels.launches(own)}
+            arguments = [f"{name}={function}" for name, function in functions.items()]
+            launches = f"{own.family.capitalize()}Launches"
+            parts.append(use.kernels.text)
+            parts.append(layout.call(f"{own.name}_launches = {launches}", arguments))
+    parts += [f"{_geometry(use)}\n{_operator(use)}" for use in section.uses]
     parts.append(_function(section))
     return layout.blocks(parts)
 
 
 def modules(region: Region) -> list[tuple[str, str, Node]]:
     """What holds its weights: the name of the parameter, its type, and the node."""
-    name, type_ = MODULES[kernels.family(region)]
+    name, type_ = MODULES[family(region)]
     found = [(name, type_, region.anchor)]
     if region.affine:
         found.append((*NORM, region.affine))
@@ -76,8 +100,12 @@ def _story(section: Section) -> str:
     what = max(len(what) for _, what, _ in cells)
     lines = [f"{a:<{names}}  {b:<{what}}  {c}".rstrip() for a, b, c in cells]
     lines += plan(region).sentences()
-    if not section.kernels:
-        lines.append(f"Its kernels are those of region {section.shown_in}.")
+    elsewhere = sorted({number for use in section.uses for number in use.elsewhere})
+    if elsewhere:
+        is_new = any(use.kernels.text for use in section.uses)
+        whose = "The rest of its kernels are" if is_new else "Its kernels are"
+        numbers = " and ".join(str(number) for number in elsewhere)
+        lines.append(f"{whose} those of region{'s' * (len(elsewhere) > 1)} {numbers}.")
     text = layout.comment(lines)
     if section.about:
         text += "\n#\n" + layout.comment(paragraphs(section.about))
@@ -90,60 +118,70 @@ def paragraphs(text: str) -> list[str]:
     return "\n\n".join(found).split("\n")
 
 
-def _geometry(section: Section) -> str:
-    kind = "ConvGeometry" if section.signature.family == "conv" else "FcGeometry"
-    fields = kernels.written_geometry(section.region)
-    return layout.call(f"{section.geometry} = {kind}", fields)
+def _geometry(use: Use) -> str:
+    kind = f"{use.job.signature.family.capitalize()}Geometry"
+    return layout.call(f"{use.geometry} = {kind}", use.job.written_geometry())
 
 
-def _operator(section: Section) -> str:
-    make = f"{section.signature.family}_op"
-    arguments = [f'f"{{NAMESPACE}}::{section.function}"', section.geometry]
-    arguments.append(f"{section.signature.name}_launches")
-    return layout.call(f"{section.operator} = {make}", arguments)
+def _operator(use: Use) -> str:
+    own = use.job.signature
+    arguments = [f'f"{{NAMESPACE}}::{use.name}"', use.geometry, f"{own.name}_launches"]
+    return layout.call(f"{use.operator} = {own.family}_op", arguments)
 
 
 def _function(section: Section) -> str:
     """How the region runs: with its kernels, or with PyTorch's operators."""
     region = section.region
     held = modules(region)
-    parameters = ["x: Tensor", *(f"{name}: {type_}" for name, type_, _ in held)]
-    name = held[0][0]
-    arguments = ["x", f"{name}.weight", f"{name}.bias"]
-    test = "if runs_kernels(x):"
-    prepare: list[str] = []
-    if region.affine:
-        test = "if runs_kernels(x) and not norm.training:"
-        prepare = ["    scale, shift = scale_and_shift(norm, conv.bias)"]
-        arguments = ["x", "conv.weight", "shift", "scale"]
-    if region.input == INPUT and section.signature.family == "conv":
-        arguments[0] = "channels_last(x)"  # once here, instead of in each kernel that reads it
+    added = ["residual"] if region.merge else []
+    parameters = ["x", *added]
+    types = [f"{name}: Tensor" for name in parameters]
+    types += [f"{name}: {type_}" for name, type_, _ in held]
+    # Channels innermost once here, instead of in each kernel that reads the network's input.
+    is_first = region.inputs[0] == INPUT and family(region) == "conv"
+    x = "channels_last(x)" if is_first else "x"
     body = [
-        f'"""Run region {section.number}: its kernels on a GPU, PyTorch\'s operators elsewhere."""',
-        *(_TRAINING if region.affine else ()),
-        test,
-        *prepare,
-        layout.indent(layout.call(f"return {section.operator}", arguments, column=8)),
-        *_steps([(node, name) for node, name in _named(region, held)]),
+        f'"""Run region {section.number}: its kernels on a GPU, PyTorch\'s operators elsewhere."""'
     ]
-    return layout.function(f"def {section.function}", parameters, "Tensor", body)
+    if region.affine:
+        body += _with_batchnorm(section, x, added)
+    else:
+        arguments = [x, f"{held[0][0]}.weight", f"{held[0][0]}.bias"]
+        arguments += [f"{name}={name}" for name in added]
+        body += ["if runs_kernels(x):", _return(section.uses[0].operator, arguments, 8)]
+    body += _steps(region, held)
+    return layout.function(f"def {section.function}", types, "Tensor", body)
 
 
-_TRAINING = (
-    "# A batchnorm in training takes its scale from the whole batch, which no kernel has seen yet",
-    "# when it ends: so it runs as PyTorch's operators on every device.",
-)
+def _with_batchnorm(section: Section, x: str, added: Sequence[str]) -> list[str]:
+    """The lines that run the kernels of a region with a batchnorm, in inference or in training."""
+    whole, sums, norm = (use.operator for use in section.uses)
+    inference = [x, "conv.weight", "shift", "scale", *(f"{name}={name}" for name in added)]
+    training = [x, "conv.weight", "conv.bias"]
+    return [
+        "if runs_kernels(x) and has_own_statistics(norm):",
+        "    if takes_batch(norm):",
+        layout.indent(layout.call(f"z, sums = {sums}", training, column=8), 8),
+        _return(norm, ["z", "sums", "norm", *added], 12),
+        "    scale, shift = scale_and_shift(norm, conv.bias)",
+        _return(whole, inference, 8),
+    ]
 
 
-def _named(region: Region, held: Sequence[tuple[str, str, Node]]) -> list[tuple[Node, str]]:
-    names = {node.path: name for name, _, node in held}
-    return [(node, names.get(node.path, "")) for node in region.nodes]
+def _return(function: str, arguments: Sequence[str], column: int) -> str:
+    call = layout.call(f"return {function}", arguments, column=column)
+    return layout.indent(call, column - 4)
 
 
-def _steps(nodes: list[tuple[Node, str]]) -> list[str]:
+def _steps(region: Region, held: Sequence[tuple[str, str, Node]]) -> list[str]:
     """The layers in PyTorch, a line each."""
+    names = {node.path: name for name, _, node in held}
     lines: list[str] = []
-    for node, name in nodes:
-        start = "return " if node is nodes[-1][0] else "x = "
-        lines.append(layout.spread(start, node.layer.torch(node.arrives, name, "x"), column=4))
+    path = region.anchor.inputs[0]
+    for node in region.nodes:
+        start = "return " if node is region.nodes[-1] else "x = "
+        values = ["x" if name == path else "residual" for name in node.inputs]
+        call = node.layer.torch(node.arrives, names.get(node.path, ""), *values)
+        lines.append(layout.spread(start, call, column=4))
+        path = node.path
     return lines

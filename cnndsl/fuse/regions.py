@@ -1,17 +1,20 @@
 """Groups the layers of a network into regions, each of which one forward kernel computes.
 
-A region is y = pool(activation(anchor(x) · scale + shift)); all but the anchor may be absent. What
-no kernel computes stays alone and runs as PyTorch's operator. Knows the roles of layers and what
+A region is y = pool(activation(anchor(x) · scale + shift + residual)); all but the anchor may be
+absent, and scale and shift may stand behind a pool. What no kernel computes stays alone and runs as
+PyTorch's operator. Knows the roles of layers and what
 the kernels accept; knows neither their text nor any schedule.
 """
 
 from collections import Counter
 from typing import Literal
 
-from cnndsl.graph.graph import Graph, Node
+from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.base import Affine, Anchor, Layer, Pointwise
 from cnndsl.layers.conv import Conv
+from cnndsl.layers.merge import Add
 from cnndsl.layers.pool import Pool
+from cnndsl.layers.reshape import Skip
 from cnndsl.record import Record
 
 # The kernel keeps in one byte which pixel of a window won; 0 says that none has a gradient.
@@ -28,11 +31,18 @@ MOST_REPEATED_TERMS = 368
 
 
 class Region(Record):
-    """Layers that share a kernel, by the part that each plays; `nodes` has them in order."""
+    """Layers that share a kernel, by the part that each plays; `nodes` has them in order.
+
+    `merge` adds the tensor named `residual`, which is there before the region is computed. Training
+    computes a region with an `affine` in three steps: the sums, with statistics of each tile; the
+    statistics of the batch; the rest.
+    """
 
     nodes: tuple[Node, ...]
     anchor: Node
     affine: Node | None = None
+    merge: Node | None = None
+    residual: str | None = None
     activation: Node | None = None
     pool: Node | None = None
 
@@ -43,9 +53,17 @@ class Region(Record):
         return layer.slope_from if isinstance(layer, Pointwise) else "none"
 
     @property
-    def input(self) -> str:
-        """The name of the tensor that it reads."""
-        return self.anchor.inputs[0]
+    def pools_first(self) -> bool:
+        """Whether what is normalised is pooled already."""
+        if self.affine is None or self.pool is None:
+            return False
+        return self.nodes.index(self.pool) < self.nodes.index(self.affine)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of the tensors that it reads: that of its anchor, then a residual."""
+        first = self.anchor.inputs[0]
+        return (first,) if self.residual is None else (first, self.residual)
 
     @property
     def path(self) -> str:
@@ -58,51 +76,81 @@ Part = Region | Node
 
 def parts(graph: Graph) -> tuple[Part, ...]:
     """The network as regions and single layers, in an order in which it can be executed."""
-    readers = Counter(name for node in graph.nodes for name in node.inputs)
+    nodes = _without_skips(graph)
+    readers = Counter(name for node in nodes for name in node.inputs)
     readers.update([graph.result, *(path for _, path in graph.outputs)])
     # The one node that reads a tensor, where nothing else does.
-    follower = {
-        node.inputs[0]: node
-        for node in graph.nodes
-        if len(node.inputs) == 1 and readers[node.inputs[0]] == 1
-    }
+    follower = {name: node for node in nodes for name in node.inputs if readers[name] == 1}
     found: list[Part] = []
     taken: set[str] = set()
-    for node in graph.nodes:
+    made = {INPUT}
+    for node in nodes:
         if node.path in taken:
             continue
-        part = _grow(node, follower) if isinstance(node.layer, Anchor) else node
+        part = _grow(node, follower, made) if isinstance(node.layer, Anchor) else node
         found.append(part)
+        made.add(part.path)
         taken |= {n.path for n in part.nodes} if isinstance(part, Region) else {node.path}
     return tuple(found)
 
 
-def _grow(anchor: Node, follower: dict[str, Node]) -> Region:
+def _without_skips(graph: Graph) -> list[Node]:
+    """The nodes, where all read what a `skip` reads; it stays where it is asked for itself."""
+    wanted = {graph.result, *(path for _, path in graph.outputs)}
+    read: dict[str, str] = {}
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        inputs = tuple(read.get(name, name) for name in node.inputs)
+        if isinstance(node.layer, Skip) and node.path not in wanted:
+            read[node.path] = inputs[0]
+        else:
+            nodes.append(node if inputs == node.inputs else node.replace(inputs=inputs))
+    return nodes
+
+
+def _grow(anchor: Node, follower: dict[str, Node], made: set[str]) -> Region:
     """The region of an anchor: as much of what follows as its kernel can take in."""
     region = Region((anchor,), anchor)
     while region.path in follower:
-        grown = _take(region, follower[region.path])
+        grown = _take(region, follower[region.path], made)
         if grown is None:
             break
         region = grown
     return region
 
 
-def _take(region: Region, node: Node) -> Region | None:
+def _take(region: Region, node: Node, made: set[str]) -> Region | None:
     """The region with one more layer; None where the kernel could not compute it."""
     longer = region.replace(nodes=(*region.nodes, node))
     match node.layer:
-        case Affine() if region.nodes == (region.anchor,) and _is_conv(region):
+        case Affine() if _affine_fits(region):
             return longer.replace(affine=node)
-        case Pointwise() as layer if region.activation is None:
+        case Add() if _merge_fits(region):
+            # The branch that is computed last takes the merge in: only then the other is there.
+            others = [name for name in node.inputs if name != region.path]
+            fits = len(node.inputs) == 2 and len(others) == 1 and others[0] in made
+            return longer.replace(merge=node, residual=others[0]) if fits else None
+        case Pointwise() if region.activation is None:
             # A maximum and a rising function may change places: max(f(a), f(b)) = f(max(a, b)).
-            pool = region.pool.layer if region.pool else None
-            fits = pool is None or (_is_maximum(pool) and layer.slope_from != "input")
+            # So the kernel applies all functions behind it.
+            fits = region.pool is None or _is_maximum(region.pool.layer)
             return longer.replace(activation=node) if fits else None
-        case Pool() as pool if region.pool is None:
+        case Pool() as pool if region.pool is None and region.merge is None:
             return longer.replace(pool=node) if _pool_fits(region, pool) else None
         case _:
             return None
+
+
+def _affine_fits(region: Region) -> bool:
+    """Behind the sums, or behind a maximum of sums: a negative scale would turn their order."""
+    if not _is_conv(region):
+        return False
+    is_pooled = region.pool is not None and _is_maximum(region.pool.layer)
+    return len(region.nodes) == 1 or (len(region.nodes) == 2 and is_pooled)
+
+
+def _merge_fits(region: Region) -> bool:
+    return _is_conv(region) and region.activation is None and region.pool is None
 
 
 def _pool_fits(region: Region, pool: Pool) -> bool:

@@ -1,6 +1,6 @@
 """The regions for people, as `compile --emit regions` prints them."""
 
-from cnndsl.fuse.plan import plan
+from cnndsl.fuse.plan import plan, step
 from cnndsl.fuse.regions import Part, Region
 from cnndsl.graph.graph import Node
 from cnndsl.layers.types import show
@@ -22,6 +22,8 @@ def dump(parts: tuple[Part, ...]) -> str:
             lines.append(f"  that is {found.bytes.pretty()} bytes for each image")
         else:
             lines += ["PyTorch's operator", f"  {_row(part, widths)}"]
+    if number:
+        lines.append(step(parts).sentence())
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from cnndsl.emit.module import emit
 from cnndsl.graph.graph import INPUT, Constraint, Graph, Node
-from cnndsl.layers.activations import Relu, Softmax
+from cnndsl.layers.activations import Gelu, Relu, Relu6, Silu, Softmax
 from cnndsl.layers.arguments import Pair
 from cnndsl.layers.base import Layer
 from cnndsl.layers.conv import Conv
@@ -162,6 +162,26 @@ KINDS: dict[str, tuple[tuple[int, ...], tuple[Layer, ...], list[nn.Module]]] = {
         (4, 4, 1),
         (conv(2, 3), BatchNorm(affine=False, eps=1e-3)),
         [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2, eps=1e-3, affine=False)],
+    ),
+    "conv, max, batchnorm, gelu": (
+        (6, 7, 2),
+        (conv(3, 3, pad=1), pool("max", 2), BatchNorm(), Gelu()),
+        [nn.Conv2d(2, 3, 3, padding=1), nn.MaxPool2d(2), nn.BatchNorm2d(3), nn.GELU()],
+    ),
+    "depthwise conv, batchnorm, relu6": (
+        (5, 6, 4),
+        (conv(4, 3, pad=1, groups=4, bias=False), BatchNorm(), Relu6()),
+        [nn.Conv2d(4, 4, 3, 1, 1, 1, 4, bias=False), nn.BatchNorm2d(4), nn.ReLU6()],
+    ),
+    "conv, batchnorm, silu": (
+        (5, 5, 2),
+        (conv(3, 3, stride=2, bias=False), BatchNorm(), Silu()),
+        [nn.Conv2d(2, 3, 3, 2, bias=False), nn.BatchNorm2d(3), nn.SiLU()],
+    ),
+    "conv, batchnorm, relu, average": (
+        (7, 6, 2),
+        (conv(3, 3, bias=False), BatchNorm(), Relu(), pool("avg", 2)),
+        [nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2)],
     ),
     "fc": ((5,), (fc(3),), [nn.Linear(5, 3)]),
     "fc, relu, dropout": (

@@ -2,15 +2,17 @@
 
 import pytest
 
-from cnndsl.fuse.plan import plan
+from cnndsl.check import check_source
+from cnndsl.fuse.plan import Step, plan, step
 from cnndsl.fuse.regions import MOST_REPEATED_TERMS, Region, parts, repeated_terms
 from cnndsl.fuse.text import dump
 from cnndsl.graph.graph import INPUT, Graph
-from cnndsl.layers.activations import Relu, Softmax
+from cnndsl.layers.activations import Gelu, Relu, Relu6, Silu, Softmax
 from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.pool import GlobalPool
 from cnndsl.layers.regularise import Dropout
 from cnndsl.layers.reshape import Flatten
+from cnndsl.source import Source
 from tests.emit.networks import conv, fc, lenet, network, pool
 
 
@@ -36,9 +38,16 @@ def grouped(graph: Graph) -> str:
         ((conv(2, 3), Relu(), Relu()), "[conv1 relu1] relu2"),
         ((conv(2, 3), pool("max", 2), pool("max", 2)), "[conv1 pool1] pool2"),
         ((conv(2, 3), BatchNorm(), BatchNorm()), "[conv1 batchnorm1] batchnorm2"),
-        # batchnorm scales the sum itself, so it stands right behind it
+        # batchnorm scales the sum itself, or the largest of sums
         ((conv(2, 3), Relu(), BatchNorm()), "[conv1 relu1] batchnorm1"),
-        ((conv(2, 3), pool("max", 2), BatchNorm()), "[conv1 pool1] batchnorm1"),
+        ((conv(2, 3), pool("max", 2), BatchNorm(), Gelu()), "[conv1 pool1 batchnorm1 gelu1]"),
+        ((conv(2, 3), pool("avg", 2), BatchNorm()), "[conv1 pool1] batchnorm1"),
+        ((conv(2, 3), Relu(), pool("max", 2), BatchNorm()), "[conv1 relu1 pool1] batchnorm1"),
+        ((conv(2, 3), BatchNorm(), Silu()), "[conv1 batchnorm1 silu1]"),
+        ((conv(3, 3, groups=3), BatchNorm(), Relu6()), "[conv1 batchnorm1 relu61]"),
+        # what does not rise cannot change places with a maximum, but may stand behind it
+        ((conv(2, 3), Gelu(), pool("max", 2)), "[conv1 gelu1] pool1"),
+        ((conv(2, 3), pool("max", 2), Gelu()), "[conv1 pool1 gelu1]"),
         # nothing starts without an anchor, and what is neither ends a region
         ((Relu(), pool("max", 2), conv(2, 3)), "relu1 pool1 [conv1]"),
         ((conv(2, 3), Dropout(), Relu()), "[conv1] dropout1 relu1"),
@@ -126,7 +135,70 @@ def test_a_layer_without_bias_needs_no_gradient_of_it_but_one_with_batchnorm_doe
         "weight",
     )
     normed = plan(parts(network((8, 8, 2), conv(4, 3, bias=False), BatchNorm()))[0])
-    assert normed.gradients == ("input", "weight", "bias")
+    assert normed.gradients == ("batchnorm", "sums", "input", "weight")
+    assert normed.forward == ("the sums", "their statistics", "what follows")
+
+
+# ── residuals ────────────────────────────────────────────────────────────────────────────────────
+
+
+def checked(lines: str) -> Graph:
+    graph = check_source(Source("x.cnn", f"input 8 x 8 x 4\n{lines}\n")).graph
+    assert graph is not None
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted", "residuals"),
+    [
+        ("add { conv 4 1x1 } { skip }; relu", "[conv1 add1 relu1]", ["input"]),
+        ("add { skip } { conv 4 1x1; batchnorm }", "[conv1 batchnorm1 add1]", ["input"]),
+        # the branch that is computed last takes the merge in
+        (
+            "add { conv 4 1x1; relu; conv 4 1x1 } { conv 4 1x1; batchnorm }; relu",
+            "[conv1 relu1] [conv2] [conv3 batchnorm1 add1 relu2]",
+            ["conv2"],
+        ),
+        ("relu as a; conv 4 1x1; add a; silu", "a [conv1 add1 silu1]", ["a"]),
+        # what is added must be there before: here it is computed later
+        ("add { conv 4 1x1 } { relu }", "[conv1] relu1 add1", []),
+        # of three branches, behind an activation or a pool, or twice the same: as operators
+        ("add { conv 4 1x1 } { skip } { skip }", "[conv1] add1", []),
+        ("add { conv 4 1x1; relu } { skip }", "[conv1 relu1] add1", []),
+        ("add { conv 4 1x1; pool max 3 stride=1 pad=1 } { skip }", "[conv1 pool1] add1", []),
+        ("conv 4 1x1 as a; add a", "[a] add1", []),
+        # and no pool behind it
+        ("add { conv 4 1x1 } { skip }; pool max 2", "[conv1 add1] pool1", ["input"]),
+        ("multiply { conv 4 1x1 } { skip }", "[conv1] multiply1", []),
+    ],
+)
+def test_what_is_added_to(lines, wanted, residuals):
+    graph = checked(lines)
+    assert grouped(graph) == wanted
+    regions = [part for part in parts(graph) if isinstance(part, Region)]
+    assert [part.residual for part in regions if part.merge] == residuals
+
+
+def test_a_skip_that_is_asked_for_stays():
+    assert grouped(checked("add { conv 4 1x1 } { skip as kept }\noutput kept")) == (
+        "[conv1] kept add1"
+    )
+
+
+def test_a_residual_with_an_activation_is_kept_and_has_a_gradient():
+    (plain,) = parts(checked("add { conv 4 1x1 bias=no } { skip }"))
+    (relu,) = parts(checked("add { conv 4 1x1 bias=no } { skip }; relu"))
+    assert plan(plain).gradients == ("input", "weight")
+    assert plan(relu).gradients == ("input", "weight", "residual")
+    (normed,) = parts(checked("add { conv 4 1x1 bias=no; batchnorm } { skip }; relu"))
+    assert [k.what for k in plan(normed).kept] == ["the input", "the sums", "the residual"]
+
+
+def test_the_dump_counts_the_launches_of_a_step():
+    graph = checked("conv 4 1x1 bias=no; batchnorm; relu; conv 4 1x1; flatten; fc 3")
+    # the gradient of the network's input is not asked for
+    assert step(parts(graph)) == Step(3 + 1 + 1, 3 + 3 + 3)
+    assert "a step of training: 5 launches forward, 9 backward" in dump(parts(graph))
 
 
 def test_the_dump_names_each_layer_once():

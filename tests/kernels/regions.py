@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.conv import conv_launch_forward
+from cnndsl.kernels.conv import conv_launch_forward, conv_launch_windows
 from cnndsl.kernels.conv_bias_gradient import conv_launch_bias_gradient
+from cnndsl.kernels.conv_geometry import ConvGeometry, conv_sizes
 from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
-from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
+from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
 from torch import Tensor
 
@@ -17,6 +18,7 @@ LAUNCHES = ConvLaunches(
     input_gradient=conv_launch_input_gradient,
     weight_gradient=conv_launch_weight_gradient,
     bias_gradient=conv_launch_bias_gradient,
+    windows=conv_launch_windows,
 )
 UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 
@@ -30,6 +32,8 @@ def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> Con
     for name in pairs:
         if isinstance(given.get(name), int):
             given[name] = (given[name], given[name])
+    if "scale" in given:
+        given["scale"] = "sum" if given["scale"] is True else given["scale"]
     kernel = (kernel, kernel) if isinstance(kernel, int) else kernel
     g = ConvGeometry(channels, filters, kernel, **given)
     plain = g.pool_pad == (0, 0) and g.pool_dilation == (1, 1) and not g.ceil
@@ -43,13 +47,14 @@ def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> Con
 
 
 class Result(NamedTuple):
-    """An output and the gradients of x, weight, bias and scale; None where there is none."""
+    """An output and the gradients of all that was given; None where there is none."""
 
     y: Tensor
     dx: Tensor | None
     dweight: Tensor | None
     dbias: Tensor | None
     dscale: Tensor | None
+    dresidual: Tensor | None
 
 
 @dataclass
@@ -65,6 +70,7 @@ class Case:
     weight: Tensor = field(init=False)
     bias: Tensor | None = field(init=False, default=None)
     scale: Tensor | None = field(init=False, default=None)
+    residual: Tensor | None = field(init=False, default=None)
     gradient: Tensor = field(init=False)
 
     def __post_init__(self) -> None:
@@ -74,11 +80,17 @@ class Case:
         self.weight = self.draw(g.filters, g.channels // g.groups, *g.kernel)
         if g.bias:
             self.bias = self.draw(g.filters)
-        if g.scale:
+        if g.scale != "none":
             self.scale = self.draw(g.filters)
-        with torch.no_grad():
-            y = reference(g, self.x, self.weight, self.bias, self.scale)[1]
-        self.gradient = self.draw(*y.shape)
+        sizes = conv_sizes(g, height, width)
+        shape = (batch, g.filters, sizes.out_height, sizes.out_width)
+        if g.residual:
+            self.residual = self.draw(*shape)
+        self.gradient = self.draw(*shape)
+
+    @property
+    def given(self) -> list[Tensor | None]:
+        return [self.x, self.weight, self.bias, self.scale, self.residual]
 
     def draw(self, *shape: int) -> Tensor:
         if self.whole:
@@ -87,16 +99,30 @@ class Case:
 
 
 def reference(
-    g: ConvGeometry, x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
+    g: ConvGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Give the sum before the activation, and the output, by PyTorch's own operators."""
+    """Give the sum before pool and activation, and the output, by PyTorch's own operators.
+
+    ReLU stands for every activation, as in the kernels whose holes are not filled.
+    """
     z = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
-    if scale is not None:
+    if scale is not None and g.scale == "sum":
         z = z * scale[:, None, None]
+    y = z
+    if scale is not None and g.scale == "pool":
+        y = pooled(g, z) * scale[:, None, None]
     if bias is not None:
-        z = z + bias[:, None, None]
-    y = z.relu() if g.activation == "relu" else z
-    return z, pooled(g, y)
+        y = y + bias[:, None, None]
+    if residual is not None:
+        y = y + residual
+    if g.activation != "none":
+        y = y.relu()
+    return z, y if g.scale == "pool" else pooled(g, y)
 
 
 def pooled(g: ConvGeometry, y: Tensor) -> Tensor:
@@ -115,8 +141,7 @@ def ours(
 ) -> Result:
     """Run the kernels, forward and backward."""
     region = conv_op(name, case.geometry, launches)
-    given = [case.x, case.weight, case.bias, case.scale]
-    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in given]
+    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in case.given]
     y = region(*leaves)
     y.backward(case.gradient if gradient is None else gradient)
     return Result(y.detach(), *(None if t is None else t.grad for t in leaves))
@@ -128,13 +153,16 @@ def double(tensor: Tensor | None) -> Tensor | None:
 
 def expected(case: Case) -> tuple[Result, Tensor]:
     """Compute the same in float64, and the sum of all |gradient| that comes to a pixel."""
-    leaves = [double(t) for t in (case.x, case.weight, case.bias, case.scale)]
+    leaves = [double(t) for t in case.given]
     z, y = reference(case.geometry, *leaves)
     z.retain_grad()
     y.backward(case.gradient.double(), retain_graph=True)
     result = Result(y.detach(), *(None if t is None else t.grad.clone() for t in leaves))
     z.grad = None
     y.backward(case.gradient.double().abs())
+    if case.geometry.scale == "pool":
+        assert case.scale is not None
+        z.grad /= case.scale.double().abs()[:, None, None]  # for one scaled before the pool
     return result, z.grad
 
 
@@ -153,14 +181,16 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
     many = 1 + g.pool_size[0] * g.pool_size[1]
     # Not-a-numbers and infinities are compared for themselves, not for their distance.
     x, weight, dz = (torch.nan_to_num(t, 0.0, 0.0, 0.0) for t in (x, weight, dz.abs()))
-    rounded = UNIT[case.dtype] if g.pool == "average" or g.scale else 0.0
+    rounded = UNIT[case.dtype] if g.pool == "average" or g.scale != "none" else 0.0
 
     def coefficient(terms: int, extra: float = 0.0) -> float:
         return 4 * 2.0**-24 * terms**0.5 + 2.5 * mma + extra
 
     magnitude = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
     magnitude = magnitude * scale[:, None, None] + bias[:, None, None]
-    y = coefficient(taps * g.channels // g.groups + 2) * pooled(g, magnitude)
+    if case.residual is not None:
+        magnitude = magnitude + case.residual.double().abs()
+    y = coefficient(taps * g.channels // g.groups + 3) * pooled(g, magnitude)
     xg, wg = x.requires_grad_(), (weight * scale[:, None, None, None]).requires_grad_()
     z = F.conv2d(xg, wg, None, g.stride, g.pad, g.dilation, g.groups)
     z.backward(dz)
@@ -172,7 +202,7 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
     dscale = (raw * weight).sum((1, 2, 3))
     dweight = raw * scale[:, None, None, None]
     dbias = coefficient(terms) * dz.sum((0, 2, 3))
-    return Result(y, dx, dweight, dbias, dscale)
+    return Result(y, dx, dweight, dbias, dscale, torch.zeros_like(y))
 
 
 def worst(found: Tensor, wanted: Tensor, bound: Tensor) -> float:

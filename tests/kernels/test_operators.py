@@ -14,6 +14,10 @@ REGIONS: list[dict[str, Any]] = [
     {"activation": "relu"},
     {"pool": "average", "pool_size": 2},
     {"activation": "relu", "scale": True, "pool_size": 3, "pool_stride": 2, "ceil": True},
+    {"activation": "relu", "scale": True, "residual": True},
+    {"residual": True},
+    {"activation": "input", "scale": "pool", "pool_size": 2},
+    {"statistics": True},
 ]
 
 
@@ -21,8 +25,7 @@ REGIONS: list[dict[str, Any]] = [
 def test_opcheck(given: dict[str, Any]) -> None:
     case = Case(conv_geometry(2, 3, 3, pad=1, **given), (2, 6, 6))
     conv_op("tests::checked", case.geometry, LAUNCHES)
-    inputs = (case.x, case.weight, case.bias, case.scale)
-    leaves = tuple(None if t is None else t.requires_grad_() for t in inputs)
+    leaves = tuple(None if t is None else t.requires_grad_() for t in case.given)
     torch.library.opcheck(torch.ops.tests.checked.default, leaves)
 
 
@@ -31,22 +34,21 @@ def test_opcheck_without_images() -> None:
     conv_op("tests::checked", case.geometry, LAUNCHES)
     torch.library.opcheck(
         torch.ops.tests.checked.default,
-        (case.x, case.weight.requires_grad_(), case.bias, None),
+        (case.x, case.weight.requires_grad_(), case.bias, None, None),
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
     )
 
 
-@pytest.mark.parametrize("given", REGIONS[:2])
+@pytest.mark.parametrize("given", [REGIONS[0], REGIONS[1], REGIONS[4]])
 def test_torch_compile(given: dict[str, Any]) -> None:
     case = Case(conv_geometry(2, 3, 3, pad=1, **given), (2, 6, 6))
     run = conv_op("tests::compiled", case.geometry, LAUNCHES)
-    assert case.bias is not None
     results = []
     for function in (run, torch.compile(run, fullgraph=True, backend="aot_eager")):
-        leaves = [t.detach().clone().requires_grad_() for t in (case.x, case.weight, case.bias)]
+        leaves = [None if t is None else t.detach().clone().requires_grad_() for t in case.given]
         y = function(*leaves)
         y.backward(case.gradient)
-        results.append([y.detach(), *(leaf.grad for leaf in leaves)])
+        results.append([y.detach(), *(leaf.grad for leaf in leaves if leaf is not None)])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

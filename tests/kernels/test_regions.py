@@ -98,6 +98,23 @@ REGIONS: list[tuple[int, int, Any, dict[str, Any], tuple[int, int, int]]] = [
     (3, 5, 3, {"scale": True, "pad": 1, **POOL2}, (2, 6, 5)),
     (3, 5, 3, {"scale": True, "bias": False, **POOL3}, (1, 8, 7)),
     (3, 5, 3, {"scale": True, **AVERAGE3}, (1, 8, 7)),
+    # batchnorm in inference behind the pool: the sign of its scale decides nothing before it
+    (3, 5, 3, {"scale": "pool", "pad": 1, **POOL2}, (2, 6, 5)),
+    (3, 5, 3, {"scale": "pool", "pool_size": 2, "activation": "input"}, (2, 7, 6)),
+    (3, 5, 3, {"scale": "pool", **POOL3, "activation": "output"}, (1, 8, 7)),
+    (16, 18, 3, {"scale": "pool", **POOL3, "activation": "input"}, (1, 8, 7)),
+    (3, 5, 3, {"scale": "pool", "pool_size": 2, "bias": False}, (1, 6, 6)),
+    # activations of which the slope follows from what they are given, or give
+    (3, 5, 3, {"activation": "input"}, (2, 5, 6)),
+    (3, 5, 3, {"pool_size": 2, "activation": "input"}, (2, 5, 6)),
+    (3, 5, 3, {"activation": "output"}, (1, 5, 6)),
+    # residuals
+    (3, 5, 3, {"residual": True, "pad": 1, **RELU}, (2, 5, 6)),
+    (3, 5, 3, {"residual": True, "pad": 1}, (2, 5, 6)),
+    (3, 5, 3, {"residual": True, "bias": False, **RELU}, (1, 6, 6)),
+    (16, 33, 1, {"residual": True, "scale": True, "activation": "input"}, (2, 5, 13)),
+    (4, 6, 3, {"residual": True, "scale": True, "groups": 2, "activation": "output"}, (1, 6, 7)),
+    (17, 15, 3, {"residual": True, "scale": True, "stride": 2, "pad": 1}, (1, 9, 8)),
 ]
 
 

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_op import ConvGeometry, conv_op, conv_outputs
+from cnndsl.kernels.conv_geometry import ConvGeometry
+from cnndsl.kernels.conv_op import conv_op, conv_outputs
 from torch import Tensor
 
 from .hostile import HostileInterpreter
@@ -28,8 +29,7 @@ def small(pool: dict[str, Any], activation: str = "relu", **given: Any) -> ConvG
 
 def pytorch(case: Case) -> Result:
     """Run the region by PyTorch's own operators, in the case's own type."""
-    given = [case.x, case.weight, case.bias, case.scale]
-    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in given]
+    leaves = [None if t is None else t.detach().clone().requires_grad_() for t in case.given]
     _, y = reference(case.geometry, *leaves)
     y.backward(case.gradient)
     return Result(y.detach(), *(None if t is None else t.grad for t in leaves))
@@ -51,7 +51,7 @@ def codes(case: Case) -> Tensor:
     """Give the bytes that forward keeps."""
     name = "tests::codes"
     conv_op(name, case.geometry, LAUNCHES)
-    return torch.ops.tests.codes(case.x, case.weight, case.bias, case.scale)[1]
+    return torch.ops.tests.codes(*case.given)[1]
 
 
 @pytest.mark.parametrize("pool", POOLS[1:3])
@@ -252,7 +252,8 @@ def test_a_second_derivative_is_refused() -> None:
         (conv_geometry(1, 1, 1, pool_size=16), "256 pixels"),
         (conv_geometry(1, 1, 1, pool="average", pool_size=6, activation="relu"), "36 bits"),
         (conv_geometry(3, 4, 1, groups=2), "groups"),
-        (conv_geometry(1, 1, 1, pool_size=2, activation="input"), "followed by a pool"),
+        (conv_geometry(1, 1, 1, pool_size=2, residual=True), "residual has no pool"),
+        (conv_geometry(1, 1, 1, pool="average", pool_size=2, scale="pool"), "needs a maximum"),
         (conv_geometry(1, 1, 1, pool="average", pool_size=2, activation="output"), "only ReLU"),
     ],
 )
@@ -267,4 +268,4 @@ def test_a_large_window_still_fits_a_byte() -> None:
 
 def test_averages_of_many_positions_keep_more_bits() -> None:
     geometry = conv_geometry(1, 2, 1, pool="average", pool_size=(3, 3), activation="relu")
-    assert conv_outputs(geometry, torch.zeros(1, 1, 6, 6))[1].dtype == torch.int32
+    assert conv_outputs(geometry, LAUNCHES, torch.zeros(1, 1, 6, 6)).code.dtype == torch.int32

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_op import ConvGeometry, ConvLaunches, conv_op
+from cnndsl.kernels.conv_geometry import ConvGeometry
+from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from torch import Tensor
 
+from cnndsl.emit.jobs import Family
 from cnndsl.emit.kernels import KERNELS
 
+from . import norms
 from .hostile import HostileInterpreter
 from .regions import Case, check, conv_geometry, ours
 
@@ -22,10 +25,13 @@ FOLDER = Path(__file__).parent.parent.parent / "kernels"
 SIZES = ("height", "width", "conv_height", "conv_width", "out_height", "out_width")
 
 
-def changed(folder: Path, name: str, replacements: dict[str, str]) -> ModuleType:
-    """Import the kernels of a convolution as one module, with some of the text replaced."""
-    text = "\n\n".join((FOLDER / file).read_text("utf-8") for file in KERNELS["conv"])
-    own = "|".join(file.removesuffix(".py") for file in KERNELS["conv"])
+def changed(
+    folder: Path, name: str, replacements: dict[str, str], family: Family = "conv"
+) -> ModuleType:
+    """Import the kernels of a family as one module, with some of the text replaced."""
+    files = ("windows.py", *KERNELS[family])
+    text = "\n\n".join((FOLDER / file).read_text("utf-8") for file in files)
+    own = "|".join(file.removesuffix(".py") for file in files)
     text = re.sub(rf"from \.({own}) import .*\n", "", text)
     text = re.sub(r"from \.(\w+) import", r"from cnndsl.kernels.\1 import", text)
     for old, new in replacements.items():
@@ -150,6 +156,12 @@ MISTAKES = {
     "splits overlap": (r"last = tl\.minimum\(first \+ tl", "last = tl.minimum(first + 1 + tl"),
     "dead windows count in the bias": (r"winner != 0", "winner >= 0"),
     "a filter too many": (r"filter_mask = filter < GROUP_FILTERS", "filter_mask = filter < 99"),
+    "the scale comes before the maximum": (r'if SCALE == "sum":', 'if SCALE != "none":'),
+    "a residual is not added": (r"y \+= tl\.load\(residual_ptr", "y += 0 * tl.load(residual_ptr"),
+    "a residual's gradient passes the activation": (
+        r"rounded = gradient\.to\(dresidual_ptr",
+        "rounded = tl.load(gradient_ptr + offset, mask=mask).to(dresidual_ptr",
+    ),
 }
 
 
@@ -163,12 +175,56 @@ def test_a_mistake_is_found(mistake: str, tmp_path: Path) -> None:
         Case(conv_geometry(17, 15, 3, pad=1, activation="relu"), (1, 4, 5)),
         Case(conv_geometry(3, 4, 3, pad=1, **pool), (1, 7, 8), whole=True),
         Case(conv_geometry(3, 4, 3, pad=1, pool_size=2, activation="relu"), (2, 6, 7), whole=True),
+        Case(conv_geometry(2, 3, 3, scale="pool", pool_size=2), (1, 6, 7)),
+        Case(conv_geometry(2, 3, 3, pad=1, residual=True, activation="relu"), (1, 4, 5)),
     ]
     found = 0
     for case in regions:
         try:
             with HostileInterpreter():
                 check(case, ours(case, launches=launches(module)))
+        except Exception:  # whatever tells: a fault, or a value that is wrong
+            found += 1
+    assert found
+
+
+# The same of a batchnorm in training.
+NORM_MISTAKES = {
+    "the mean of tiles, whatever they hold": (r"tl\.sum\(mean \* count,", "tl.sum(mean,"),
+    "tiles are all alike": (r"spread \+ distance \* distance \* count \* share", "spread"),
+    "lanes are all alike": (r"squares \+ distance \* distance \* count,", "squares,"),
+    "the variance with bias is followed": (r"variance \*= values / [^\n]*\n", "pass\n"),
+    "momentum is that of the past": (r"\(1 - momentum\) \* running", "momentum * running"),
+    "the mean does not answer": (r"gradient - dbias\[None, :\] - ", "gradient - "),
+    "the variance does not answer": (r" - normal \* dweight\[None, :\]", ""),
+    "a window before the image": (r"\(top >= 0\) & ", ""),
+    "one window too many": (r"window < batch \* out_height", "window <= batch * out_height"),
+    "one pixel too many": (r"pixel < batch \* height", "pixel <= batch * height"),
+    "splits overlap": (r"last = tl\.minimum\(first \+ tl", "last = tl.minimum(first + 1 + tl"),
+    "the winner is one off": (r"winner == position \+ 1", "winner == position"),
+    "a slope without its residual": (r"saved \+= tl\.load", "saved += 0 * tl.load"),
+    "the last of equals wins": (r"\(z > best\) \| ", "(z >= best) | "),
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("mistake", NORM_MISTAKES)
+def test_a_mistake_in_a_batchnorm_is_found(mistake: str, tmp_path: Path) -> None:
+    module = changed(tmp_path, "wrong_norm", dict([NORM_MISTAKES[mistake]]), "norm")
+    wrong = norms.NormLaunches(
+        *(getattr(module, f"norm_launch_{name}") for name in norms.NormLaunches._fields)
+    )
+    pool = {"pool_size": 3, "pool_stride": 2, "pool_pad": 1}
+    cases = [
+        norms.NormCase(norms.norm_geometry(3, activation="relu", residual=True), (2, 5, 7)),
+        norms.NormCase(norms.norm_geometry(3, activation="relu", **pool), (1, 7, 8)),
+    ]
+    cases[1].z = cases[1].z.round()  # ties
+    found = 0
+    for case in cases:
+        try:
+            with HostileInterpreter():
+                norms.check(case, norms.run(case, launches=wrong))
         except Exception:  # whatever tells: a fault, or a value that is wrong
             found += 1
     assert found

@@ -9,13 +9,18 @@ import torch.nn.functional as F
 from torch import nn
 from triton.runtime import interpreter
 
+from cnndsl.check import check_source
+from cnndsl.fuse.plan import step
+from cnndsl.fuse.regions import parts
 from cnndsl.layers.activations import Relu, Softmax
 from cnndsl.layers.base import Pointwise
 from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.pool import GlobalPool
 from cnndsl.layers.reshape import Flatten
 from cnndsl.layers.table import BY_KIND
+from cnndsl.source import Source
 from tests.emit.networks import KINDS, conv, fc, load, network, pool
+from tests.kernels.hostile import HostileInterpreter
 
 torch.set_num_threads(1)
 # The overflow sanitizer makes integer arithmetic ten times slower; tests/kernels has it on.
@@ -48,13 +53,13 @@ def batch(shape, size=2):
 
 
 def gradients(model, x, training, weights):
-    """The output, and the gradients of the input and of each parameter."""
+    """The output, the gradients of the input and of each parameter, and all buffers."""
     model = copy.deepcopy(model).train(training)
     x = x.clone().requires_grad_()
     torch.manual_seed(2)  # for dropout
     y = model(x)
     (y * weights(y)).sum().backward()
-    return [y.detach(), x.grad, *(p.grad for p in model.parameters())]
+    return [y.detach(), x.grad, *(p.grad for p in model.parameters()), *model.buffers()]
 
 
 def ramp(y):
@@ -79,23 +84,35 @@ def test_on_the_cpu_it_is_exactly_pytorchs_own_network(kind, training, monkeypat
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "no kernel at all"])
-def test_kernels_compute_what_pytorch_computes(kind, monkeypatch):
+def has_batchnorm(kind):
+    return any(isinstance(layer, BatchNorm) for layer in KINDS[kind][1])
+
+
+WITH_KERNELS = [kind for kind in KINDS if kind != "no kernel at all"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "training"),
+    [(k, t) for k in WITH_KERNELS for t in (False, True) if has_batchnorm(k) or not t],
+)
+def test_kernels_compute_what_pytorch_computes(kind, training, monkeypatch):
     shape, layers, _ = KINDS[kind]
     module, model = load(network(shape, *layers))
     for norm in model.modules():  # statistics that change something
         if isinstance(norm, nn.BatchNorm2d):
             norm.running_mean.uniform_(-0.5, 0.5)
             norm.running_var.uniform_(0.5, 2.0)
+            if norm.affine:
+                nn.init.normal_(norm.weight)
     called = []
     for name, value in vars(module).items():
         if name.endswith("_op") and hasattr(value, "operators"):
             spy = _noting(value, called)
             monkeypatch.setattr(module, name, spy)
-    found = gradients(model, batch(shape), False, ramp)
+    found = gradients(model, batch(shape), training, ramp)
     assert called, "no kernel ran"
     on_cpu(module, monkeypatch)
-    wanted = gradients(model, batch(shape), False, ramp)
+    wanted = gradients(model, batch(shape), training, ramp)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
@@ -131,12 +148,60 @@ def _noting(function, called):
     return run
 
 
-def test_batchnorm_in_training_runs_as_pytorchs_operators(monkeypatch):
-    module, model = load(network((5, 5, 1), conv(2, 3), BatchNorm(), Relu()))
-    x = batch((5, 5, 1))
-    interpreted = gradients(model, x, True, ramp)
+RESIDUAL = """
+input 6 x 5 x 2
+conv 4 3x3 pad=1 bias=no; batchnorm; relu
+add { conv 4 3x3 pad=1 bias=no; batchnorm; relu; conv 4 3x3 pad=1; batchnorm } { skip }
+relu
+add { conv 6 3x3 stride=2 pad=1 bias=no; batchnorm } { conv 6 1x1 stride=2 bias=no; batchnorm }
+silu
+add { skip } { conv 6 1x1 }
+add { conv 6 3x3 pad=1 groups=channels }{ skip }
+relu6
+"""
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_residuals(training, monkeypatch):
+    graph = check_source(Source("residual.cnn", RESIDUAL)).graph
+    module, model = load(graph)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean.uniform_(-0.5, 0.5)
+            norm.running_var.uniform_(0.5, 2.0)
+            nn.init.normal_(norm.weight)
+    with HostileInterpreter() as hostile:
+        found = gradients(model, batch((6, 5, 2)), training, ramp)
+    # `gradients` asks for that of the network's input too
+    wanted = step(parts(graph))
+    if training:
+        assert len(hostile.launches) == wanted.forward + wanted.backward + 1
     on_cpu(module, monkeypatch)
-    for ours, theirs in zip(interpreted, gradients(model, x, True, ramp), strict=True):
+    wanted = gradients(model, batch((6, 5, 2)), training, ramp)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batchnorm_of_several_processes_is_pytorchs(monkeypatch):
+    """SyncBatchNorm asks the others; a kernel would not, and nobody would notice."""
+    module, model = load(network((5, 5, 1), conv(2, 3), BatchNorm(), Relu()))
+    called = []
+    monkeypatch.setattr(module, "conv1_batchnorm1_relu1_sums_op", lambda *_: called.append(1))
+    twin = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+    found = gradients(twin, batch((5, 5, 1)), True, ramp)
+    assert not called
+    on_cpu(module, monkeypatch)
+    wanted = gradients(model, batch((5, 5, 1)), True, ramp)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def test_batchnorm_under_torch_compile():
+    _, model = load(network((5, 5, 1), conv(2, 3, bias=False), BatchNorm(), Relu()))
+    twin = copy.deepcopy(model)
+    x = batch((5, 5, 1))
+    y = torch.compile(model, fullgraph=True, backend="aot_eager")(x)
+    torch.testing.assert_close(y, twin(x))
+    for ours, theirs in zip(model.buffers(), twin.buffers(), strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -284,7 +349,7 @@ def test_operators_follow_pytorchs_rules():
     x = torch.randn(1, 1, 6, 6, requires_grad=True)
     operator = getattr(torch.ops, space).conv1_relu1_pool1.default
     weights = (model.conv1.weight.detach().requires_grad_(), model.conv1.bias.detach())
-    torch.library.opcheck(operator, (x, *weights, None))
+    torch.library.opcheck(operator, (x, *weights, None, None))
 
 
 def test_hooks_and_frozen_weights(monkeypatch):

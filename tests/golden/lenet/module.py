@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_79b3bdc21d1d"
+NAMESPACE = "cnndsl_lenet_00824aa922b5"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -116,6 +116,20 @@ def refuse_tensors(
             )
 
 
+@triton.jit
+def pixel_place(pixel, rows, columns):
+    """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
+    image = (pixel // (rows * columns)).to(tl.int64)
+    return image, pixel // columns % rows, pixel % columns
+
+
+@triton.jit
+def is_better(z, best):
+    """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
+    itself = z  # only NaN differs from itself
+    return (z > best) | (z != itself)
+
+
 class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width)."""
 
@@ -127,7 +141,8 @@ class ConvGeometry(NamedTuple):
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     bias: bool = True
-    scale: bool = False
+    scale: str = "none"
+    residual: bool = False
     activation: str = "none"
     pool: str = "none"
     pool_size: tuple[int, int] = (1, 1)
@@ -138,15 +153,21 @@ class ConvGeometry(NamedTuple):
     count_pad: bool = True
     window: str = "one"
     taps: str = "packed"
+    statistics: bool = False
 
 
-class ConvLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+class ConvOutputs(NamedTuple):
+    """What forward computes; a part that a region has no use for has no elements.
 
-    forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., Tensor]
-    bias_gradient: Callable[..., Tensor]
+    y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
+    like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
+    the count, the mean, and the sum of squared distances to it.
+    """
+
+    y: Tensor
+    code: Tensor
+    before: Tensor
+    sums: Tensor
 
 
 class ConvSizes(NamedTuple):
@@ -221,11 +242,11 @@ def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     )
 
 
-def conv_kept_dtype(geometry: ConvGeometry, dtype: torch.dtype) -> torch.dtype | None:
-    """What forward keeps for backward beside x and y; None if nothing.
+def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
+    """What a value of `ConvOutputs.code` is; None where a region needs none.
 
     A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
-    position that lives. An activation whose slope follows from its input keeps that.
+    position that lives.
     """
     return torch.uint8
     return None
@@ -235,17 +256,6 @@ def conv_keeps_output(geometry: ConvGeometry) -> bool:
     """Tell whether backward reads y: the slope follows from it, and no byte says it."""
     unpooled_relu = geometry.activation == "relu" and geometry.pool == "none"
     return geometry.activation == "output" or unpooled_relu
-
-
-def conv_outputs(geometry: ConvGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y and what is kept for backward, shaped as y (no elements if nothing is)."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
-    y = new_image(x, shape)
-    kept = conv_kept_dtype(geometry, x.dtype)
-    if kept is None:
-        return y, x.new_empty(0, dtype=torch.uint8)
-    return y, torch.empty_like(y, dtype=kept)
 
 
 def refuse_geometry(geometry: ConvGeometry) -> None:
@@ -270,10 +280,12 @@ def refuse_conv(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
+    residual: Tensor | None,
 ) -> None:
     """Raise for tensors that do not fit together or do not fit the region."""
     shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
-    vectors = [("bias", bias, geometry.bias), ("scale", scale, geometry.scale)]
+    has_scale = geometry.scale != "none"
+    vectors = [("bias", bias, geometry.bias), ("scale", scale, has_scale)]
     refuse_tensors(x, weight, shape, vectors)
     if x.dim() != 4 or x.shape[1] != geometry.channels:
         raise ValueError(
@@ -284,6 +296,10 @@ def refuse_conv(
         raise ValueError(
             f"an input of {sizes.height} x {sizes.width} is too small for this region",
         )
+    if (residual is not None) != geometry.residual:
+        raise ValueError(
+            f"this region takes {'a' if geometry.residual else 'no'} residual",
+        )
 
 
 def conv_precision(x: Tensor) -> str:
@@ -292,99 +308,150 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
 
 
+class ConvLaunches(NamedTuple):
+    """The functions of a region that launch its kernels."""
+
+    forward: Callable[..., None]
+    input_gradient: Callable[..., None]
+    weight_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor]
+    windows: Callable[..., int] | None = None
+
+
+def conv_outputs(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    x: Tensor,
+) -> ConvOutputs:
+    """Allocate what forward fills."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
+    y = new_image(x, shape)
+    code = x.new_empty(0, dtype=torch.uint8)
+    before = x.new_empty(0)
+    sums = x.new_empty(0, dtype=torch.float32)
+    dtype = conv_code_dtype(geometry)
+    if dtype is not None:
+        code = torch.empty_like(y, dtype=dtype)
+    return ConvOutputs(y, code, before, sums)
+
+
 def conv_empty_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Allocate what conv_gradients returns; an operator must return a tensor for each."""
     g = geometry
     dx = gradient.new_empty(0)
     dweight = gradient.new_empty(0)
+    dresidual = gradient.new_empty(0)
     if needs[0]:
         dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
     dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
     dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
-    return dx, dweight, dbias, dscale
+    if g.residual and g.activation != "none":
+        dresidual = new_image(gradient, gradient.shape)
+    return dx, dweight, dbias, dscale, dresidual
 
 
 def conv_gradients(
     geometry: ConvGeometry,
     launches: ConvLaunches,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     x: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight, bias and scale that are needed; the others are empty.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Compute the gradients of x, weight, bias, scale and residual that are needed.
 
-    With z = conv(x, weight) · scale + bias and dz its gradient: dx = dconv(dz, weight · scale),
-    dweight = raw · scale and dscale = Σ raw · weight, where raw is an unscaled weight's gradient.
+    The others are empty. With z = conv(x, weight) · scale + bias and dz its gradient:
+    dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
+    an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale = conv_empty_gradients(geometry, gradient, size, needs)
+    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(
+        geometry,
+        gradient,
+        size,
+        needs,
+    )
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_()
+        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
     gradient = channels_last(gradient)
     with torch.cuda.device_of(gradient):
+        if needs[2] or dresidual.numel() > 0:
+            dbias = launches.bias_gradient(
+                geometry, gradient, code, saved, dresidual, size[1], size[2]
+            )
         if needs[0]:
             factor = weight
             if scale is not None:
                 factor = (weight.float() * scale.float()[:, None, None, None]).to(
                     weight.dtype,
                 )
-            launches.input_gradient(geometry, gradient, kept, y, factor, dx)
+            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
         if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, kept, y, x)
+            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
             if needs[3]:
                 dscale = (raw * weight.float()).sum((1, 2, 3))
             if scale is not None:
                 raw = raw * scale.float()[:, None, None, None]
             if needs[1]:
                 dweight = raw.to(gradient.dtype)
-        if needs[2]:
-            dbias = launches.bias_gradient(
-                geometry,
-                gradient,
-                kept,
-                y,
-                size[1],
-                size[2],
-            )
-    return dx, dweight, dbias, dscale
+    return dx, dweight, dbias, dscale, dresidual
 
 
 def conv_keep(
     geometry: ConvGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, ...],
 ) -> None:
     """Save for backward what the needed gradients read, and no more."""
-    x, weight, bias, scale = inputs
-    y, kept = output
+    x, weight, bias, scale, _ = inputs
+    y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
+    ctx.mark_non_differentiable(code, before, sums)
     ctx.size = (x.shape[0], x.shape[2], x.shape[3])
     ctx.dtypes = (
         x.dtype,
         weight.dtype,
         *(None if v is None else v.dtype for v in (bias, scale)),
     )
+    saved = before if geometry.activation == "input" else None
+    if conv_keeps_output(geometry):
+        saved = y
     ctx.save_for_backward(
-        kept,
-        y if conv_keeps_output(geometry) else None,
+        code,
+        saved,
         x if needs_weight or needs_scale else None,
         weight if needs_x or needs_scale else None,
         scale,
     )
+
+
+def conv_differentiate(
+    geometry: ConvGeometry,
+    backward_op: Callable[..., tuple[Tensor, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
+    needs = list(ctx.needs_input_grad[:5])
+    if gradient is None or not any(needs):
+        return None, None, None, None, None
+    *found, dresidual = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
+    dtypes = zip(found, needs, ctx.dtypes, strict=False)
+    found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
+    return *found, dresidual if needs[4] else None
 
 
 def conv_op(
@@ -394,60 +461,60 @@ def conv_op(
 ) -> Callable[..., Tensor]:
     """Register a region with PyTorch; the function that is returned runs it.
 
-    The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
-    only. A region may be registered again under the same name: the last one counts.
+    It gives y, and with statistics the pair (y, sums). The operators `name` and `name_backward`
+    are opaque to torch.compile, which sees their shapes only. A region may be registered again
+    under the same name: the last one counts.
     """
     refuse_geometry(geometry)
 
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale)
-        y, kept = conv_outputs(geometry, x)
-        if y.numel() > 0:
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale, residual)
+        outputs = conv_outputs(geometry, launches, x)
+        if outputs.y.numel() > 0:
             with torch.cuda.device_of(x):
-                launches.forward(geometry, x, weight, bias, scale, y, kept)
-        return y, kept
+                launches.forward(geometry, x, weight, bias, scale, residual, outputs)
+        return outputs
 
     def fake_forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale)
-        return conv_outputs(geometry, x)
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        refuse_conv(geometry, x, weight, bias, scale, residual)
+        return conv_outputs(geometry, launches, x)
 
     def backward(
         gradient: Tensor,
-        kept: Tensor,
-        y: Tensor | None,
+        code: Tensor,
+        saved: Tensor | None,
         x: Tensor | None,
         weight: Tensor | None,
         scale: Tensor | None,
         size: Sequence[int],
         needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return conv_gradients(
-            geometry,
-            launches,
-            gradient,
-            kept,
-            y,
-            x,
-            weight,
-            scale,
-            size,
-            needs,
+            geometry, launches, gradient, code, saved, x, weight, scale, size, needs
         )
 
     def fake_backward(
         gradient: Tensor,
-        kept: Tensor,
-        y: Tensor | None,
+        code: Tensor,
+        saved: Tensor | None,
         x: Tensor | None,
         weight: Tensor | None,
         scale: Tensor | None,
         size: Sequence[int],
         needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         return conv_empty_gradients(geometry, gradient, size, needs)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=())
@@ -456,19 +523,14 @@ def conv_op(
     def keep(
         ctx: FunctionCtx,
         inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, Tensor],
+        output: tuple[Tensor, ...],
     ) -> None:
         conv_keep(geometry, ctx, inputs, output)
 
     def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
+        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
     ) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:4])
-        if gradient is None or not any(needs):
-            return None, None, None, None
-        found = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs)
-        dtypes = zip(found, needs, ctx.dtypes, strict=True)
-        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+        return conv_differentiate(geometry, backward_op, ctx, gradient)
 
     def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
         raise RuntimeError(
@@ -485,8 +547,10 @@ def conv_op(
         weight: Tensor,
         bias: Tensor | None = None,
         scale: Tensor | None = None,
+        residual: Tensor | None = None,
     ) -> Tensor:
-        y, _ = forward_op(*cast_as_wished(x, weight), bias, scale)
+        x, weight = cast_as_wished(x, weight)
+        y, _, _, _ = forward_op(x, weight, bias, scale, residual)
         return y
 
     # For tools that look at the launches, on tensors that have shapes but no memory.
@@ -703,7 +767,7 @@ def fc_op(
 #   kept for backward: the input, 28 x 28 x 1; a byte an output (which pixel of the
 #   window won), 14 x 14 x 6
 #
-#   What happens to a sum of the convolution before it is written: bias and activation.
+#   What happens to a tile of sums before it is written: scale, bias and activation.
 #
 #   The sums of a convolution.
 #
@@ -733,7 +797,8 @@ def fc_op(
 #   The sum is split over programs, and its parts are added in a fixed order, so that
 #   the same input gives the same bits.
 #
-#   Backward kernel of a convolution region: the gradient of the bias.
+#   Backward kernel of a convolution region: the gradient of the bias, and that of a
+#   residual.
 #
 #   Split and added as the gradient of the weight is.
 
@@ -745,21 +810,22 @@ def conv_few_relu_max2_activation(z):
 
 
 @triton.jit
-def conv_few_relu_max2_biased(z, bias_ptr, filter, filter_mask):
-    """Add the bias to a tile of filters by pixels."""
-    bias = tl.load(bias_ptr + filter, mask=filter_mask, other=0.0)
-    return z + bias.to(tl.float32)[:, None]
+def conv_few_relu_max2_each(vector_ptr, filter, filter_mask):
+    """Read a value for each filter, to go with a tile of filters by pixels."""
+    vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
+    return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_few_relu_max2_place(
-    pixel,
-    rows: tl.constexpr,
-    columns: tl.constexpr,
+def conv_few_relu_max2_shifted(
+    y,
+    bias_ptr,
+    filter,
+    filter_mask,
 ):
-    """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
-    image = (pixel // (rows * columns)).to(tl.int64)
-    return image, pixel // columns % rows, pixel % columns
+    """Do all that comes between the pool, or the sum, and the activation."""
+    y += conv_few_relu_max2_each(bias_ptr, filter, filter_mask)
+    return y
 
 
 @triton.jit
@@ -832,13 +898,6 @@ def conv_few_relu_max2_corners(
 
 
 @triton.jit
-def conv_few_relu_max2_better(z, best):
-    """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
-    itself = z  # only NaN differs from itself
-    return (z > best) | (z != itself)
-
-
-@triton.jit
 def conv_few_relu_max2_quads(
     z,
     BLOCK_FILTERS: tl.constexpr,
@@ -847,12 +906,12 @@ def conv_few_relu_max2_quads(
     """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
     code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
     y, b, c, d = conv_few_relu_max2_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
-    code = tl.where(conv_few_relu_max2_better(b, y), 2, code)
-    y = tl.where(conv_few_relu_max2_better(b, y), b, y)
-    code = tl.where(conv_few_relu_max2_better(c, y), 3, code)
-    y = tl.where(conv_few_relu_max2_better(c, y), c, y)
-    code = tl.where(conv_few_relu_max2_better(d, y), 4, code)
-    y = tl.where(conv_few_relu_max2_better(d, y), d, y)
+    code = tl.where(is_better(b, y), 2, code)
+    y = tl.where(is_better(b, y), b, y)
+    code = tl.where(is_better(c, y), 3, code)
+    y = tl.where(is_better(c, y), c, y)
+    code = tl.where(is_better(d, y), 4, code)
+    y = tl.where(is_better(d, y), d, y)
     return y, code
 
 
@@ -880,7 +939,11 @@ def conv_few_relu_max2_forward(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs."""
+    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
+
+    A scale may also come behind the maximum, a residual may be added before the activation, and
+    statistics of y may be written for a batchnorm that follows.
+    """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
     # Programs that differ in their filters only run side by side: they share x in the cache.
@@ -894,7 +957,7 @@ def conv_few_relu_max2_forward(
     # The pixels of a window lie in columns that one thread of the matrix unit holds.
     window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
     window_mask = window < batch * out_height * out_width
-    image, row, column = conv_few_relu_max2_place(window, out_height, out_width)
+    image, row, column = pixel_place(window, out_height, out_width)
     row = row * 2 + pixel // (BLOCK_PIXELS // 2)
     column = column * 2 + pixel % 2
     y = conv_few_relu_max2_sum(
@@ -931,12 +994,18 @@ def conv_few_relu_max2_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_relu_max2_biased(y, bias_ptr, filter, filter_mask)
+    y = conv_few_relu_max2_shifted(
+        y=y,
+        bias_ptr=bias_ptr,
+        filter=filter,
+        filter_mask=filter_mask,
+    )
     code = pooled[1]
     code = tl.where(y <= 0, 0, code)
     tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
     y = conv_few_relu_max2_activation(y)
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+    rounded = y.to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + offset, rounded, mask=mask)
 
 
 def conv_few_relu_max2_forward_tile(
@@ -960,33 +1029,42 @@ def conv_few_relu_max2_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
 
 
+def conv_few_relu_max2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
+    tile = conv_few_relu_max2_forward_tile(geometry, x, conv_precision(x))
+    return tile.columns // 4
+    return tile.columns
+
+
 def conv_few_relu_max2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
+    residual: Tensor | None,
+    outputs: ConvOutputs,
 ) -> None:
-    """Launch the forward kernel, which fills y and what backward needs."""
+    """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_few_relu_max2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = tile.columns // 4
     blocks = geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
         tile.rows,
     )
-    programs = blocks * triton.cdiv(windows, block_windows)
+    programs = blocks * triton.cdiv(
+        windows,
+        conv_few_relu_max2_launch_windows(geometry, x),
+    )
     refuse_launch(x, programs, 4 * windows)
     conv_few_relu_max2_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
-        y_ptr=y,
-        winner_ptr=kept,
+        y_ptr=outputs.y,
+        winner_ptr=outputs.code,
         batch=x.shape[0],
         height=sizes.height,
         width=sizes.width,
@@ -1097,11 +1175,7 @@ def conv_few_relu_max2_input_gradient(
         BLOCK_PIXELS,
     )
     cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = conv_few_relu_max2_place(
-        cell,
-        cell_rows,
-        cell_columns,
-    )
+    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
     group = block // GROUP_BLOCKS
     channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < GROUP_CHANNELS
@@ -1223,8 +1297,8 @@ def conv_few_relu_max2_input_gradient_tile(
 def conv_few_relu_max2_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -1249,7 +1323,7 @@ def conv_few_relu_max2_launch_input_gradient(
     )
     conv_few_relu_max2_input_gradient[(programs,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
+        winner_ptr=code,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
         batch=dx.shape[0],
@@ -1339,7 +1413,7 @@ def conv_few_relu_max2_weight_gradient(
     for step in range(first * POSITIONS, last * POSITIONS):
         window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         exists = window < batch * out_height * out_width
-        image, row, column = conv_few_relu_max2_place(window, out_height, out_width)
+        image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
         position = step % POSITIONS
         row = row * POOL_STRIDE[0] - POOL_PAD[0]
@@ -1392,8 +1466,8 @@ def conv_few_relu_max2_weight_gradient_tile(
 def conv_few_relu_max2_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
@@ -1420,7 +1494,7 @@ def conv_few_relu_max2_launch_weight_gradient(
     )
     conv_few_relu_max2_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
+        winner_ptr=code,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
@@ -1498,12 +1572,16 @@ def conv_few_relu_max2_bias_gradient(
 def conv_few_relu_max2_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    kept: Tensor,
-    y: Tensor | None,
+    code: Tensor,
+    saved: Tensor | None,
+    dresidual: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+
+    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
@@ -1514,7 +1592,7 @@ def conv_few_relu_max2_launch_bias_gradient(
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     conv_few_relu_max2_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
-        winner_ptr=kept,
+        winner_ptr=code,
         partial_ptr=partial,
         splits=splits,
         batch=gradient.shape[0],
@@ -1993,6 +2071,7 @@ def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
 #   fc3  fc 10     10
 #   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
 #   kept for backward: the input, 84
+#   The rest of its kernels are those of region 3.
 
 
 @triton.jit
@@ -2167,20 +2246,6 @@ def fc_bias_gradient(
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
 
-def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
-    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
-    most = 32 if x.element_size() == 4 else 64
-    return Tile(
-        block_size(rows, 64),
-        block_size(columns, 64),
-        block_size(terms, most),
-        4,
-        3,
-    )
-
-
 def fc_launch_forward(
     geometry: FcGeometry,
     x: Tensor,
@@ -2191,7 +2256,7 @@ def fc_launch_forward(
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision()
-    tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
+    tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
         geometry.outputs,
         tile.columns,
@@ -2223,7 +2288,7 @@ def fc_launch_input_gradient(
 ) -> None:
     """Launch the kernel that fills dx."""
     precision = fc_precision()
-    tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
     programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
         geometry.features,
         tile.columns,
@@ -2254,7 +2319,7 @@ def fc_launch_weight_gradient(
 ) -> None:
     """Launch the kernel that fills dweight."""
     precision = fc_precision()
-    tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
     programs = triton.cdiv(geometry.outputs, tile.rows)
     programs *= triton.cdiv(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])

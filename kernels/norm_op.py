@@ -1,0 +1,365 @@
+"""What all batchnorms in training of a module share: their geometry, and the way into PyTorch.
+
+A region computes y = pool(activation(batchnorm(z) + residual)), from z and from the statistics of
+tiles that the kernel before has written; all but the batchnorm may be absent. This file knows
+sizes, checks, memory, autograd, and when running statistics move. It does not know how anything is
+computed: that is for the kernels, which it is handed as functions.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+from .conv_geometry import channels_last, new_image, window_count
+from .shared import refuse_residual
+
+
+class NormGeometry(NamedTuple):
+    """All that is fixed in a region; pairs are (height, width)."""
+
+    channels: int
+    affine: bool = True
+    residual: bool = False
+    activation: str = "none"
+    pool: str = "none"
+    pool_size: tuple[int, int] = (1, 1)
+    pool_stride: tuple[int, int] = (1, 1)
+    pool_pad: tuple[int, int] = (0, 0)
+    pool_dilation: tuple[int, int] = (1, 1)
+    ceil: bool = False
+    count_pad: bool = True
+
+
+class NormLaunches(NamedTuple):
+    """The functions of a region that launch its kernels."""
+
+    statistics: Callable[..., None]
+    forward: Callable[..., None]
+    gradient_sums: Callable[..., Tensor]
+    input_gradient: Callable[..., None]
+
+
+def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, int]:
+    """Height and width after the pool."""
+    out = [
+        window_count(
+            size,
+            geometry.pool_size[axis],
+            geometry.pool_stride[axis],
+            geometry.pool_pad[axis],
+            geometry.pool_dilation[axis],
+            geometry.ceil,
+        )
+        for axis, size in enumerate((height, width))
+    ]
+    return out[0], out[1]
+
+
+def refuse_norm(geometry: NormGeometry) -> None:
+    """Raise for a region that these kernels cannot compute, whatever its input."""
+    positions = geometry.pool_size[0] * geometry.pool_size[1]
+    if geometry.pool == "max" and positions > 255:
+        raise ValueError(f"a byte cannot tell which of {positions} pixels of a window won")
+    if geometry.pool != "none" and geometry.residual:
+        raise ValueError("a region with a residual has no pool")
+
+
+def norm_outputs(geometry: NormGeometry, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Allocate y, and shaped as y a byte for the position that won (none where there is no max)."""
+    sizes = norm_sizes(geometry, z.shape[2], z.shape[3])
+    y = new_image(z, (z.shape[0], geometry.channels, *sizes))
+    if geometry.pool == "max":
+        return y, torch.empty_like(y, dtype=torch.uint8)
+    return y, z.new_empty(0, dtype=torch.uint8)
+
+
+def norm_merged(
+    geometry: NormGeometry,
+    launches: NormLaunches,
+    sums: Tensor,
+    running: tuple[Tensor, Tensor, float],
+    values: int,
+    eps: float,
+) -> tuple[Tensor, Tensor]:
+    """Give mean and 1 / √(variance + eps) of each channel, and move the running statistics."""
+    mean = sums.new_empty(geometry.channels)
+    inverse = sums.new_empty(geometry.channels)
+    if values > 0:
+        with torch.cuda.device_of(sums):
+            launches.statistics(sums, mean, inverse, *running, values, eps)
+    return mean, inverse
+
+
+def norm_values(
+    geometry: NormGeometry,
+    launches: NormLaunches,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Compute y, and the winners of a maximum."""
+    y, winner = norm_outputs(geometry, z)
+    if geometry.residual:
+        refuse_residual(z, residual, y.shape)
+    if y.numel() > 0:
+        with torch.cuda.device_of(z):
+            launches.forward(geometry, z, mean, inverse, weight, bias, residual, y, winner)
+    return y, winner
+
+
+def norm_empty_gradients(
+    geometry: NormGeometry, z: Tensor, needs: Sequence[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate what norm_gradients returns; an operator must return a tensor for each."""
+    dz = new_image(z, z.shape) if needs[0] else z.new_empty(0)
+    sums = z.new_empty((2, geometry.channels), dtype=torch.float32)
+    dresidual = z.new_empty(0)
+    if geometry.residual and geometry.activation != "none":
+        dresidual = new_image(z, z.shape)
+    return dz, sums, dresidual
+
+
+def norm_gradients(
+    geometry: NormGeometry,
+    launches: NormLaunches,
+    gradient: Tensor,
+    winner: Tensor,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients of z (if needed), of bias and weight (a pair), and of the residual."""
+    dz, sums, dresidual = norm_empty_gradients(geometry, z, needs)
+    if z.numel() == 0:
+        return dz, sums.zero_(), dresidual
+    gradient = channels_last(gradient)
+    with torch.cuda.device_of(gradient):
+        sums = launches.gradient_sums(
+            geometry,
+            gradient,
+            winner,
+            z,
+            mean,
+            inverse,
+            weight,
+            bias,
+            residual,
+            dresidual,
+        )
+        if geometry.residual and geometry.activation != "none":
+            gradient = dresidual
+        if needs[0]:
+            launches.input_gradient(
+                geometry, gradient, winner, z, mean, inverse, weight, bias, sums, dz
+            )
+    return dz, sums, dresidual
+
+
+def norm_keep(
+    geometry: NormGeometry,
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor | None, ...],
+    output: tuple[Tensor, Tensor],
+) -> None:
+    """Save for backward what was normalised, and the rest of which slopes are computed anew."""
+    *others, residual = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.dtype = None if inputs[3] is None else inputs[3].dtype
+    slope = geometry.activation != "none"
+    ctx.save_for_backward(output[1], *others, residual if slope else None)
+
+
+def norm_differentiate(
+    geometry: NormGeometry,
+    backward_op: Callable[..., tuple[Tensor, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor | None,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of z, mean, inverse, weight, bias and residual.
+
+    Mean and inverse have none: what they owe to z is in the gradient of z.
+    """
+    needs = [ctx.needs_input_grad[index] for index in (0, 3, 4, 5)]
+    if gradient is None or not any(needs):
+        return None, None, None, None, None, None
+    dz, sums, dresidual = backward_op(gradient, *ctx.saved_tensors, needs[:1])
+    dbias, dweight = sums
+    if geometry.activation == "none":
+        dresidual = gradient  # an operator may not return what it was given
+    return (
+        dz if needs[0] else None,
+        None,
+        None,
+        dweight.to(ctx.dtype) if needs[1] else None,
+        dbias.to(ctx.dtype) if needs[2] else None,
+        dresidual if needs[3] else None,
+    )
+
+
+def norm_running(norm: nn.BatchNorm2d, like: Tensor) -> tuple[Tensor, Tensor, float]:
+    """Give the running mean and variance, and by how much this batch moves them; it is counted."""
+    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
+        channels = norm.num_features
+        return like.new_zeros(channels), like.new_zeros(channels), 0.0
+    momentum = norm.momentum
+    norm.num_batches_tracked.add_(1)
+    if momentum is None:  # the mean over all batches
+        momentum = 1.0 / float(norm.num_batches_tracked)
+    return norm.running_mean, norm.running_var, momentum
+
+
+def refuse_single(z: Tensor) -> int:
+    """Count the values of a channel; raise where it is one, which has no variance, as PyTorch."""
+    values = z.shape[0] * z.shape[2] * z.shape[3]
+    if values == 1:
+        message = "Expected more than 1 value per channel when training, got input size"
+        raise ValueError(f"{message} {z.shape}")
+    return values
+
+
+def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callable[..., Tensor]:
+    """Register a region with PyTorch; the function that is returned runs it.
+
+    The operators `name`, `name_statistics` and `name_backward` are opaque to torch.compile, which
+    sees their shapes only. The second moves the running statistics in place.
+    """
+    refuse_norm(geometry)
+
+    def statistics(
+        sums: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        values: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        running = (running_mean, running_var, momentum)
+        return norm_merged(geometry, launches, sums, running, values, eps)
+
+    def fake_statistics(
+        sums: Tensor,
+        running_mean: Tensor,
+        running_var: Tensor,
+        momentum: float,
+        values: int,
+        eps: float,
+    ) -> tuple[Tensor, Tensor]:
+        return sums.new_empty(geometry.channels), sums.new_empty(geometry.channels)
+
+    def forward(
+        z: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return norm_values(geometry, launches, z, mean, inverse, weight, bias, residual)
+
+    def fake_forward(
+        z: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        return norm_outputs(geometry, z)
+
+    def backward(
+        gradient: Tensor,
+        winner: Tensor,
+        z: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return norm_gradients(
+            geometry,
+            launches,
+            gradient,
+            winner,
+            z,
+            mean,
+            inverse,
+            weight,
+            bias,
+            residual,
+            needs,
+        )
+
+    def fake_backward(
+        gradient: Tensor,
+        winner: Tensor,
+        z: Tensor,
+        mean: Tensor,
+        inverse: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        residual: Tensor | None,
+        needs: Sequence[bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return norm_empty_gradients(geometry, z, needs)
+
+    statistics_op = torch.library.custom_op(
+        f"{name}_statistics", statistics, mutates_args=("running_mean", "running_var")
+    )
+    forward_op = torch.library.custom_op(name, forward, mutates_args=())
+    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
+
+    def keep(
+        ctx: FunctionCtx,
+        inputs: tuple[Tensor | None, ...],
+        output: tuple[Tensor, ...],
+    ) -> None:
+        norm_keep(geometry, ctx, inputs, output)
+
+    def differentiate(
+        ctx: FunctionCtx, gradient: Tensor | None, _winner: None
+    ) -> tuple[Tensor | None, ...]:
+        return norm_differentiate(geometry, backward_op, ctx, gradient)
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
+
+    statistics_op.register_fake(fake_statistics)
+    forward_op.register_fake(fake_forward)
+    forward_op.register_autograd(differentiate, setup_context=keep)
+    backward_op.register_fake(fake_backward)
+    backward_op.register_autograd(refuse_second)
+
+    def run(
+        z: Tensor,
+        sums: Tensor,
+        norm: nn.BatchNorm2d,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        values = refuse_single(z)
+        running = norm_running(norm, sums)
+        if geometry.residual:
+            residual = residual.to(z.dtype)
+        mean, inverse = statistics_op(sums, *running, values, norm.eps)
+        y, _ = forward_op(z, mean, inverse, norm.weight, norm.bias, residual)
+        return y
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {
+        name: forward,
+        f"{name}_statistics": statistics,
+        f"{name}_backward": backward,
+    }
+    return run
