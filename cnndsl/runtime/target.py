@@ -246,6 +246,11 @@ def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
     )
 
 
+# What the machine code calls the products of a matrix unit, the newest generation first: those of
+# Blackwell (tcgen05), of Hopper, of Ampere in 16 bits or TF32.
+_MATRIX_UNITS = {"UTCHMMA": "tcgen05", "HGMMA": "wgmma", "HMMA": "mma"}
+
+
 def _measure_nvidia(compiled: Compiled) -> Usage:
     cubin = compiled.stages["cubin"]
     assert isinstance(cubin, bytes)
@@ -263,7 +268,7 @@ def _measure_nvidia(compiled: Compiled) -> Usage:
         compiled,
         registers=int(registers[1]),
         spills=sum(opcode in ("LDL", "STL") for opcode in opcodes),
-        mma="wgmma" if "HGMMA" in opcodes else "mma" if "HMMA" in opcodes else "fma",
+        mma=next((name for opcode, name in _MATRIX_UNITS.items() if opcode in opcodes), "fma"),
         tma=any(opcode.startswith("UTMA") for opcode in opcodes),
         instructions=len(opcodes),
     )

@@ -1,4 +1,4 @@
-"""Every kernel compiles offline for sm_80 and sm_90, without spills, and on tensor cores."""
+"""Every kernel compiles offline, without spills, on tensor cores, and no worse than it did."""
 
 import json
 import os
@@ -9,7 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.golden import Golden
+
+from .static import table, worse
+
 ROOT = Path(__file__).parent.parent.parent
+TABLES = ROOT / "tests" / "golden" / "static"
 KERNELS_OF_A_REGION = {"forward", "input_gradient", "weight_gradient", "bias_gradient"}
 # Of a convolution in training that a batchnorm follows, and of that batchnorm.
 NORMED = {
@@ -18,10 +23,10 @@ NORMED = {
 }
 
 
-def usages(target: str) -> list[dict[str, Any]]:
+def usages(target: str, *regions: str) -> list[dict[str, Any]]:
     """Say what all kernels use; from a process in which kernels are not interpreted."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.kernels.compile_all", target],
+        [sys.executable, "-m", "tests.kernels.compile_all", target, *regions],
         cwd=ROOT,
         env={k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"},
         capture_output=True,
@@ -47,10 +52,19 @@ def uses_tensor_cores(usage: dict[str, Any]) -> bool:
     return usage["mma"] in ("mma", "wgmma")
 
 
+def no_worse_than_committed(target: str, found: list[dict[str, Any]], golden: Golden) -> None:
+    """Compare with the committed table; with `--golden`, write it."""
+    path, text = TABLES / f"{target}.md", table(found)
+    if golden.rewrite or not path.is_file():
+        golden.check(path, text)
+    assert worse(path.read_text(encoding="utf-8"), text) == []
+
+
 # One test a target: compiling is slow, and pytest-xdist then does both at once.
 @pytest.mark.parametrize("target", ["sm_80", "sm_90"])
-def test_all_kernels_compile(target: str) -> None:
+def test_all_kernels_compile(target: str, golden: Golden) -> None:
     found = usages(target)
+    no_worse_than_committed(target, found, golden)
     compiled: dict[tuple[str, str], set[str]] = {}
     for usage in found:
         compiled.setdefault((usage["region"], usage["dtype"]), set()).add(usage["kernel"])
@@ -69,3 +83,44 @@ def test_all_kernels_compile(target: str) -> None:
     assert [u for u in found if u["shared_bytes"] > 99 * 1024] == []
     assert [u for u in found if u["registers"] * u["config"]["num_warps"] * 32 > 65536] == []
     assert [u for u in found if not uses_tensor_cores(u)] == []
+
+
+@pytest.mark.parametrize(("target", "mma"), [("sm_100", "tcgen05"), ("gfx942", "mma")])
+def test_some_kernels_compile_for_other_generations(target: str, mma: str, golden: Golden) -> None:
+    found = usages(target, "wide", "residual_normed", "fc1", "loss")
+    no_worse_than_committed(target, found, golden)
+    assert [u for u in found if u["spills"]] == []
+    convolutions = [u for u in found if u["kernel"] in ("conv_forward", "conv_input_gradient")]
+    half = [u["mma"] for u in convolutions if u["dtype"] != "fp32"]
+    assert len(half) >= 6
+    assert set(half) == {mma}
+
+
+def test_a_table_that_is_worse_is_told_by_its_lines() -> None:
+    usage: dict[str, Any] = {
+        "region": "wide",
+        "dtype": "bf16",
+        "kernel": "conv_forward",
+        "config": {"BLOCK_FILTERS": 64, "num_warps": 4},
+        "registers": 100,
+        "spills": 0,
+        "shared_bytes": 1000,
+        "mma": "wgmma",
+        "tma": False,
+        "instructions": 500,
+    }
+    name = "wide bf16 conv_forward filters 64, num_warps 4"
+
+    def against(**changed: Any) -> list[str]:
+        return worse(table([usage]), table([{**usage, **changed}]))
+
+    assert against() == []
+    assert against(registers=120, instructions=400, tma=True, shared_bytes=10) == []
+    assert against(registers=121) == [f"{name}: registers was 100, is 121"]
+    assert against(spills=1) == [f"{name}: spills was 0, is 1"]
+    assert against(mma="mma") == [f"{name}: mma was wgmma, is mma"]
+    assert worse(table([{**usage, "tma": True}]), table([usage])) == [
+        f"{name}: tma was True, is False"
+    ]
+    assert worse(table([usage]), table([])) == [f"{name}: is gone"]
+    assert worse(table([]), table([usage])) == [f"{name}: is new"]
