@@ -4,6 +4,7 @@ No command itself. Everything that imports torch is imported when it is first ne
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
     """Run a command; what stops it is said in a sentence, with what helps."""
     try:
-        from cnndsl.train import TrainError
+        from cnndsl.train import RankError, TrainError
     except ModuleNotFoundError as error:
         message, *helps = str(error).split("\n  help: ")
         terminal.complain(message, *helps, color=arguments.color)
@@ -30,11 +31,18 @@ def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Names
     try:
         return work(arguments)
     except cnndsl.CheckError as error:
-        terminal.show(error.diagnostics, arguments.color)
+        if _speaks():
+            terminal.show(error.diagnostics, arguments.color)
         return 1
     except TrainError as error:
-        terminal.complain(error.message, *error.fixes, color=arguments.color)
+        if _speaks() or isinstance(error, RankError):
+            terminal.complain(error.message, *error.fixes, color=arguments.color)
         return error.status
+
+
+def _speaks() -> bool:
+    """Whether this process tells of mistakes that all processes of its machine find."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def quoted(path: Path) -> str:

@@ -22,6 +22,7 @@ from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
 from cnndsl.train.fit import Fit
 from cnndsl.train.loop import resume, train
+from cnndsl.train.ranks import RankError
 from cnndsl.train.recipe import Recipe
 from cnndsl.train.run import Origin, Run, open_run
 from cnndsl.train.session import Outcome
@@ -33,6 +34,7 @@ __all__ = [
     "Origin",
     "Outcome",
     "Prediction",
+    "RankError",
     "Recipe",
     "Run",
     "Scale",

@@ -4,7 +4,9 @@ Holds all that changes with a step (weights, moments, schedule, scale, averages)
 checkpoint's values. Knows no epochs, no files and no terminal.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -91,7 +93,7 @@ class Learner:
         pieces = min(self._recipe.accumulate, len(labels))
         cut = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
         for number, (x, y) in enumerate(cut, 1):
-            with self._quiet(number < pieces), naming_the_lost():
+            with self._apart(number < pieces), naming_the_lost():
                 with torch.autocast(
                     self.device.type, self._dtype, enabled=self._dtype != torch.float32
                 ):
@@ -133,11 +135,19 @@ class Learner:
     def _may_scale_down(self) -> bool:
         return self._scaler.is_enabled() and self._scaler.get_scale() >= _LEAST_SCALE
 
-    def _quiet(self, is_quiet: bool) -> AbstractContextManager[Any]:
+    @contextmanager
+    def _apart(self, is_apart: bool) -> Generator[None]:
         """Keep gradients of all but the last piece from being sent to the other processes."""
-        if is_quiet and isinstance(self._network, DistributedDataParallel):
-            return self._network.no_sync()
-        return nullcontext()
+        if not isinstance(self._network, DistributedDataParallel):
+            yield
+        elif is_apart:
+            with self._network.no_sync():
+                yield
+        else:
+            with warnings.catch_warnings():
+                # For one channel, strides can be told in two ways, and the CPU tells the other.
+                warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+                yield
 
     # ── state ────────────────────────────────────────────────────────────────────────────────────
 

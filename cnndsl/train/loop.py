@@ -62,13 +62,26 @@ def train(
         model, origin = compile_file(model, ())
     images = _read(data, test, classes, model, used, Fit(resize, recolor))
     with joined(used.device) as ranks, naming_the_lost():
-        session = Session(model, images, used, _heard(reporter, ranks), ranks)
-        if path is None:
-            return session.run(save_every)
-        if ranks.is_first:
-            create(path, session.config(origin), origin, session.checkpoint())
-        ranks.wait(session.device)
-        return _run_in(open_run(path), session, save_every)
+        return _begin(model, images, used, _heard(reporter, ranks), ranks, path, origin, save_every)
+
+
+def _begin(
+    model: nn.Module,
+    data: Data,
+    recipe: Recipe,
+    reporter: Reporter,
+    ranks: Ranks,
+    path: Path | None,
+    origin: Origin | None,
+    save_every: float,
+) -> Outcome:
+    session = Session(model, data, recipe, reporter, ranks)
+    if path is None:
+        return session.run(save_every)
+    if ranks.is_first:
+        create(path, session.config(origin), origin, session.checkpoint())
+    ranks.wait(session.device)
+    return _run_in(open_run(path), session, save_every)
 
 
 def resume(

@@ -4,7 +4,9 @@ What a process is told lies in the environment (`RANK`, `WORLD_SIZE`, `LOCAL_RAN
 of networks or runs. Alone, a process asks nobody.
 """
 
+import gc
 import os
+import traceback
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from datetime import timedelta
@@ -14,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from cnndsl.record import Record
-from cnndsl.train.errors import TrainError
+from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.examples import Part
 from cnndsl.train.interrupt import Watch
 from cnndsl.train.recipe import choose_device
@@ -25,7 +27,7 @@ _PATIENCE = timedelta(minutes=10)
 
 
 class RankError(TrainError):
-    """Another process is gone."""
+    """Another process is gone, or this one alone cannot go on."""
 
 
 class Ranks(Record):
@@ -53,7 +55,13 @@ class Ranks(Record):
         device = choose_device(name)
         if self.world == 1 or device.type != "cuda" or ":" in name:
             return device
-        return choose_device(f"cuda:{self.local}")
+        try:
+            return choose_device(f"cuda:{self.local}")
+        except UsageError as error:
+            raise RankError(
+                f"process {self.rank}: {error.message}",
+                "start no more processes on a machine than it has GPUs: `--nproc-per-node`",
+            ) from error
 
     def sum(self, values: Tensor) -> Tensor:
         """Each value, added up over all processes; in float64, whole numbers stay exact."""
@@ -98,13 +106,27 @@ def joined(device: str) -> Generator[Ranks]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     backend = "nccl" if place.type == "cuda" else "gloo"
-    with Watch(), naming_the_lost():
-        dist.init_process_group(backend, timeout=_PATIENCE)
-    try:
-        with Watch():
+    with Watch():
+        with naming_the_lost():
+            dist.init_process_group(backend, timeout=_PATIENCE)
+        try:
             yield ranks
-    finally:
-        dist.destroy_process_group()
+        except BaseException as error:
+            _let_go(error)
+            raise
+        finally:
+            # What still uses the group must go before it: else its last user takes it along, and
+            # waits for gloo's threads while it holds Python's lock, which one of them may need.
+            gc.collect()
+            dist.destroy_process_group()
+
+
+def _let_go(error: BaseException) -> None:
+    """Drop what the frames of an error hold."""
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
 
 
 @contextmanager

@@ -232,7 +232,7 @@ MANY = os.environ.get("CNNDSL_MANY") == "1"  # what takes minutes runs only when
 
 
 @pytest.mark.parametrize(
-    ("recipe", "kills"), [("plain", 100 if MANY else 12), ("full", 100 if MANY else 12)]
+    ("recipe", "kills"), [("plain", 100 if MANY else 8), ("full", 100 if MANY else 8)]
 )
 def test_killed_at_any_moment_a_run_goes_on_to_the_same_bits(
     tmp_path: Path, recipe: str, kills: int
