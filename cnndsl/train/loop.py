@@ -79,7 +79,13 @@ def _begin(
     if path is None:
         return session.run(save_every)
     if ranks.is_first:
-        create(path, session.config(origin), origin, session.checkpoint())
+        try:
+            create(path, session.config(origin), origin, session.checkpoint())
+        except OSError as error:
+            raise TrainError(
+                f"`{path}` cannot be made: {error.strerror or error}",
+                "make room, or train into another folder: `--out`",
+            ) from error
     ranks.wait(session.device)
     return _run_in(open_run(path), session, save_every)
 

@@ -104,6 +104,21 @@ def create(path: Path, config: dict[str, Any], origin: Origin | None, first: Che
         if not _alive(leftover.name.split(".")[-2]):
             shutil.rmtree(leftover, ignore_errors=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        _fill(fresh, config, origin, first)
+        try:
+            fresh.rename(path)  # onto nothing, or an empty folder
+        except OSError:
+            refuse_existing(path)  # another process was faster
+            raise
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+    disk.settle(path.parent)
+    return Run(path, config)
+
+
+def _fill(fresh: Path, config: dict[str, Any], origin: Origin | None, first: Checkpoint) -> None:
     fresh.mkdir()
     disk.write(fresh / "config.json", (json.dumps(config, indent=2) + "\n").encode())
     disk.write(fresh / "metrics.jsonl", b"")
@@ -112,13 +127,6 @@ def create(path: Path, config: dict[str, Any], origin: Origin | None, first: Che
         disk.write(fresh / "model.py", origin.module.encode())
     save(fresh, first)
     disk.settle(fresh)
-    try:
-        fresh.rename(path)  # onto nothing, or an empty folder
-    except OSError:
-        refuse_existing(path)  # another process was faster
-        raise
-    disk.settle(path.parent)
-    return Run(path, config)
 
 
 def _alive(process: str) -> bool:

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -223,6 +225,60 @@ def test_a_full_disk_stops_with_the_way_on(run: Path, monkeypatch: pytest.Monkey
     assert f"--resume {run}" in caught.value.fixes[0]
     monkeypatch.setattr(disk, "write", write)
     assert len(training.resume(run, trainee.network(), trainee.data()).metrics) == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 400 KiB, which takes a few checkpoints of these networks."""
+    disk_path = tmp_path / "disk"
+    disk_path.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk_path)], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small disk cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield disk_path
+    subprocess.run(["umount", str(disk_path)], check=True)
+
+
+@pytest.mark.parametrize("recipe", [trainee.RECIPE, trainee.FULL], ids=["plain", "full"])
+def test_a_disk_that_is_full_loses_nothing_that_was_saved(
+    small_disk: Path, tmp_path: Path, recipe: training.Recipe
+) -> None:
+    """Another file fills it up to some byte, at another moment of a save each time."""
+    unbroken, run, filler = tmp_path / "unbroken", small_disk / "run", small_disk / "filler"
+    training.train(trainee.network(), trainee.data(), out=unbroken, recipe=recipe)
+    stop = type("Stop", (Quiet,), {"step": lambda *_: os.kill(os.getpid(), 2)})
+    training.train(trainee.network(), trainee.data(), out=run, recipe=recipe, reporter=stop())
+    refusals: list[training.TrainError] = []
+    for room in range(0, 60_000, 4096):
+        before = load(run).checkpoint.step
+        filler.write_bytes(b"0" * max(0, shutil.disk_usage(small_disk).free - room))
+        try:
+            stop = type("Stop", (Quiet,), {"epoch": lambda *_: os.kill(os.getpid(), 2)})
+            training.resume(run, trainee.network(), trainee.data(), reporter=stop(), save_every=0)
+        except training.TrainError as error:
+            refusals.append(error)
+        found = load(run)
+        assert found.skipped == ()
+        assert found.checkpoint.step >= before
+        filler.unlink()
+    assert len(refusals) >= 3
+    assert all("No space left on device" in error.message for error in refusals)
+    assert all(f"--resume {run}" in error.fixes[0] for error in refusals)
+    training.resume(run, trainee.network(), trainee.data())
+    assert trainee.difference(unbroken, run) == ""
+
+
+def test_a_disk_without_room_for_a_new_run_leaves_no_half_of_one(small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * (shutil.disk_usage(small_disk).free - 12_000))
+    with pytest.raises(training.TrainError, match="No space left on device"):
+        training.train(trainee.network(), trainee.data(), out=small_disk / "run")
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]
+    filler.unlink()
+    training.train(trainee.network(), trainee.data(), out=small_disk / "run", recipe=ONE_EPOCH)
+    assert [p.name for p in small_disk.iterdir()] == ["run"]
 
 
 # ── kill −9 ──────────────────────────────────────────────────────────────────────────────────────
