@@ -1,5 +1,7 @@
 """Which layers share a kernel: as many as it can take in, and no more."""
 
+from pathlib import Path
+
 import pytest
 
 from cnndsl.check import check_source
@@ -14,6 +16,9 @@ from cnndsl.layers.regularise import Dropout
 from cnndsl.layers.reshape import Flatten
 from cnndsl.source import Source
 from tests.emit.networks import conv, fc, lenet, network, pool
+
+ZOO = Path(__file__).parent.parent.parent / "examples" / "zoo"
+LEFT = {"vgg16_bn": ("pool",)}  # the average to 7x7
 
 
 def grouped(graph: Graph) -> str:
@@ -199,6 +204,15 @@ def test_the_dump_counts_the_launches_of_a_step():
     # the gradient of the network's input is not asked for
     assert step(parts(graph)) == Step(3 + 1 + 1, 3 + 3 + 3)
     assert "a step of training: 5 launches forward, 9 backward" in dump(parts(graph))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "vgg16_bn", "darknet19"])
+def test_of_published_networks_nothing_is_left_but_their_heads(name):
+    path = ZOO / f"{name}.cnn"
+    graph = check_source(Source(path.name, path.read_text("utf-8"))).graph
+    assert graph is not None
+    left = {part.layer.kind for part in parts(graph) if not isinstance(part, Region)}
+    assert left <= {"globalpool", "flatten", "dropout", "softmax", *LEFT.get(name, ())}
 
 
 def test_the_dump_names_each_layer_once():

@@ -64,6 +64,20 @@ def test_autocast(hostile: HostileInterpreter) -> None:
     assert weight.grad.dtype == torch.float32
 
 
+def test_a_residual_under_autocast(hostile: HostileInterpreter) -> None:
+    """It is cast as the image is, and has a gradient of its own type."""
+    case = Case(conv_geometry(2, 3, 3, activation="relu", residual=True), (1, 6, 6))
+    run = conv_op("tests::autocast", case.geometry, LAUNCHES)
+    leaves = [None if t is None else t.requires_grad_() for t in case.given]
+    with torch.autocast("cpu", torch.bfloat16):
+        y = run(*leaves)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert case.residual is not None
+    assert case.residual.grad is not None
+    assert case.residual.grad.dtype == torch.float32
+
+
 def test_bias_and_scale_may_have_more_precision_than_the_image(hostile: HostileInterpreter) -> None:
     case = Case(conv_geometry(2, 3, 3, scale=True), (1, 6, 6), dtype=torch.bfloat16)
     assert case.bias is not None

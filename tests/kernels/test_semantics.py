@@ -88,7 +88,7 @@ def test_no_images(pool: dict[str, Any]) -> None:
     assert found.y.shape == pytorch(case).y.shape
     assert found.dx is not None
     assert found.dx.shape == case.x.shape
-    for gradient in found[2:]:
+    for gradient in found[2:5]:
         assert gradient is not None
         assert gradient.eq(0).all()
 
@@ -152,8 +152,8 @@ def test_channels_last_is_used_without_a_copy(monkeypatch: pytest.MonkeyPatch) -
 
 
 FROZEN = [
-    ((True, True, True), ["conv_input_gradient", "conv_weight_gradient", "conv_bias_gradient"]),
-    ((False, True, True), ["conv_weight_gradient", "conv_bias_gradient"]),
+    ((True, True, True), ["conv_bias_gradient", "conv_input_gradient", "conv_weight_gradient"]),
+    ((False, True, True), ["conv_bias_gradient", "conv_weight_gradient"]),
     ((True, False, False), ["conv_input_gradient"]),
     ((False, False, True), ["conv_bias_gradient"]),
     ((False, True, False), ["conv_weight_gradient"]),
