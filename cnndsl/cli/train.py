@@ -166,9 +166,10 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from cnndsl.train import UsageError, open_run, resume
+    from cnndsl.train import Recipe, UsageError, open_run, resume
     from cnndsl.train.compiled import compile_run
     from cnndsl.train.progress import reporter
+    from cnndsl.train.session import is_finished
 
     kept = ("file", "out", "resize", "recolor", *_RECIPE)
     given = [name for name in kept if getattr(arguments, name) is not None]
@@ -182,8 +183,8 @@ def _resume(arguments: argparse.Namespace) -> int:
     path = Path(arguments.resume)
     folder = open_run(path)
     model = compile_run(folder)
-    finished = len(folder.metrics) >= folder.config["recipe"]["epochs"]
-    what = "nothing is left to do in" if finished else "going on with"
+    is_over = is_finished(Recipe(**folder.config["recipe"]), folder.metrics)
+    what = "nothing is left to do in" if is_over else "going on with"
     _say(f"{type(model).__name__}: {what} {path}")
     return _report(
         resume(

@@ -13,9 +13,10 @@ from torch import nn
 
 from cnndsl.train.chance import seed_all
 from cnndsl.train.compiled import compile_file, compile_run
-from cnndsl.train.data import Data, as_data, load
+from cnndsl.train.data import AS_IT_IS, Data, as_data, load
 from cnndsl.train.errors import TrainError, UsageError
-from cnndsl.train.fit import Fit
+from cnndsl.train.examples import TensorExamples
+from cnndsl.train.fit import ANY, Fit, Shape
 from cnndsl.train.network import input_shape
 from cnndsl.train.progress import Quiet, Reporter
 from cnndsl.train.ranks import RankError, Ranks, joined, naming_the_lost
@@ -46,8 +47,9 @@ def train(
     `model` is a module, or the path of a `.cnn` file. `data` is the name of a set, a folder of
     images, `(images, labels)` tensors of shapes (N, C, H, W) and (N,), a map-style `Dataset` of
     pairs (image, class), or an iterable of batches that has a length; `test` likewise, for data
-    from Python. Images of a set or folder are brought to the network's size if `resize`, and made
-    grey or RGB as it takes them if `recolor`. `settings` are those of a `Recipe`: `epochs=3`.
+    from Python. Images of a set or folder, and tensors, are brought to the network's size if
+    `resize`, and made grey or RGB as it takes them if `recolor`. `settings` are a `Recipe`'s:
+    `epochs=3`.
 
     Seed before you make a module (`seed_all`), so that its first weights are the same each time.
     Under `torchrun`, all processes call this with the same arguments. Raises `TrainError`.
@@ -150,7 +152,22 @@ def _read(
 ) -> Data:
     if isinstance(data, str | Path):
         return load(str(data), input_shape(model), recipe.seed, None, fit)
-    return as_data(data, test, classes)
+    return _fitted(as_data(data, test, classes), fit, input_shape(model) or ANY)
+
+
+def _fitted(data: Data, fit: Fit, wanted: Shape) -> Data:
+    """Data from Python, brought to what the network takes."""
+    if fit == AS_IT_IS:
+        return data
+    parts: list[TensorExamples | None] = []
+    for part in (data.train, data.test):
+        if part is not None and not isinstance(part, TensorExamples):
+            raise UsageError(
+                "only tensors, sets and folders can be resized and recoloured here",
+                "let the Dataset give images as the network takes them",
+            )
+        parts.append(part and TensorExamples(fit(part.images, wanted), part.labels))
+    return data.replace(train=parts[0], test=parts[1], fit=fit)
 
 
 def _heard(reporter: Reporter | None, ranks: Ranks) -> Reporter:

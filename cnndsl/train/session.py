@@ -8,7 +8,7 @@ a second has passed) goes round with the sums of a step, so that all do the same
 import math
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -57,7 +57,7 @@ class Outcome(Record):
     @property
     def best(self) -> dict[str, Any]:
         """The metrics of the epoch with the lowest test loss (training loss, without a test)."""
-        return min(self.metrics, key=_watched)
+        return _best(self.metrics)
 
 
 class Session:
@@ -117,14 +117,7 @@ class Session:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
-        if self.epoch >= self.recipe.epochs:
-            return True
-        patience = self.recipe.patience
-        return bool(patience and self.epoch) and self.epoch - self._best_epoch >= patience
-
-    @property
-    def _best_epoch(self) -> int:
-        return int(Outcome(tuple(self.metrics)).best["epoch"])
+        return is_finished(self.recipe, self.metrics)
 
     def _run_epoch(self, interrupts: Interrupts) -> None:
         began, seen_before = time.monotonic(), self.seen
@@ -219,7 +212,7 @@ class Session:
         self.reporter.epoch(metrics)
         self.epoch += 1
         self.position, self.loss, self.right, self.seen = 0, 0.0, 0, 0
-        if self.recipe.patience and self._best_epoch == self.epoch:
+        if self.recipe.patience and _best(self.metrics) is metrics:
             self._save(BEST, 1)
         self._save()
 
@@ -323,6 +316,14 @@ class Session:
         }
 
 
+def is_finished(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
+    """Whether a run whose epochs came to this has nothing left to do."""
+    if len(metrics) >= recipe.epochs:
+        return True
+    waited = len(metrics) - int(_best(metrics)["epoch"]) if metrics else 0
+    return 0 < recipe.patience <= waited
+
+
 def versions() -> dict[str, str]:
     """What else than the settings decides the last bits of a result."""
     return {
@@ -330,6 +331,10 @@ def versions() -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+
+
+def _best(metrics: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    return min(metrics, key=_watched)
 
 
 def _watched(metrics: dict[str, Any]) -> float:

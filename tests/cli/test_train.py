@@ -270,6 +270,8 @@ def test_a_training_that_gets_no_better_ends_and_says_what_is_used(network, tmp_
     assert f"test accuracy {best['test_accuracy']:.2%}" in out
     assert main(["eval", str(run), "--format", "json"]) == 0
     assert json.loads(capsys.readouterr().out)["step"] == best["step"]
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "nothing is left to do in" in capsys.readouterr().out
 
 
 def test_the_help_has_each_setting_with_its_default(capsys):

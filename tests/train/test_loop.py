@@ -180,6 +180,20 @@ def test_the_package_is_the_function_and_takes_a_file_and_settings(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("operators")
+def test_tensors_from_python_are_resized_and_a_dataset_is_not(tmp_path: Path) -> None:
+    network = tmp_path / "large.cnn"
+    network.write_text("input 9 x 7 x 3\nconv 4 3x3; relu\nflatten\nfc 3\n")
+    settings = {"epochs": 1, "device": "cpu", "resize": True, "recolor": True}
+    run = tmp_path / "run"
+    cnndsl.train(network, trainee.images(), test=trainee.images(9), out=run, **settings)
+    assert training.open_run(run).config["data"]["shape"] == [3, 9, 7]
+    assert len(training.resume(run, data=trainee.images(), test=trainee.images(9)).metrics) == 1
+    pairs = torch.utils.data.TensorDataset(*trainee.images())
+    with pytest.raises(training.UsageError, match="only tensors, sets and folders"):
+        cnndsl.train(network, pairs, **settings)
+
+
+@pytest.mark.usefixtures("operators")
 def test_a_set_is_trained_on_by_name_and_found_again(tmp_path: Path) -> None:
     network = tmp_path / "small.cnn"
     network.write_text("input 8 x 8 x 1\nconv 4 3x3; relu\nflatten\nfc 10\n")

@@ -16,6 +16,7 @@ import pytest
 import cnndsl.train as training
 from cnndsl.cli.main import main
 from cnndsl.train.examples import IGNORED, Part, as_examples
+from cnndsl.train.network import leaves_out
 from tests.train import trainee
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,6 +57,19 @@ def test_each_way_to_give_data_can_be_divided(kind: str) -> None:
         assert torch.equal(torch.cat([part.labels for part in real]), batch.labels)
     # The last batch has one image: the second and third process have none of it.
     assert [part[2].labels.tolist() == [IGNORED] for part in parts] == [False, True, True]
+
+
+def test_parameters_without_a_part_in_the_logits_are_found() -> None:
+    import torch
+
+    from tests.train.sidebyside import Plain
+
+    images = torch.rand(2, 1, 6, 6)
+    model = Plain()
+    assert leaves_out(model, images)
+    assert all(p.grad is None for p in model.parameters())
+    model.extra.requires_grad_(False)
+    assert not leaves_out(model, images)
 
 
 def finished(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
