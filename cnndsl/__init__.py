@@ -3,6 +3,7 @@
     report = cnndsl.check("lenet.cnn")  # report.ok, report.diagnostics, report.layers, …
     model = cnndsl.compile("lenet.cnn")  # a torch.nn.Module; raises cnndsl.CheckError
     cnndsl.train(model, (images, labels))  # or a Dataset, batches, the name of a set
+    model = cnndsl.load("runs/lenet")  # the same with what it learned
 
 Names are loaded when they are first used: `check` needs no torch.
 """
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnndsl.check import check
-    from cnndsl.runtime.errors import CheckError
+    from cnndsl.runtime.errors import CheckError, WeightsError
     from cnndsl.runtime.load import compile_model as compile
     from cnndsl.train.loop import train
+    from cnndsl.train.restore import load_model as load
 
-__all__ = ["CheckError", "check", "compile", "train"]
+__all__ = ["CheckError", "WeightsError", "check", "compile", "load", "train"]
 
 
 def __getattr__(name: str) -> object:
@@ -26,8 +28,10 @@ def __getattr__(name: str) -> object:
             return import_module(f"cnndsl.{name}")  # the package, which can be called
         case "compile":
             return import_module("cnndsl.runtime.load").compile_model
-        case "CheckError":
-            return import_module("cnndsl.runtime.errors").CheckError
+        case "load":
+            return import_module("cnndsl.train.restore").load_model
+        case "CheckError" | "WeightsError":
+            return getattr(import_module("cnndsl.runtime.errors"), name)
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

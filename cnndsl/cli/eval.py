@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from cnndsl.cli import training
 
 if TYPE_CHECKING:
-    from cnndsl.train import Scores, Trained
+    from cnndsl.train import Scores
+    from cnndsl.train.trained import Network
 
 _WIDEST_TABLE = 20  # classes; of more, only the most frequent mistakes are listed
 _LISTED = 10
@@ -21,17 +22,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  cnndsl eval runs/digits                        on the test images of its own data\n"
-        "  cnndsl eval runs/animals --data more-animals   on other images of the same classes"
+        "  cnndsl eval runs/animals --data more-animals   on other images of the same classes\n"
+        "  cnndsl eval resnet18.cnn --weights resnet18.safetensors --data photos"
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    training.add_network(parser)
     parser.add_argument(
         "--data", metavar="NAME|PATH", help="other images than the test part of its own data"
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda or auto: the GPU if there is one",
     )
     parser.add_argument(
         "--format", metavar="FORM", choices=("text", "json"), default="text", help="text or json"
@@ -44,20 +40,22 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    network = training.trained(arguments.run, arguments.device)
+    network = training.network(arguments)
     scores = network.evaluate(arguments.data)
     if arguments.format == "json":
-        print(json.dumps(_as_json(network, scores), ensure_ascii=False))
+        print(json.dumps(_as_json(arguments, network, scores), ensure_ascii=False))
     else:
         print(show(scores, tuple(network.name(i) for i in range(len(scores.confusion)))))
     return 0
 
 
-def _as_json(network: "Trained", scores: "Scores") -> dict[str, object]:
+def _as_json(
+    arguments: argparse.Namespace, network: "Network", scores: "Scores"
+) -> dict[str, object]:
     return {
         "version": 1,
-        "run": str(network.run.path),
-        "step": network.step,
+        "run": arguments.run,
+        "step": getattr(network, "step", None),
         "accuracy": scores.accuracy,
         "right": scores.right,
         "count": scores.count,

@@ -25,6 +25,7 @@ COMMANDS = {
     "fmt": "write files in the one canonical layout",
     "compile": "write a network as a Python file with fused Triton kernels",
     "train": "train a network on images, or go on with a run",
+    "weights": "fit weights from elsewhere to a network, whatever its layers are called",
     "eval": "how often a trained network is right, and what it takes for what",
     "predict": "what a trained network takes images for",
     "explain": "what a message such as E301 means, with a wrong and a right example",

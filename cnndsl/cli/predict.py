@@ -21,18 +21,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "examples:\n"
         "  cnndsl predict runs/digits seven.png\n"
-        "  cnndsl predict runs/animals *.jpg --top 1"
+        "  cnndsl predict runs/animals *.jpg --top 1\n"
+        "  cnndsl predict resnet18.cnn cat.jpg --weights resnet18.safetensors"
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    training.add_network(parser)
     parser.add_argument("images", metavar="IMAGE", nargs="+", help="a file: png, jpg, …")
     parser.add_argument(
         "--top", metavar="N", type=int, default=3, help="how many classes to name for each (3)"
-    )
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda or auto: the GPU if there is one",
     )
     parser.add_argument(
         "--format",
@@ -49,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    network = training.trained(arguments.run, arguments.device)
+    network = training.network(arguments)
     for name in arguments.images:
         prediction = network.predict(Path(name))
         if arguments.format == "json":

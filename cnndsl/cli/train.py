@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from cnndsl.check.settings import parse_setting
 from cnndsl.cli import training
 
 if TYPE_CHECKING:
@@ -61,18 +60,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "examples:\n"
         "  cnndsl train digits.cnn --data digits     scikit-learn's handwritten digits\n"
         "  cnndsl train pets.cnn --data pets         pets/cat/1.png, pets/dog/7.jpg, …\n"
-        "  cnndsl train --resume runs/digits         go on"
+        "  cnndsl train --resume runs/digits         go on\n"
+        "  cnndsl train resnet18.cnn --set classes=2 --weights resnet18.safetensors --fresh fc \\\n"
+        "      --data pets                           begin with what another network learned"
     )
     parser.usage = "cnndsl train FILE --data NAME|PATH [OPTION …]\n       cnndsl train --resume RUN"
     parser.add_argument("file", metavar="FILE", nargs="?", help="a .cnn file")
+    training.add_settings(parser)
     parser.add_argument(
-        "--set",
-        metavar="NAME=V",
+        "--weights",
+        metavar="W.safetensors",
+        help="what to begin with: weights under the names of the file's layers",
+    )
+    parser.add_argument(
+        "--fresh",
+        metavar="LAYER",
         action="append",
         default=[],
-        type=_setting,
-        dest="settings",
-        help="a value for a param or a free size; may be given several times",
+        help="a layer that begins anew all the same; may be given several times",
     )
     data = parser.add_argument_group("data")
     data.add_argument(
@@ -143,8 +148,9 @@ def _start(arguments: argparse.Namespace) -> int:
     refuse_existing(out)
     seed_all(recipe.seed)
     model, origin = compile_file(arguments.file, arguments.settings)
+    scale = training.begin_with(model, arguments.weights, arguments.fresh)
     fit = Fit(bool(arguments.resize), bool(arguments.recolor))
-    data = load(arguments.data, input_shape(model), recipe.seed, None, fit)
+    data = load(arguments.data, input_shape(model), recipe.seed, scale, fit)
     count = sum(p.numel() for p in model.parameters())
     held_back = f", {data.test.count:,} to test" if data.test else ""
     _say(
@@ -171,9 +177,10 @@ def _resume(arguments: argparse.Namespace) -> int:
     from cnndsl.train.progress import reporter
     from cnndsl.train.session import is_finished
 
-    kept = ("file", "out", "resize", "recolor", *_RECIPE)
+    kept = ("file", "out", "resize", "recolor", "weights", *_RECIPE)
     given = [name for name in kept if getattr(arguments, name) is not None]
     given += ["set"] if arguments.settings else []
+    given += ["fresh"] if arguments.fresh else []
     if given:
         flag = "FILE" if given[0] == "file" else f"--{given[0]}"
         raise UsageError(
@@ -226,11 +233,3 @@ def _say(text: str, stream: TextIO | None = None) -> None:
     """Print, in the process that speaks for all."""
     if os.environ.get("RANK", "0") == "0":
         print(text, file=stream or sys.stdout, flush=True)
-
-
-def _setting(text: str) -> str:
-    try:
-        parse_setting(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text

@@ -1,4 +1,4 @@
-"""What `train`, `eval` and `predict` share: the network of a file or run, and how errors end.
+"""What commands on trained networks share: the network of a file or run, and how errors end.
 
 No command itself. Everything that imports torch is imported when it is first needed.
 """
@@ -7,15 +7,20 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
 from cnndsl.cli.options import USAGE
 
 if TYPE_CHECKING:
-    from cnndsl.train import Trained
+    from torch import nn
+
+    from cnndsl.runtime.weights import Scaling
+    from cnndsl.train import Scale
+    from cnndsl.train.trained import Network
 
 
 def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Namespace) -> int:
@@ -34,6 +39,10 @@ def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Names
         if _speaks():
             terminal.show(error.diagnostics, arguments.color)
         return 1
+    except cnndsl.WeightsError as error:
+        if _speaks():
+            terminal.complain(error.message, *error.fixes, color=arguments.color)
+        return 1
     except TrainError as error:
         if _speaks() or isinstance(error, RankError):
             terminal.complain(error.message, *error.fixes, color=arguments.color)
@@ -45,18 +54,110 @@ def _speaks() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Declare `--set`, whose values are texts; `compile_file` takes them."""
+    parser.add_argument(
+        "--set",
+        metavar="NAME=V",
+        action="append",
+        default=[],
+        type=_setting,
+        dest="settings",
+        help="a value for a param or a free size; may be given several times",
+    )
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """Declare the run, or the file with its weights, for `network`."""
+    parser.add_argument("run", metavar="RUN", help="a run folder; or a .cnn file, with --weights")
+    parser.add_argument(
+        "--weights", metavar="W.safetensors", help="of a .cnn file: see `cnndsl weights`"
+    )
+    add_settings(parser)
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        default="auto",
+        help="cpu, cuda or auto: the GPU if there is one",
+    )
+
+
+def _setting(text: str) -> str:
+    try:
+        parse_setting(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
 def quoted(path: Path) -> str:
     """A path as a shell takes it."""
     return shlex.quote(str(path))
 
 
-def trained(path: str, device: str) -> "Trained":
-    """The network of a run, with its newest weights; says which checkpoints are damaged."""
-    from cnndsl.train import Trained, open_run
+def network(arguments: argparse.Namespace) -> "Network":
+    """The network of a run, with its newest weights, or of a file, with those in `--weights`."""
+    from cnndsl.train import Trained, UsageError, open_run
     from cnndsl.train.compiled import compile_run
 
-    run = open_run(Path(path))
-    result = Trained(run, compile_run(run), device)
+    path = Path(arguments.run)
+    if arguments.weights is not None or path.is_file():
+        return _of_file(arguments)
+    if arguments.settings:
+        raise UsageError("a run has its own settings, so `--set` cannot be given")
+    run = open_run(path)
+    result = Trained(run, compile_run(run), arguments.device)
     for text in result.skipped:
         print(f"warning: passed over {text}", file=sys.stderr)
     return result
+
+
+def _of_file(arguments: argparse.Namespace) -> "Network":
+    from cnndsl.runtime import weights
+    from cnndsl.train import UsageError
+    from cnndsl.train.compiled import compile_file
+    from cnndsl.train.trained import Network
+
+    if arguments.weights is None:
+        raise UsageError(
+            f"`{arguments.run}` is a file, which has no weights",
+            f"say where they are: `{arguments.run} --weights W.safetensors`",
+            "or give the folder of a run",
+        )
+    model, _ = compile_file(arguments.run, arguments.settings)
+    given = weights.read(arguments.weights)
+    weights.load_into(model, given)
+    scale = as_scale(given.scaling)
+    if scale is None:
+        print(
+            f"note: {arguments.weights} does not say how images were scaled, so they are given as "
+            "values in 0 … 1; `cnndsl weights --mean … --deviation …` says it",
+            file=sys.stderr,
+        )
+    classes = cast("tuple[str, ...]", model.classes)
+    return Network(model, classes, scale, arguments.device)
+
+
+def as_scale(scaling: "Scaling | None") -> "Scale | None":
+    """How a file of weights says that images were scaled, as training takes it."""
+    from cnndsl.train import Scale
+
+    return None if scaling is None else Scale(scaling.mean, scaling.deviation)
+
+
+def begin_with(model: "nn.Module", path: str | None, fresh: Sequence[str]) -> "Scale | None":
+    """Give the model the weights in a file, but for `fresh` layers; tells how images are scaled."""
+    from cnndsl.train import UsageError
+
+    if path is None:
+        if fresh:
+            raise UsageError(
+                "without `--weights` every layer begins anew, so `--fresh` says nothing",
+                "say what to begin with: `--weights W.safetensors`",
+            )
+        return None
+    from cnndsl.runtime import weights
+
+    given = weights.read(path)
+    weights.load_into(model, given, fresh)
+    return as_scale(given.scaling)

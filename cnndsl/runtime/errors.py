@@ -1,4 +1,4 @@
-"""The one exception that compiling a model raises. Imports no torch, so that naming it is cheap."""
+"""What compiling a model, and reading weights, raise. Imports no torch: naming them is cheap."""
 
 from collections.abc import Sequence
 
@@ -16,3 +16,16 @@ class CheckError(Exception):
 
     def __str__(self) -> str:
         return "\n" + report(self.diagnostics).rstrip("\n")
+
+
+class WeightsError(Exception):
+    """A file of weights that cannot be read or does not fit; `fixes` say what would help."""
+
+    def __init__(self, message: str, *fixes: str) -> None:
+        """Keep the sentence, and what would help."""
+        super().__init__(message, *fixes)
+        self.message = message
+        self.fixes = fixes
+
+    def __str__(self) -> str:
+        return "\n  help: ".join([self.message, *self.fixes])

@@ -35,7 +35,11 @@ def compile_model(
     `settings` give params of the file and free sizes of its input a value. Raises `CheckError`,
     with every diagnostic, for a model with errors.
     """
-    written = write(path, source, settings)
+    return instance(write(path, source, settings))
+
+
+def instance(written: Written) -> nn.Module:
+    """A module of the emitted class, with fresh weights."""
     return cast("type[nn.Module]", getattr(import_text(written), written.name))()
 
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cnndsl.record import Record
-from cnndsl.train import checkpoint
 from cnndsl.train.data import Scale, load_for_test
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
@@ -15,6 +14,7 @@ from cnndsl.train.fit import Fit
 from cnndsl.train.folder import read_image
 from cnndsl.train.network import check_fit, input_shape, logits_of
 from cnndsl.train.recipe import DTYPES, choose_device
+from cnndsl.train.restore import fill
 from cnndsl.train.run import Run
 
 
@@ -28,35 +28,30 @@ class Prediction(Record):
     done: tuple[str, ...]
 
 
-class Trained:
-    """The network of a run at its newest valid checkpoint; at its best where that is kept."""
+class Network:
+    """A network with its weights, and what is needed to use it on images."""
 
-    def __init__(self, run: Run, model: nn.Module, device: str = "auto") -> None:
-        """Load the weights into `model`, which is the run's network, compiled anew."""
-        found = checkpoint.load_to_use(run.path)
-        self.run = run
-        self.skipped = found.skipped
-        self.step = found.checkpoint.step
-        try:
-            model.load_state_dict(found.checkpoint.model)
-        except RuntimeError as error:
-            raise TrainError(
-                f"the weights in `{run.path}` are those of another network",
-                "give the network that was trained",
-            ) from error
+    def __init__(
+        self,
+        model: nn.Module,
+        names: tuple[str, ...] = (),
+        scale: Scale | None = None,
+        device: str = "auto",
+    ) -> None:
+        """Take the model, the names of its classes, and how images are scaled for it.
+
+        Without a `scale`, images are values in 0 … 1.
+        """
         self.device = choose_device(device)
         self.model = model.to(self.device).eval()
-        data = cast("dict[str, Any]", run.config["data"])
-        self.data = str(data["name"])
-        self.shape = input_shape(model) or tuple(cast("list[int]", data["shape"]))
-        self.fit = Fit(bool(data["resize"]), bool(data["recolor"]))
-        self.names = tuple(cast("list[str]", data["classes"]))
-        if data["mean"] is None:
-            # Images from Python are taken as they are given.
-            channels = self.channels
-            self.scale = Scale((0.0,) * channels, (1.0,) * channels)
-        else:
-            self.scale = Scale(tuple(data["mean"]), tuple(data["deviation"]))
+        self.shape = input_shape(model) or (None, None, None)
+        self.names = names
+        channels = self.channels
+        self.scale = scale or Scale((0.0,) * channels, (1.0,) * channels)
+        self.data: str | None = None  # what it was trained on, where that is known
+        self.seed = 0
+        self.fit = Fit()
+        self.dtype = torch.float32
 
     @property
     def channels(self) -> int:
@@ -65,25 +60,28 @@ class Trained:
 
     def evaluate(self, name: str | None = None) -> Scores:
         """How well it does on a data set by name or path; by default on its own test images."""
-        if name is None and self.data == "python":
+        chosen = name or self.data
+        if chosen is None:
             raise UsageError(
-                f"`{self.run.path}` was trained on data from Python, which is not kept",
+                "which images? Those that the network was trained on are not known here",
                 "say which images to take: `--data FOLDER`",
             )
-        seed, dtype = (self.run.config["recipe"][key] for key in ("seed", "dtype"))
-        chosen = name or self.data
         channels, height, width = self.shape
         shape = (channels or 3, height, width)
-        test = load_for_test(chosen, self.data, self.names, shape, seed, self.scale, self.fit)
+        own = self.data or ""
+        test = load_for_test(chosen, own, self.names, shape, self.seed, self.scale, self.fit)
         check_fit(self.model, test, self.names)
-        return evaluate(self.model, test, device=self.device, dtype=DTYPES[dtype])
+        return evaluate(self.model, test, device=self.device, dtype=self.dtype)
 
     def predict(self, path: Path) -> Prediction:
         """What the image in a file is."""
         _, height, width = self.shape
         image, done = read_image(path, self.channels, (height, width))
-        with torch.no_grad():
-            logits = logits_of(self.model, self.scale(image)[None].to(self.device))
+        try:
+            with torch.no_grad():
+                logits = logits_of(self.model, self.scale(image)[None].to(self.device))
+        except ValueError as error:  # a size that the network does not take
+            raise TrainError(f"`{path}`: {error}", "bring it to a size that it takes") from error
         chances = torch.softmax(logits[0].double(), 0).cpu()
         order = torch.argsort(chances, descending=True, stable=True)
         return Prediction(tuple((self.name(int(i)), _number(chances[i])) for i in order), done)
@@ -91,6 +89,26 @@ class Trained:
     def name(self, index: int) -> str:
         """What the class of that number is called."""
         return self.names[index] if index < len(self.names) else str(index)
+
+
+class Trained(Network):
+    """The network of a run at its newest valid checkpoint; at its best where that is kept."""
+
+    def __init__(self, run: Run, model: nn.Module, device: str = "auto") -> None:
+        """Load the weights into `model`, which is the run's network, compiled anew."""
+        found = fill(model, run)
+        data, recipe = (cast("dict[str, Any]", run.config[key]) for key in ("data", "recipe"))
+        scaled = data["mean"] is not None  # else images came from Python, and were taken as given
+        scale = Scale(tuple(data["mean"]), tuple(data["deviation"])) if scaled else None
+        super().__init__(model, tuple(cast("list[str]", data["classes"])), scale, device)
+        self.run = run
+        self.skipped = found.skipped
+        self.step = found.checkpoint.step
+        self.shape = input_shape(model) or tuple(cast("list[int]", data["shape"]))
+        self.data = None if data["name"] == "python" else str(data["name"])
+        self.seed = int(recipe["seed"])
+        self.fit = Fit(bool(data["resize"]), bool(data["recolor"]))
+        self.dtype = DTYPES[recipe["dtype"]]
 
 
 def _number(value: Tensor) -> float:
