@@ -12,12 +12,24 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnndsl.check import check
-    from cnndsl.runtime.errors import CheckError, WeightsError
+    from cnndsl.runtime.errors import CheckError, ExportError, WeightsError
     from cnndsl.runtime.load import compile_model as compile
+    from cnndsl.tools.onnx import export_onnx
+    from cnndsl.tools.program import export_program
     from cnndsl.train.loop import train
     from cnndsl.train.restore import load_model as load
 
-__all__ = ["CheckError", "WeightsError", "check", "compile", "load", "train"]
+__all__ = [
+    "CheckError",
+    "ExportError",
+    "WeightsError",
+    "check",
+    "compile",
+    "export_onnx",
+    "export_program",
+    "load",
+    "train",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -30,7 +42,11 @@ def __getattr__(name: str) -> object:
             return import_module("cnndsl.runtime.load").compile_model
         case "load":
             return import_module("cnndsl.train.restore").load_model
-        case "CheckError" | "WeightsError":
+        case "export_onnx":
+            return import_module("cnndsl.tools.onnx").export_onnx
+        case "export_program":
+            return import_module("cnndsl.tools.program").export_program
+        case "CheckError" | "ExportError" | "WeightsError":
             return getattr(import_module("cnndsl.runtime.errors"), name)
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -28,6 +28,7 @@ COMMANDS = {
     "weights": "fit weights from elsewhere to a network, whatever its layers are called",
     "eval": "how often a trained network is right, and what it takes for what",
     "predict": "what a trained network takes images for",
+    "export": "write a network as an ONNX file, for programs without PyTorch",
     "explain": "what a message such as E301 means, with a wrong and a right example",
 }
 

@@ -67,19 +67,20 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_network(parser: argparse.ArgumentParser) -> None:
+def add_network(parser: argparse.ArgumentParser, *, with_device: bool = True) -> None:
     """Declare the run, or the file with its weights, for `network`."""
     parser.add_argument("run", metavar="RUN", help="a run folder; or a .cnn file, with --weights")
     parser.add_argument(
         "--weights", metavar="W.safetensors", help="of a .cnn file: see `cnndsl weights`"
     )
     add_settings(parser)
-    parser.add_argument(
-        "--device",
-        metavar="NAME",
-        default="auto",
-        help="cpu, cuda or auto: the GPU if there is one",
-    )
+    if with_device:
+        parser.add_argument(
+            "--device",
+            metavar="NAME",
+            default="auto",
+            help="cpu, cuda or auto: the GPU if there is one",
+        )
 
 
 def _setting(text: str) -> str:

@@ -6,7 +6,7 @@ Knows how parts of a network call each other; knows nothing of kernels.
 import ast
 from collections.abc import Iterable, Mapping, Sequence
 
-from cnndsl.emit import layout
+from cnndsl.emit import dynamic, layout
 from cnndsl.emit.names import KEYWORDS, Names, Place, places
 from cnndsl.emit.region import Section, modules
 from cnndsl.fuse.regions import Part, Region
@@ -159,6 +159,8 @@ def network(
         ),
         _method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
     ]
+    shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
+    free = _method("dynamic_shapes", ["self"], shapes, dynamic.method(graph))
     if graph.outputs:
         lines = [
             '"""Give the tensors that the file puts out, by their labels."""',
@@ -166,6 +168,7 @@ def network(
             *steps.to_outputs(graph.outputs),
         ]
         body.append(_method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
+    body.append(free)
     return f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What compiling a model, and reading weights, raise. Imports no torch: naming them is cheap."""
+"""What compiling, reading weights and exporting raise. Imports no torch: naming them is cheap."""
 
 from collections.abc import Sequence
 
@@ -18,14 +18,22 @@ class CheckError(Exception):
         return "\n" + report(self.diagnostics).rstrip("\n")
 
 
-class WeightsError(Exception):
-    """A file of weights that cannot be read or does not fit; `fixes` say what would help."""
+class HelpfulError(Exception):
+    """A sentence in `message`, and in `fixes` what would help."""
 
     def __init__(self, message: str, *fixes: str) -> None:
-        """Keep the sentence, and what would help."""
+        """Keep both."""
         super().__init__(message, *fixes)
         self.message = message
         self.fixes = fixes
 
     def __str__(self) -> str:
         return "\n  help: ".join([self.message, *self.fixes])
+
+
+class WeightsError(HelpfulError):
+    """A file of weights that cannot be read or does not fit."""
+
+
+class ExportError(HelpfulError):
+    """A model that `torch.export` or ONNX cannot express."""

@@ -1,13 +1,15 @@
 """From a `.cnn` file to a `torch.nn.Module`: check, emit, import.
 
-The class lies in an imported Python module of its own, so that a model can be copied and pickled.
-The same text is imported once in a process.
+The class lies in an imported Python module of its own. The same text is imported once in a process.
+A pickle of a model holds that text, so that it can be read wherever cnndsl is installed: in another
+process, on another machine.
 """
 
+import copyreg
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.machinery import SourceFileLoader
 from os import PathLike
 from types import CodeType, ModuleType
@@ -40,7 +42,25 @@ def compile_model(
 
 def instance(written: Written) -> nn.Module:
     """A module of the emitted class, with fresh weights."""
-    return cast("type[nn.Module]", getattr(import_text(written), written.name))()
+    return class_of(written)()
+
+
+def class_of(written: Written) -> type[nn.Module]:
+    """The emitted class, whose instances can be copied and pickled."""
+    found = cast("type[nn.Module]", getattr(import_text(written), written.name))
+
+    def reduce(model: nn.Module) -> tuple[Callable[..., nn.Module], tuple[str, str], object]:
+        # `copy` and `pickle` would name the class, which no other process could import.
+        return _without_init, (written.text, written.name), model.__getstate__()
+
+    copyreg.pickle(found, reduce)
+    return found
+
+
+def _without_init(text: str, name: str) -> nn.Module:
+    """An instance that waits for its state: what `pickle` calls first."""
+    found = class_of(Written(text, name))
+    return found.__new__(found)
 
 
 def write(

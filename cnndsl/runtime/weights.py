@@ -128,6 +128,19 @@ def refuse_scaling(model: nn.Module, scaling: Scaling) -> None:
         raise WeightsError("means are finite numbers, deviations finite and above zero")
 
 
+def tell_scaling(model: nn.Module, scaling: Scaling | None) -> None:
+    """Keep with the model how images are scaled for it, where that is known."""
+    if scaling is not None:
+        refuse_scaling(model, scaling)
+        tell(model, input_mean=scaling.mean, input_deviation=scaling.deviation)
+
+
+def tell(model: nn.Module, **facts: tuple[object, ...]) -> None:
+    """Keep facts with a model, as attributes."""
+    for name, value in facts.items():
+        setattr(model, name, value)
+
+
 def write(
     path: str | os.PathLike[str],
     model: nn.Module,

@@ -55,8 +55,7 @@ def load_model(
     model = instance(write(path, None, settings))
     given = files.read(weights)
     files.load_into(model, given, fresh)
-    if given.scaling is not None:
-        _say_scaling(model, given.scaling)
+    files.tell_scaling(model, given.scaling)
     return model.eval()
 
 
@@ -79,17 +78,7 @@ def _of_run(run: Run) -> nn.Module:
         warnings.warn(f"passed over {skipped}", stacklevel=3)
     data = cast("dict[str, Any]", run.config["data"])
     if not getattr(model, "classes", ()):
-        _tell(model, classes=tuple(cast("list[str]", data["classes"])))
+        files.tell(model, classes=tuple(cast("list[str]", data["classes"])))
     if data["mean"] is not None:
-        _say_scaling(model, files.Scaling(tuple(data["mean"]), tuple(data["deviation"])))
+        files.tell_scaling(model, files.Scaling(tuple(data["mean"]), tuple(data["deviation"])))
     return model.eval()
-
-
-def _say_scaling(model: nn.Module, scaling: files.Scaling) -> None:
-    files.refuse_scaling(model, scaling)
-    _tell(model, input_mean=scaling.mean, input_deviation=scaling.deviation)
-
-
-def _tell(model: nn.Module, **facts: object) -> None:
-    for name, value in facts.items():
-        setattr(model, name, value)

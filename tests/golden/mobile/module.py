@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_20b339714df6"
+NAMESPACE = "cnndsl_mobile_37b826c3bd99"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -7187,3 +7187,7 @@ class Mobile(nn.Module):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the logits with the classes y, numbers from 0."""
         return cross_entropy(self.logits(x), y)
+
+    def dynamic_shapes(self) -> dict[str, dict[int, torch.export.Dim]]:
+        """Give the sizes that are free, for `torch.export.export`."""
+        return {"x": {0: torch.export.Dim("batch")}}

@@ -1,0 +1,103 @@
+"""`cnndsl export FILE|RUN -o OUT.onnx`: a network as an ONNX file."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cnndsl.check.settings import parse_setting
+from cnndsl.cli import terminal, training
+from cnndsl.cli.options import USAGE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_SYSTEM = 74  # the status for a package that is not installed
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare what the command takes."""
+    parser.description = (
+        "Write a network as an ONNX file, which onnxruntime and many others run without PyTorch.\n"
+        "The batch and the free sizes of the file stay free, under their names. What comes out is\n"
+        "what the file says, in evaluation mode; images go in as the network was trained on them:\n"
+        "the metadata say how they were scaled."
+    )
+    parser.epilog = (
+        "examples:\n"
+        "  cnndsl export runs/digits -o digits.onnx\n"
+        "  cnndsl export resnet18.cnn --weights resnet18.safetensors -o resnet18.onnx"
+    )
+    training.add_network(parser, with_device=False)
+    parser.add_argument(
+        "-o", metavar="OUT.onnx", dest="output", required=True, help="the file to write"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Write the file; status 1 where the model or the weights do not allow it."""
+    from cnndsl.tools.onnx import refuse_missing
+
+    try:
+        refuse_missing()
+    except ModuleNotFoundError as error:
+        message, *helps = str(error).split("\n  help: ")
+        terminal.complain(message, *helps, color=arguments.color)
+        return _SYSTEM
+    if Path(arguments.run).is_dir():
+        return training.guarded(_export_run, arguments)
+    return _export_file(arguments)
+
+
+def _export_run(arguments: argparse.Namespace) -> int:
+    import cnndsl
+    from cnndsl.train import UsageError
+
+    if arguments.weights is not None or arguments.settings:
+        raise UsageError("a run has its own weights and settings: give its folder alone")
+    return _write(arguments, cnndsl.load(arguments.run))
+
+
+def _export_file(arguments: argparse.Namespace) -> int:
+    """A file needs nothing that training does."""
+    import cnndsl
+    from cnndsl.runtime import weights
+    from cnndsl.runtime.load import instance, write
+
+    try:
+        settings = dict(parse_setting(text) for text in arguments.settings)
+        model = instance(write(arguments.run, None, settings))
+        if arguments.weights is None:
+            print("note: without --weights the network has random ones", file=sys.stderr)
+        else:
+            given = weights.read(arguments.weights)
+            weights.load_into(model, given)
+            weights.tell_scaling(model, given.scaling)
+    except cnndsl.CheckError as error:
+        terminal.show(error.diagnostics, arguments.color)
+        return 1
+    except cnndsl.WeightsError as error:
+        terminal.complain(error.message, *error.fixes, color=arguments.color)
+        return 1
+    return _write(arguments, model)
+
+
+def _write(arguments: argparse.Namespace, model: "nn.Module") -> int:
+    import cnndsl
+    from cnndsl.tools.onnx import describe
+
+    path = Path(arguments.output)
+    if path.exists() and Path(arguments.run).exists() and path.samefile(arguments.run):
+        terminal.complain(
+            f"`-o {path}` is what is read, which would be lost",
+            "write to another file",
+            color=arguments.color,
+        )
+        return USAGE
+    try:
+        cnndsl.export_onnx(model, path)
+    except cnndsl.ExportError as error:
+        terminal.complain(error.message, *error.fixes, color=arguments.color)
+        return 1
+    print(f"wrote {path}: {describe(path)}")
+    return 0
