@@ -1,7 +1,6 @@
 """The zoo: published networks, with the numbers and the names that were published with them."""
 
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ import torch.nn.functional as F
 import cnndsl
 from cnndsl.source import Source
 from cnndsl.syntax.format import format_text
-from tests.examples.oracle import MODELS, published_states, torchvision_model
+from tests.examples.oracle import MODELS, torchvision_model
 
 torch.set_num_threads(1)
 ZOO = Path(__file__).parent.parent.parent / "examples" / "zoo"
@@ -145,8 +144,13 @@ def compiled(monkeypatch):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_state_has_torchvisions_names_and_shapes_in_its_order(name, compiled):
-    state = {key: tuple(value.shape) for key, value in compiled(name).state_dict().items()}
-    assert list(state.items()) == list(published_states()[name].items())
+    with torch.device("meta"):
+        theirs = torchvision_model(name)
+    ours, wanted = (
+        [(key, value.shape) for key, value in model.state_dict().items()]
+        for model in (compiled(name), theirs)
+    )
+    assert ours == wanted
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -188,24 +192,3 @@ def test_resnet20_takes_the_papers_shortcuts(compiled):
     model = compiled("resnet20_cifar", "cpu").eval()
     x = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(model.logits(x), resnet20(model.state_dict(), x))
-
-
-@pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
-@pytest.mark.parametrize(
-    "name",
-    ["alexnet", "squeezenet1_1", "resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg16_bn"],
-)
-def test_torchvisions_state_gives_torchvisions_outputs_and_gradients(name, compiled):
-    torch.manual_seed(0)
-    theirs, ours = torchvision_model(name).train(), compiled(name, "cpu").train()
-    ours.load_state_dict(theirs.state_dict())
-    x, y = torch.randn(3, 3, 64, 69), torch.randint(0, 1000, (3,))
-    for model in (theirs, ours):
-        torch.manual_seed(1)  # for dropout
-        F.cross_entropy(model(x), y).backward()
-    parameters = dict(ours.named_parameters())
-    for key, parameter in theirs.named_parameters():
-        torch.testing.assert_close(parameters[key].grad, parameter.grad, rtol=1e-4, atol=1e-6)
-    theirs.eval()
-    ours.eval()
-    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-6)
