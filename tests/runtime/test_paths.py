@@ -182,6 +182,25 @@ def test_residuals(training, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "branches",
+    [
+        "{ conv 4 1x1 as b; batchnorm as n } { skip }",
+        "{ skip } { conv 4 1x1 as b; batchnorm as n }",
+    ],
+)
+def test_a_residual_on_the_cpu_is_pytorchs_sum(branches, monkeypatch):
+    source = Source("sum.cnn", f"input 6 x 5 x 2\nconv 4 3x3 as a; relu\nadd {branches}\nrelu\n")
+    module, model = load(check_source(source).graph)
+    on_cpu(module, monkeypatch)
+    x = batch((6, 5, 2))
+    twin = copy.deepcopy(model)
+    before = F.relu(twin.a(x))
+    wanted = F.relu(twin.n(twin.b(before)) + before)
+    assert torch.equal(model(x), wanted)
+    assert torch.equal(model.n.running_var, twin.n.running_var)
+
+
 def test_a_batchnorm_of_several_processes_is_pytorchs(monkeypatch):
     """SyncBatchNorm asks the others; a kernel would not, and nobody would notice."""
     module, model = load(network((5, 5, 1), conv(2, 3), BatchNorm(), Relu()))
