@@ -127,10 +127,14 @@ def resume(
             shown.note("note: other versions than before: the last bits of the result may differ")
         if folder.config["processes"] != ranks.world:
             shown.note(
-                f"note: {ranks.world} processes, where the run began with "
-                f"{folder.config['processes']}: the last bits of the result may differ"
+                f"note: begun in {_processes(folder.config['processes'])}, going on in "
+                f"{_processes(ranks.world)}: the last bits of the result may differ"
             )
         return _run_in(folder, Session(model, images, recipe, shown, ranks), save_every)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 def _named(folder: Run) -> str:

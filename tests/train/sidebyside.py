@@ -32,6 +32,13 @@ def go(path: Path, save_every: float = 0.0) -> Callable[[], None]:
     return lambda: trainee.start_or_go_on(path, save_every, RECIPE)
 
 
+def wait_for(path: Path, step: int) -> None:
+    until = time.monotonic() + 100
+    while newest_step(path) < step:
+        assert time.monotonic() < until, f"{path} does not come to step {step}"
+        time.sleep(0.001)
+
+
 def all_end_well(world: int, path: Path) -> bool:
     return ends(side_by_side(world, go(path, 1.0)), 120) == [0] * world
 
@@ -98,8 +105,7 @@ def kill_one(path: Path, draw: random.Random) -> float | None:
     """Kill one of two at a random step; how long the other lived on, None if it went on."""
     children = side_by_side(2, go(path))
     wanted = min(max(0, newest_step(path)) + draw.randrange(1, 12), STEPS - 10)
-    while newest_step(path) < wanted:
-        time.sleep(0.001)
+    wait_for(path, wanted)
     time.sleep(draw.uniform(0, 0.02))
     doomed = children.pop(draw.randrange(2))
     os.kill(doomed, signal.SIGKILL)
@@ -159,8 +165,7 @@ def check_signals(folder: Path) -> bool:
     """A signal to one stops all in the same step; one that waits for a hanging one still ends."""
     path = folder / "stopped"
     children = side_by_side(2, go(path))
-    while newest_step(path) < 3:
-        time.sleep(0.001)
+    wait_for(path, 3)
     os.kill(children[1], signal.SIGINT)
     statuses, step = ends(children, LIMIT), newest_step(path)
     if statuses != [0, 0] or step >= STEPS:
@@ -170,8 +175,7 @@ def check_signals(folder: Path) -> bool:
         print("after a signal the result is another one")
         return False
     children = side_by_side(2, go(folder / "hanging"))
-    while newest_step(folder / "hanging") < 3:
-        time.sleep(0.001)
+    wait_for(folder / "hanging", 3)
     os.kill(children[1], signal.SIGSTOP)
     time.sleep(0.2)
     os.kill(children[0], signal.SIGTERM)

@@ -145,7 +145,7 @@ def test_torchrun_ends_with_a_dead_process_and_the_run_goes_on_in_one(
         patch.setenv("TRITON_INTERPRET", "0")
         assert main(["train", "--resume", str(run)]) == 0
     out = capsys.readouterr().out
-    assert "note: 1 processes, where the run began with 2" in out
+    assert "note: begun in 2 processes, going on in 1 process: the last bits" in out
     epochs = [json.loads(text)["epoch"] for text in metrics.read_text().splitlines()]
     assert epochs == list(range(1, 61))
     assert training.open_run(run).metrics[-1]["test_accuracy"] > 0.9
