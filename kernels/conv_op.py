@@ -22,7 +22,7 @@ from .conv_geometry import (
     refuse_conv,
     refuse_geometry,
 )
-from .shared import cast_as_wished
+from .shared import cast_as_wished, packed
 
 
 class ConvLaunches(NamedTuple):
@@ -98,7 +98,7 @@ def conv_gradients(
     dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(geometry, gradient, size, needs)
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
-    gradient = channels_last(gradient)
+    gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[2] or dresidual.numel() > 0:
             dbias = launches.bias_gradient(
@@ -185,6 +185,7 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
         refuse_conv(geometry, x, weight, bias, scale, residual)
         outputs = conv_outputs(geometry, launches, x)
         if outputs.y.numel() > 0:
+            bias, scale = packed(bias), packed(scale)
             with torch.cuda.device_of(x):
                 launches.forward(geometry, x, weight, bias, scale, residual, outputs)
         return outputs

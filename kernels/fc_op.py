@@ -12,7 +12,7 @@ import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .shared import cast_as_wished, refuse_tensors
+from .shared import cast_as_wished, packed, refuse_tensors
 
 
 class FcGeometry(NamedTuple):
@@ -79,7 +79,7 @@ def fc_gradients(
     dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_()
-    gradient = gradient.contiguous()
+    gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
             launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
@@ -119,7 +119,7 @@ def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[...
         y, kept = fc_outputs(geometry, x)
         if y.numel() > 0:
             with torch.cuda.device_of(x):
-                launches.forward(geometry, x.contiguous(), weight.contiguous(), bias, y, kept)
+                launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
         return y, kept
 
     def fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .shared import refuse_launch
+from .shared import packed, refuse_launch
 
 LOSS_IGNORED = -100  # the class that counts as none, as in PyTorch
 LOSS_TILE = 4096  # logits at a time
@@ -202,7 +202,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.cuda.device_of(logits):
-            return loss_launch_forward(logits, target)
+            return loss_launch_forward(packed(logits), packed(target))
 
     def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         one = logits.new_empty(1, dtype=torch.float32)
@@ -213,12 +213,13 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
         with torch.cuda.device_of(logits):
-            return loss_launch_backward(gradient.contiguous(), logits, target, spread, count)
+            rows, classes = packed(logits), packed(target)
+            return loss_launch_backward(packed(gradient), rows, classes, packed(spread), count)
 
     def fake_backward(
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
-        return torch.empty_like(logits)
+        return logits.new_empty(logits.shape)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=())
     backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from .conv_geometry import channels_last, new_image, window_count
-from .shared import refuse_residual
+from .shared import packed, refuse_residual
 
 
 class NormGeometry(NamedTuple):
@@ -89,7 +89,12 @@ def norm_merged(
     inverse = sums.new_empty(geometry.channels)
     if values > 0:
         with torch.cuda.device_of(sums):
-            launches.statistics(sums, mean, inverse, *running, values, eps)
+            *moving, momentum = running
+            dense = [packed(statistic) for statistic in moving]
+            launches.statistics(packed(sums), mean, inverse, *dense, momentum, values, eps)
+            for statistic, moved in zip(moving, dense, strict=True):
+                if moved is not statistic:
+                    statistic.copy_(moved)
     return mean, inverse
 
 
@@ -108,6 +113,7 @@ def norm_values(
     if geometry.residual:
         refuse_residual(z, residual, y.shape)
     if y.numel() > 0:
+        mean, inverse, weight, bias = packed(mean), packed(inverse), packed(weight), packed(bias)
         with torch.cuda.device_of(z):
             launches.forward(geometry, z, mean, inverse, weight, bias, residual, y, winner)
     return y, winner
@@ -142,7 +148,8 @@ def norm_gradients(
     dz, sums, dresidual = norm_empty_gradients(geometry, z, needs)
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
-    gradient = channels_last(gradient)
+    gradient, winner = channels_last(gradient), packed(winner)
+    mean, inverse, weight, bias = packed(mean), packed(inverse), packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
         sums = launches.gradient_sums(
             geometry,

@@ -28,6 +28,13 @@ def split_count(programs: int, blocks: int) -> int:
     return max(1, min(blocks, 512 // programs))
 
 
+def packed(tensor: Tensor | None) -> Tensor | None:
+    """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
+    if tensor is not None and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return None if tensor is None else tensor.contiguous()
+
+
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
     device = x.device.type

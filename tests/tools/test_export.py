@@ -168,7 +168,7 @@ def test_a_trained_run(tmp_path, capsys):
     text = (
         "model Small\ninput 8 x 8 x 1\nconv 2 3x3; relu\nglobalpool avg\nflatten\nfc 10\nsoftmax\n"
     )
-    digits = training.load("digits", 1)
+    digits = training.load("digits")
     few = training.as_data((digits.train.images[:16], digits.train.labels[:16])).train
     training.train(
         cnndsl.compile(source=text),

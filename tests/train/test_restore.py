@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "digits"
     training.seed_all(0)
     model = cnndsl.compile(source=TEXT)
-    digits = training.load("digits", 1)
+    digits = training.load("digits")
     few = training.as_data((digits.train.images[:32], digits.train.labels[:32])).train
     data = digits.replace(train=few, test=None)
     recipe = training.Recipe(epochs=1, batch=16, device="cpu")

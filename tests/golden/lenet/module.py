@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_df66d44ad75a"
+NAMESPACE = "cnndsl_lenet_846437ca9ee2"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -61,6 +61,13 @@ def block_size(size: int, most: int) -> int:
 def split_count(programs: int, blocks: int) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, 512 // programs))
+
+
+def packed(tensor: Tensor | None) -> Tensor | None:
+    """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
+    if tensor is not None and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return None if tensor is None else tensor.contiguous()
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -384,7 +391,7 @@ def conv_gradients(
     )
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
-    gradient = channels_last(gradient)
+    gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[2] or dresidual.numel() > 0:
             dbias = launches.bias_gradient(
@@ -477,6 +484,7 @@ def conv_op(
         refuse_conv(geometry, x, weight, bias, scale, residual)
         outputs = conv_outputs(geometry, launches, x)
         if outputs.y.numel() > 0:
+            bias, scale = packed(bias), packed(scale)
             with torch.cuda.device_of(x):
                 launches.forward(geometry, x, weight, bias, scale, residual, outputs)
         return outputs
@@ -629,7 +637,7 @@ def fc_gradients(
     dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_()
-    gradient = gradient.contiguous()
+    gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
             launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
@@ -683,9 +691,9 @@ def fc_op(
             with torch.cuda.device_of(x):
                 launches.forward(
                     geometry,
-                    x.contiguous(),
-                    weight.contiguous(),
-                    bias,
+                    packed(x),
+                    packed(weight),
+                    packed(bias),
                     y,
                     kept,
                 )
@@ -2581,7 +2589,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.cuda.device_of(logits):
-            return loss_launch_forward(logits, target)
+            return loss_launch_forward(packed(logits), packed(target))
 
     def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         one = logits.new_empty(1, dtype=torch.float32)
@@ -2592,18 +2600,19 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
         with torch.cuda.device_of(logits):
+            rows, classes = packed(logits), packed(target)
             return loss_launch_backward(
-                gradient.contiguous(),
-                logits,
-                target,
-                spread,
+                packed(gradient),
+                rows,
+                classes,
+                packed(spread),
                 count,
             )
 
     def fake_backward(
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
-        return torch.empty_like(logits)
+        return logits.new_empty(logits.shape)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=())
     backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())

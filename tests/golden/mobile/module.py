@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_37b826c3bd99"
+NAMESPACE = "cnndsl_mobile_e61d9d7761a5"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -85,6 +85,13 @@ def block_size(size: int, most: int) -> int:
 def split_count(programs: int, blocks: int) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, 512 // programs))
+
+
+def packed(tensor: Tensor | None) -> Tensor | None:
+    """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
+    if tensor is not None and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return None if tensor is None else tensor.contiguous()
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -444,7 +451,7 @@ def conv_gradients(
     )
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
-    gradient = channels_last(gradient)
+    gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[2] or dresidual.numel() > 0:
             dbias = launches.bias_gradient(
@@ -541,6 +548,7 @@ def conv_op(
         refuse_conv(geometry, x, weight, bias, scale, residual)
         outputs = conv_outputs(geometry, launches, x)
         if outputs.y.numel() > 0:
+            bias, scale = packed(bias), packed(scale)
             with torch.cuda.device_of(x):
                 launches.forward(geometry, x, weight, bias, scale, residual, outputs)
         return outputs
@@ -691,7 +699,20 @@ def norm_merged(
     inverse = sums.new_empty(geometry.channels)
     if values > 0:
         with torch.cuda.device_of(sums):
-            launches.statistics(sums, mean, inverse, *running, values, eps)
+            *moving, momentum = running
+            dense = [packed(statistic) for statistic in moving]
+            launches.statistics(
+                packed(sums),
+                mean,
+                inverse,
+                *dense,
+                momentum,
+                values,
+                eps,
+            )
+            for statistic, moved in zip(moving, dense, strict=True):
+                if moved is not statistic:
+                    statistic.copy_(moved)
     return mean, inverse
 
 
@@ -710,6 +731,14 @@ def norm_values(
     if geometry.residual:
         refuse_residual(z, residual, y.shape)
     if y.numel() > 0:
+        mean, inverse, weight, bias = (
+            packed(mean),
+            packed(inverse),
+            packed(weight),
+            packed(
+                bias,
+            ),
+        )
         with torch.cuda.device_of(z):
             launches.forward(
                 geometry,
@@ -754,7 +783,15 @@ def norm_gradients(
     dz, sums, dresidual = norm_empty_gradients(geometry, z, needs)
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
-    gradient = channels_last(gradient)
+    gradient, winner = channels_last(gradient), packed(winner)
+    mean, inverse, weight, bias = (
+        packed(mean),
+        packed(inverse),
+        packed(weight),
+        packed(
+            bias,
+        ),
+    )
     with torch.cuda.device_of(gradient):
         sums = launches.gradient_sums(
             geometry,
@@ -1052,7 +1089,7 @@ def fc_gradients(
     dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
     if gradient.numel() == 0:
         return dx, dweight.zero_(), dbias.zero_()
-    gradient = gradient.contiguous()
+    gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
             launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
@@ -1106,9 +1143,9 @@ def fc_op(
             with torch.cuda.device_of(x):
                 launches.forward(
                     geometry,
-                    x.contiguous(),
-                    weight.contiguous(),
-                    bias,
+                    packed(x),
+                    packed(weight),
+                    packed(bias),
                     y,
                     kept,
                 )
@@ -7052,7 +7089,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         with torch.cuda.device_of(logits):
-            return loss_launch_forward(logits, target)
+            return loss_launch_forward(packed(logits), packed(target))
 
     def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         one = logits.new_empty(1, dtype=torch.float32)
@@ -7063,18 +7100,19 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
         with torch.cuda.device_of(logits):
+            rows, classes = packed(logits), packed(target)
             return loss_launch_backward(
-                gradient.contiguous(),
-                logits,
-                target,
-                spread,
+                packed(gradient),
+                rows,
+                classes,
+                packed(spread),
                 count,
             )
 
     def fake_backward(
         gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
     ) -> Tensor:
-        return torch.empty_like(logits)
+        return logits.new_empty(logits.shape)
 
     forward_op = torch.library.custom_op(name, forward, mutates_args=())
     backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
