@@ -50,7 +50,7 @@ class Record(metaclass=_RecordType):
     __fields__: ClassVar[tuple[str, ...]]
     __defaults__: ClassVar[dict[str, Any]]
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (any field type)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Take the fields by position or by name; `TypeError` for one too many or too few."""
         fields = self.__fields__
         put = object.__setattr__
@@ -74,7 +74,7 @@ class Record(metaclass=_RecordType):
         """The fields' values, in order."""
         return tuple(getattr(self, name) for name in self.__fields__)
 
-    def replace(self, **changes: Any) -> Self:  # noqa: ANN401 (any field type)
+    def replace(self, **changes: Any) -> Self:
         """A copy with some fields changed."""
         return type(self)(**{**dict(zip(self.__fields__, self.values(), strict=True)), **changes})
 

@@ -437,7 +437,7 @@ class Elaborator:
         self._sink.add(Diagnostic(code, message, span, fixes=fixes))
 
 
-class _Stop(Exception):  # noqa: N818 (reads as what it says)
+class _Stop(Exception):
     """The file is larger than what is checked; nothing below it is looked at."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Operator = Literal["==", "!=", "<=", ">=", "<", ">"]
 
 
-class Problem(Exception):  # noqa: N818 (carries a diagnostic, it is no failure of the program)
+class Problem(Exception):
     """Stops the evaluation of one expression; the diagnostic says why."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
@@ -34,7 +34,7 @@ class Problem(Exception):  # noqa: N818 (carries a diagnostic, it is no failure 
         self.diagnostic = diagnostic
 
 
-class _Mistaken(Exception):  # noqa: N818 (reads as what it says)
+class _Mistaken(Exception):
     """Stops the evaluation where a name has no value because of a mistake reported before."""
 
 

@@ -228,5 +228,5 @@ def _resized(claim: Claim, call: tree.Merge) -> tuple[Fix, ...]:
     return (Fix(f"make it so for every size: `upsample like {label}`", (edit,)),)
 
 
-class TooManyLayers(Exception):  # noqa: N818 (reads as what it says)
+class TooManyLayers(Exception):
     """The network outgrew `MAX_LAYERS`."""

@@ -40,7 +40,7 @@ _STATEMENTS = (
 )
 
 
-class Unsafe(Exception):  # noqa: N818 (it names what the text is)
+class Unsafe(Exception):
     """The emitted text holds something that the emitter never writes: a bug in cnndsl."""
 
 

@@ -36,8 +36,11 @@ class Labelled(Record):
 
 Value = Dim | float | bool | str | Pair | Labelled
 
+Read = Any
+"""What a kind makes of a value: each has a type of its own."""
 
-class Refusal(Exception):  # noqa: N818 (not a failure of the program: it carries what to tell the user)
+
+class Refusal(Exception):
     """A value that an argument cannot take; the text says what it takes instead."""
 
 
@@ -48,15 +51,15 @@ class Kind:
     words: tuple[str, ...] = ()  # bare words that it understands
     meant: dict[str, str] = {}  # noqa: RUF012 (never changed): what other tools write for them
 
-    def read(self, value: Value) -> Any:  # noqa: ANN401 (each kind has a type of its own)
+    def read(self, value: Value) -> Read:
         """The field's value, or `Refusal`."""
         raise Refusal(self.what)
 
-    def write(self, value: Any) -> str:  # noqa: ANN401
+    def write(self, value: Read) -> str:
         """The field's value as a `.cnn` file says it."""
         return str(value)
 
-    def data(self, value: Any) -> object:  # noqa: ANN401
+    def data(self, value: Read) -> object:
         """The field's value for JSON."""
         return value
 
@@ -85,14 +88,14 @@ class Count(Kind):
 class Whole(Count):
     """A whole number from `least` on that is known while checking."""
 
-    def read(self, value: Value) -> Any:  # noqa: ANN401 (an int, where `Count` has a size)
+    def read(self, value: Value) -> Read:
         """The number."""
         number = super().read(value).constant
         if number is None:
             raise Refusal(f"{self.what}, and it must be known: give its `param` a value")
         return number
 
-    def data(self, value: Any) -> object:  # noqa: ANN401 (as above)
+    def data(self, value: Read) -> object:
         """The number itself."""
         return value
 
@@ -143,15 +146,15 @@ class Padding(Size):
         super().__init__(0)
         self.what = "a whole number, a size such as `1x0`, or `same`"
 
-    def read(self, value: Value) -> Any:  # noqa: ANN401
+    def read(self, value: Value) -> Read:
         """A pair, or the word `same`, which the layer turns into numbers."""
         return value if value == "same" else super().read(value)
 
-    def write(self, value: Any) -> str:  # noqa: ANN401
+    def write(self, value: Read) -> str:
         """`same`, `2`, or `2x1`."""
         return value if value == "same" else super().write(value)
 
-    def data(self, value: Any) -> object:  # noqa: ANN401
+    def data(self, value: Read) -> object:
         """`"same"` or `[2, 1]`."""
         return value if value == "same" else super().data(value)
 

@@ -15,6 +15,9 @@ from cnndsl.sizes.dim import Dim
 ZERO = Dim.of(0)
 REQUIRED = object()
 
+Input = Any
+"""The type of the tensor that a layer reads: one of its `accepts`; of a merge, a tuple of them."""
+
 
 Way = Literal["place", "name", "to", "like"]
 
@@ -146,41 +149,41 @@ class Layer(Record):
             else:
                 cls.__defaults__[name] = slot.default
 
-    def requires(self, x: Any, /) -> Iterator[Claim]:  # noqa: ANN401 (one of `accepts`)
+    def requires(self, x: Input, /) -> Iterator[Claim]:
         """What must hold for this input, each with its own message."""
         del x
         return iter(())
 
-    def output(self, x: Any, /) -> TensorType:  # noqa: ANN401 (one of `accepts`)
+    def output(self, x: Input, /) -> TensorType:
         """The type that comes out, once `requires` holds."""
         return x
 
-    def weights(self, x: Any, /) -> tuple[Weight, ...]:  # noqa: ANN401
+    def weights(self, x: Input, /) -> tuple[Weight, ...]:
         """Its parameters and buffers, in PyTorch's order."""
         del x
         return ()
 
-    def macs(self, x: Any, /) -> Dim:  # noqa: ANN401
+    def macs(self, x: Input, /) -> Dim:
         """Multiply-accumulates for one image; only anchors have any."""
         del x
         return ZERO
 
-    def step(self, x: Any, /) -> Step | None:  # noqa: ANN401
+    def step(self, x: Input, /) -> Step | None:
         """How it moves over an image; None where it moves by no fixed stride."""
         del x
         return IN_PLACE
 
-    def formula(self, x: Any, /) -> tuple[str, ...]:  # noqa: ANN401
+    def formula(self, x: Input, /) -> tuple[str, ...]:
         """Lines for `--explain`: the formula of its output size with the numbers put in."""
         del x
         return ()
 
-    def module(self, x: Any, /) -> str | None:  # noqa: ANN401
+    def module(self, x: Input, /) -> str | None:
         """The `torch.nn` module that holds its weights, as source text; None where it has none."""
         del x
         return None
 
-    def torch(self, x: Any, module: str, value: str, /) -> str:  # noqa: ANN401
+    def torch(self, x: Input, module: str, value: str, /) -> str:
         """Its meaning as a PyTorch expression.
 
         `module` names what `module()` made, `value` is the input's expression: a name, for it may

@@ -74,17 +74,17 @@ class SizeError(ArithmeticError):
     """What is asked of a size cannot be had; the base of all that is raised here."""
 
 
-class TooLarge(SizeError):  # noqa: N818 (reads as the sentence it stands for, `except TooLarge`)
+class TooLarge(SizeError):
     """A size outgrew one of the limits above, which the message names."""
 
 
-class UndefinedDivision(SizeError):  # noqa: N818 (as above)
+class UndefinedDivision(SizeError):
     """A size with symbols was divided by something that is not a positive integer constant."""
 
 
-class Undecidable(SizeError):  # noqa: N818 (as above)
+class Undecidable(SizeError):
     """A comparison multiplies symbols, for which no exact answer can be promised."""
 
 
-class TooHard(SizeError):  # noqa: N818 (as above)
+class TooHard(SizeError):
     """A question about symbols took more operations than its budget."""

@@ -234,7 +234,7 @@ class Session:
         last, cost = self._saved_at
         return time.monotonic() - last >= max(self._save_every, _SAVING_SHARE * cost)
 
-    def _save(self, *place: Any) -> None:  # noqa: ANN401 (as `save` takes it)
+    def _save(self, *place: Any) -> None:
         if self.folder is None or not self.ranks.is_first:
             return
         began = time.monotonic()

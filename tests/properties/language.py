@@ -175,11 +175,11 @@ def _arguments(form: type[Layer], given) -> list[str]:
 # ── as layers ────────────────────────────────────────────────────────────────────────────────────
 
 
-class Refused(Exception):  # noqa: N818 (reads as what it says)
+class Refused(Exception):
     """A layer does not take its input; it is the last of `Meaning.nodes`."""
 
 
-class NoLabel(Exception):  # noqa: N818 (reads as what it says)
+class NoLabel(Exception):
     """A label is not seen from where it is named."""
 
 
