@@ -113,7 +113,8 @@ def norm_values(
     if geometry.residual:
         refuse_residual(z, residual, y.shape)
     if y.numel() > 0:
-        mean, inverse, weight, bias = packed(mean), packed(inverse), packed(weight), packed(bias)
+        mean, inverse = packed(mean), packed(inverse)
+        weight, bias = packed(weight), packed(bias)
         with torch.cuda.device_of(z):
             launches.forward(geometry, z, mean, inverse, weight, bias, residual, y, winner)
     return y, winner
@@ -149,7 +150,8 @@ def norm_gradients(
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
     gradient, winner = channels_last(gradient), packed(winner)
-    mean, inverse, weight, bias = packed(mean), packed(inverse), packed(weight), packed(bias)
+    mean, inverse = packed(mean), packed(inverse)
+    weight, bias = packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
         sums = launches.gradient_sums(
             geometry,

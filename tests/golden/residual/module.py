@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_9c0e1a73ddec"
+NAMESPACE = "cnndsl_residual_939f57ff37cc"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -704,14 +704,8 @@ def norm_values(
     if geometry.residual:
         refuse_residual(z, residual, y.shape)
     if y.numel() > 0:
-        mean, inverse, weight, bias = (
-            packed(mean),
-            packed(inverse),
-            packed(weight),
-            packed(
-                bias,
-            ),
-        )
+        mean, inverse = packed(mean), packed(inverse)
+        weight, bias = packed(weight), packed(bias)
         with torch.cuda.device_of(z):
             launches.forward(
                 geometry,
@@ -757,14 +751,8 @@ def norm_gradients(
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
     gradient, winner = channels_last(gradient), packed(winner)
-    mean, inverse, weight, bias = (
-        packed(mean),
-        packed(inverse),
-        packed(weight),
-        packed(
-            bias,
-        ),
-    )
+    mean, inverse = packed(mean), packed(inverse)
+    weight, bias = packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
         sums = launches.gradient_sums(
             geometry,
