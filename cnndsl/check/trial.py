@@ -18,8 +18,8 @@ from cnndsl.source import Source
 MOST_WORK = 100_000
 CHARACTERS_A_LAYER = 30
 # Files made to be slow are slow for other reasons, so that there is a bound on the time as well, of
-# the check and its trials together. An ordinary file, on a slow machine too, never comes near it: it
-# gets the same fixes each time.
+# the check and its trials together. An ordinary file, on a slow machine too, never comes near it,
+# and so gets the same fixes each time.
 MOST_SECONDS = 1.5
 
 _CONSEQUENCES = ("E3", "E4")  # what an earlier mistake may have hidden
