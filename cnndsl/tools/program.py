@@ -38,7 +38,7 @@ def export_program(model: nn.Module) -> ExportedProgram:
         try:
             # What sympy cannot prove of all sizes, as of pools with ceil=yes, the program asserts.
             return _exported(model, free, proves=False)
-        except Exception as error:
+        except Exception as error:  # as above; all of them are told
             raise _refusal(model, free, error) from first
 
 
