@@ -16,6 +16,7 @@ from .conv_geometry import (
     conv_precision,
     conv_sizes,
 )
+from .conv_library import conv_product
 from .conv_pool import conv_quads, conv_windows
 from .conv_sum import conv_sum
 from .shared import Tile, block_size, refuse_launch
@@ -62,6 +63,7 @@ def conv_forward(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    FORWARD: tl.constexpr,
     WINDOW: tl.constexpr,
     STATISTICS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -71,8 +73,9 @@ def conv_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -120,6 +123,7 @@ def conv_forward(
             POOL_PAD=POOL_PAD,
             POOL_DILATION=POOL_DILATION,
             COUNT_PAD=COUNT_PAD,
+            FORWARD=FORWARD,
             BLOCK_FILTERS=BLOCK_FILTERS,
             BLOCK_PIXELS=BLOCK_PIXELS,
             BLOCK_TERMS=BLOCK_TERMS,
@@ -159,6 +163,7 @@ def conv_forward(
             DILATION=DILATION,
             TAPS=TAPS,
             SCALE=SCALE,
+            FORWARD=FORWARD,
             BLOCK_FILTERS=BLOCK_FILTERS,
             BLOCK_PIXELS=BLOCK_PIXELS,
             BLOCK_TERMS=BLOCK_TERMS,
@@ -228,6 +233,8 @@ def conv_forward(
 
 def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    if geometry.forward == "library":
+        return Tile(block_size(geometry.filters, 64), 64, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
@@ -239,8 +246,16 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
         # Beside the sum, the best so far and its position take as many registers again.
         if geometry.taps == "packed":
             return Tile(block_size(filters, 64), 16, 16, 4, 2)
-        return Tile(block_size(filters, 64), 32, block_size(terms, 32), 4, 2)
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+        return Tile(block_size(filters, 64), 32, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+        return Tile(128, 128, 64, 8, 3)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -267,7 +282,13 @@ def conv_launch_forward(
     precision = conv_precision(x)
     tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(geometry.filters // geometry.groups, tile.rows)
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    if geometry.forward == "library":
+        x = conv_product(geometry, x, weight)
+        height, width = sizes.conv_height, sizes.conv_width
+        channels, groups = geometry.filters, 1
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     conv_forward[(programs,)](
@@ -283,15 +304,15 @@ def conv_launch_forward(
         sums_ptr=outputs.sums,
         positions=geometry.pool_size[0] * geometry.pool_size[1],
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         conv_height=sizes.conv_height,
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -307,6 +328,7 @@ def conv_launch_forward(
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
+        FORWARD=geometry.forward,
         WINDOW=geometry.window,
         STATISTICS=geometry.statistics,
         BLOCK_FILTERS=tile.rows,

@@ -1,6 +1,8 @@
-"""Backward kernel of a convolution region: the gradient of the bias, and that of a residual.
+"""Backward kernel of a convolution region: the gradient of the bias, a sum over windows.
 
-Split and added as the gradient of the weight is.
+It reads each value of the gradient once. So it also writes the gradient before the activation,
+where more than the other kernels want it: it is a residual's, or what a library multiplies. Split
+and added as the gradient of the weight is.
 """
 
 import torch
@@ -22,7 +24,7 @@ def conv_bias_gradient(
     winner_ptr,  # like the gradient, written by the forward kernel
     alive_ptr,
     saved_ptr,
-    dresidual_ptr,  # like the gradient
+    dz_ptr,  # like the gradient
     partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
@@ -32,6 +34,7 @@ def conv_bias_gradient(
     out_width: tl.constexpr,
     FILTERS: tl.constexpr,
     RESIDUAL: tl.constexpr,
+    BACKWARD: tl.constexpr,
     ACTIVATION: tl.constexpr,
     POOL: tl.constexpr,
     POOL_SIZE: tl.constexpr,
@@ -94,10 +97,8 @@ def conv_bias_gradient(
         ):
             saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
             gradient = conv_activation_gradient(saved, gradient)
-        if RESIDUAL and ACTIVATION != "none":
-            # Before the activation all gradients are the residual's: the other kernels read this.
-            rounded = gradient.to(dresidual_ptr.dtype.element_ty)
-            tl.store(dresidual_ptr + offset, rounded, mask=mask)
+        if POOL == "none" and ACTIVATION != "none" and (RESIDUAL or BACKWARD == "library"):
+            tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -114,13 +115,13 @@ def conv_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -135,7 +136,7 @@ def conv_launch_bias_gradient(
         winner_ptr=code,
         alive_ptr=code,
         saved_ptr=saved,
-        dresidual_ptr=dresidual,
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
         batch=gradient.shape[0],
@@ -145,6 +146,7 @@ def conv_launch_bias_gradient(
         out_width=sizes.out_width,
         FILTERS=geometry.filters,
         RESIDUAL=geometry.residual,
+        BACKWARD=geometry.backward,
         ACTIVATION=geometry.activation,
         POOL=geometry.pool,
         POOL_SIZE=geometry.pool_size,

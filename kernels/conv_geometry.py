@@ -15,7 +15,11 @@ from .shared import refuse_residual, refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
-    """All that is fixed in a region; pairs are (height, width)."""
+    """All that is fixed in a region; pairs are (height, width).
+
+    `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    """
 
     channels: int
     filters: int
@@ -38,6 +42,8 @@ class ConvGeometry(NamedTuple):
     window: str = "one"
     taps: str = "packed"
     statistics: bool = False
+    forward: str = "fused"
+    backward: str = "fused"
 
 
 class ConvOutputs(NamedTuple):

@@ -22,16 +22,22 @@ from .conv_geometry import (
     refuse_conv,
     refuse_geometry,
 )
+from .conv_library import conv_product_gradients
 from .shared import cast_as_wished, packed
 
 
 class ConvLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
+
+    The gradients of input and weight are launched where they are fused. `unpool` is where there is
+    a pool and they are the library's.
+    """
 
     forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., Tensor]
-    bias_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., Tensor] | None = None
+    unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
 
 
@@ -95,31 +101,91 @@ def conv_gradients(
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(geometry, gradient, size, needs)
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
+        empty = conv_empty_gradients(geometry, gradient, size, needs)
+        return tuple(tensor.zero_() for tensor in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
+    factor = weight
+    if scale is not None and needs[0]:
+        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+    if geometry.backward == "library":
+        gradients = conv_library_gradients
+    else:
+        gradients = conv_fused_gradients
     with torch.cuda.device_of(gradient):
-        if needs[2] or dresidual.numel() > 0:
-            dbias = launches.bias_gradient(
-                geometry, gradient, code, saved, dresidual, size[1], size[2]
-            )
-        if geometry.residual and geometry.activation != "none":
-            gradient = dresidual
-        if needs[0]:
-            factor = weight
+        dx, raw, dbias, dresidual = gradients(
+            geometry, launches, gradient, code, saved, x, factor, size, needs
+        )
+        dweight = dscale = None
+        if needs[3]:
+            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+        if needs[1]:
             if scale is not None:
-                factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
-            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
-        if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
-            if needs[3]:
-                dscale = (raw * weight.float()).sum((1, 2, 3))
-            if scale is not None:
-                raw = raw * scale.float()[:, None, None, None]
-            if needs[1]:
-                dweight = raw.to(gradient.dtype)
-    return dx, dweight, dbias, dscale, dresidual
+                raw = raw.float() * scale.float()[:, None, None, None]
+            dweight = channels_last(raw.to(gradient.dtype))
+    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
+    dtypes = (None, None, torch.float32, torch.float32, None)
+    return tuple(
+        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
+        for tensor, dtype in zip(found, dtypes, strict=True)
+    )
+
+
+def conv_fused_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
+    dx = raw = dbias = dresidual = None
+    if geometry.residual and geometry.activation != "none":
+        dresidual = torch.empty_like(gradient)
+    if needs[2] or dresidual is not None:
+        dbias = launches.bias_gradient(geometry, gradient, code, saved, dresidual, size[1], size[2])
+    if dresidual is not None:
+        gradient = dresidual
+    if needs[0]:
+        dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
+        launches.input_gradient(geometry, gradient, code, saved, weight, dx)
+    if needs[1] or needs[3]:
+        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+    return dx, raw, dbias, dresidual
+
+
+def conv_library_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give the same: one pass writes dz, and a library multiplies it."""
+    dz, dbias = gradient, None
+    if geometry.pool != "none":
+        sizes = conv_sizes(geometry, size[1], size[2])
+        shape = (size[0], geometry.filters, sizes.conv_height, sizes.conv_width)
+        dz = new_image(gradient, shape)
+        dbias = launches.unpool(geometry, gradient, code, saved, dz)
+    elif needs[2] or geometry.activation != "none":
+        if geometry.activation != "none":
+            dz = torch.empty_like(gradient)
+        dbias = launches.bias_gradient(geometry, gradient, code, saved, dz, size[1], size[2])
+    wanted = needs[0], needs[1] or needs[3]
+    dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
+    if dx is not None:
+        dx = channels_last(dx.to(gradient.dtype))
+    has_residual = geometry.residual and geometry.activation != "none"
+    return dx, raw, dbias, dz if has_residual else None
 
 
 def conv_keep(

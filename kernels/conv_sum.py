@@ -34,22 +34,31 @@ def conv_sum(
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     SCALE: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    if FORWARD == "fused":
+        # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    if TAPS == "packed":
+    if FORWARD == "library":
+        mask = pixel_mask[None, :] & filter_mask[:, None]
+        x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
+        total += x.to(tl.float32)
+    elif TAPS == "packed":
         # Few channels: one step takes the terms of several taps, to fill the matrix unit.
         for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
             term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)

@@ -23,9 +23,9 @@ def block_size(size: int, most: int) -> int:
     return min(most, max(16, triton.next_power_of_2(size)))
 
 
-def split_count(programs: int, blocks: int) -> int:
+def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
-    return max(1, min(blocks, 512 // programs))
+    return max(1, min(blocks, most // programs))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:

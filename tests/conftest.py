@@ -5,8 +5,10 @@ import os
 from hypothesis import settings
 
 # Kernels run in Triton's interpreter: there may be no GPU. Offline compilation needs the real
-# compiler, so the tests that use it start a process of their own without this variable.
-os.environ["TRITON_INTERPRET"] = "1"
+# compiler, so the tests that use it start a process of their own without this variable. On a
+# machine with a GPU, `CNNDSL_GPU=1` runs the tests of kernels on it (CONTRIBUTING.md).
+if os.environ.get("CNNDSL_GPU") != "1":
+    os.environ["TRITON_INTERPRET"] = "1"
 # Numpy's and torch's threads only get in each other's way: pytest-xdist already uses all cores.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -54,6 +54,8 @@ def inspect(text: str) -> None:
                 _demand(all(n.name in IMPORTS for n in names), node, "an import")
             case ast.ImportFrom(module=module, level=level):
                 _demand(module in IMPORTS and not level, node, "an import")
+            case ast.Try(handlers=handlers):
+                _demand(not handlers, node, "a Try")  # to put something back, not to hide an error
             case ast.stmt():
                 _demand(isinstance(node, _STATEMENTS), node, f"a {type(node).__name__}")
             case ast.Name(id=name):

@@ -8,6 +8,7 @@ contract in kernels/README.md; knows nothing of text.
 from collections.abc import Iterable
 from typing import Literal
 
+from cnndsl.fuse.choice import FEW_CHANNELS, choice
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import Node
 from cnndsl.layers.arguments import Pair
@@ -19,9 +20,6 @@ from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType, TensorType
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
-
-# With fewer channels in a group than this, one step of the sum takes several taps of the filter.
-FEW_CHANNELS = 16
 
 Family = Literal["conv", "fc", "norm"]
 Value = int | bool | str | tuple[int, int]
@@ -47,10 +45,12 @@ _DEFAULTS: dict[str, Value] = {
     "window": "one",
     "taps": "packed",
     "statistics": False,
+    "forward": "fused",
+    "backward": "fused",
 }
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
 _SWITCHES: dict[Family, tuple[str, ...]] = {
-    "conv": (*_CONV_SWITCHES, "residual", "statistics"),
+    "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward"),
     "fc": ("activation", "bias"),
     "norm": ("affine", "residual", "activation", "pool", "count_pad"),
 }
@@ -171,6 +171,7 @@ def _conv_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         **_window(region.pool),
         "taps": _taps(region, conv),
         "statistics": False,
+        **_ways(region, conv, region.pool),
     }
 
 
@@ -187,6 +188,7 @@ def _sums_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         **_window(pool),
         "taps": _taps(region, conv),
         "statistics": True,
+        **_ways(region, conv, pool),
     }
 
 
@@ -218,6 +220,14 @@ def _window_geometry(region: Region, conv: Conv) -> dict[str, Value]:
 def _taps(region: Region, conv: Conv) -> str:
     channels = _number(region.anchor.arrives.dims[-1]) // _number(conv.groups)
     return "packed" if channels < FEW_CHANNELS else "apart"
+
+
+def _ways(region: Region, conv: Conv, node: Node | None) -> dict[str, Value]:
+    arrives, pool = region.anchor.arrives, node.layer if node else None
+    if not isinstance(arrives, ImageType):
+        raise TypeError(f"a convolution of {arrives}")
+    chosen = choice(conv, arrives, pool if isinstance(pool, Pool) else None)
+    return {"forward": chosen.forward, "backward": chosen.backward}
 
 
 def _pool_geometry(node: Node | None) -> dict[str, Value]:

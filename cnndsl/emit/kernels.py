@@ -13,7 +13,7 @@ from cnndsl.emit.prune import prune
 SHARED, WINDOWS = "shared.py", "windows.py"
 # In the order in which they are emitted.
 OPERATORS: dict[Family, tuple[str, ...]] = {
-    "conv": (WINDOWS, "conv_geometry.py", "conv_op.py"),
+    "conv": (WINDOWS, "conv_geometry.py", "conv_library.py", "conv_op.py"),
     "fc": ("fc_op.py",),
     "norm": ("norm_op.py",),
 }
@@ -27,6 +27,7 @@ KERNELS: dict[Family, tuple[str, ...]] = {
         "conv_input_gradient.py",
         "conv_weight_gradient.py",
         "conv_bias_gradient.py",
+        "conv_unpool.py",
     ),
     "fc": ("fc.py",),
     "norm": (
@@ -38,7 +39,6 @@ KERNELS: dict[Family, tuple[str, ...]] = {
     ),
 }
 _LAUNCHES: dict[Family, tuple[str, ...]] = {
-    "conv": ("forward", "input_gradient", "weight_gradient", "bias_gradient"),
     "fc": ("forward", "input_gradient", "weight_gradient", "bias_gradient"),
     "norm": ("statistics", "forward", "gradient_sums", "input_gradient"),
 }
@@ -46,10 +46,18 @@ _LAUNCHES: dict[Family, tuple[str, ...]] = {
 
 def launches(own: Signature) -> tuple[str, ...]:
     """The functions of its kernels' text that others call, by their names in `…Launches`."""
-    found = _LAUNCHES[own.family]
-    if own.family == "conv" and own.switch("statistics"):
-        found += ("windows",)
-    return found
+    if own.family != "conv":
+        return _LAUNCHES[own.family]
+    found = ["forward"]
+    if own.switch("backward") == "fused":
+        found += ["input_gradient", "weight_gradient", "bias_gradient"]
+    elif own.switch("pool") != "none":
+        found.append("unpool")
+    elif own.switch("bias") or own.switch("activation") != "none":
+        found.append("bias_gradient")
+    if own.switch("statistics"):
+        found.append("windows")
+    return tuple(found)
 
 
 @lru_cache(maxsize=64)

@@ -5,16 +5,20 @@ Counts for one image, in 32-bit floats. Knows what the kernels keep; knows nothi
 
 from collections.abc import Sequence
 
+from cnndsl.fuse.choice import Choice, choice
 from cnndsl.fuse.regions import Part, Region
 from cnndsl.graph.graph import INPUT, Node
+from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.types import FLOAT_BYTES, TensorType, elements, show
+from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, elements, show
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
 BITS_OF_A_BYTE = 8
 # Training with a batchnorm; all else is one launch forward.
 WINNERS = "a byte an output (which pixel of the window won)"
+# The name of the product that a library makes forward.
+OUTPUT = "output"
 TRAINING = ("the sums", "their statistics", "what follows")
 
 
@@ -35,11 +39,14 @@ class Plan(Record):
     """The launches of a region in training, and what it keeps between forward and backward.
 
     `forward` and `gradients` say what each launch makes; in inference there is one forward.
+    `products` are left to PyTorch's library: the convolution itself, the gradients of its input
+    and its weight.
     """
 
     kept: tuple[Kept, ...]
     forward: tuple[str, ...]
     gradients: tuple[str, ...]
+    products: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> Dim:
@@ -52,34 +59,55 @@ class Plan(Record):
     def sentences(self) -> list[str]:
         """The same in words."""
         kept = "; ".join(f"{k.what}, {show(k.type)}" for k in self.kept)
-        backward = f"{len(self.gradients)}, for the gradients of {_listed(self.gradients)}"
-        if len(self.forward) == 1:
-            return [f"forward: 1 launch; backward: {backward}", f"kept for backward: {kept}"]
+        behind = ", behind a convolution of PyTorch's library" if OUTPUT in self.products else ""
+        count = len(self.forward)
+        if count == 1:
+            return [
+                f"forward: 1 launch{behind}",
+                f"backward: {self._backward()}",
+                f"kept for backward: {kept}",
+            ]
         return [
-            f"forward in inference: 1 launch; in training: {len(self.forward)}, for "
-            f"{_listed(self.forward)}",
-            f"backward in training: {backward}",
+            f"forward in inference: 1 launch{behind}",
+            f"forward in training: {count} launches, for {_listed(self.forward)}{behind}",
+            f"backward in training: {self._backward()}",
             f"kept for backward in training: {kept}",
         ]
 
+    def _backward(self) -> str:
+        count = len(self.gradients)
+        text = f"{count} launch{'es' * (count != 1)}"
+        if count:
+            text += f", for the gradient{'s' * (count > 1)} of {_listed(self.gradients)}"
+        products = [name for name in self.products if name != OUTPUT]
+        if products:
+            text += f"; PyTorch's library multiplies for those of {_listed(products)}"
+        return text
+
 
 class Step(Record):
-    """The launches of all regions in one step of training."""
+    """The launches of all regions in one step of training, and the products of a library."""
 
     forward: int
     backward: int
+    products: int
 
     def sentence(self) -> str:
         """The same in words."""
-        return f"a step of training: {self.forward} launches forward, {self.backward} backward"
+        text = f"a step of training: {self.forward} launches forward, {self.backward} backward"
+        return text + f"; {self.products} products of PyTorch's library" * (self.products > 0)
 
 
 def step(parts: Sequence[Part]) -> Step:
     """Count them; the gradient of the network's input is not asked for."""
-    regions = [part for part in parts if isinstance(part, Region)]
-    plans = [plan(region) for region in regions]
-    unasked = sum(region.inputs[0] == INPUT for region in regions)
-    return Step(sum(len(p.forward) for p in plans), sum(len(p.gradients) for p in plans) - unasked)
+    forward = backward = products = 0
+    for region in (part for part in parts if isinstance(part, Region)):
+        found = plan(region)
+        unasked = "input" if region.inputs[0] == INPUT else ""
+        forward += len(found.forward)
+        backward += sum(name != unasked for name in found.gradients)
+        products += sum(name != unasked for name in found.products)
+    return Step(forward, backward, products)
 
 
 def plan(region: Region) -> Plan:
@@ -99,8 +127,13 @@ def plan(region: Region) -> Plan:
         kept.append(Kept("the input of the activation", leaves, FLOAT_BYTES))
     if region.slope == "output" or (region.slope == "relu" and pool is None):
         kept.append(Kept("the output", leaves, FLOAT_BYTES))
-    names = ["input", "weight", *_sums(region)]
-    return Plan(tuple(kept), ("the output",), tuple(names))
+    chosen = _chosen(region, region.pool)
+    names, products = ["input", "weight", *_sums(region)], list[str]()
+    if chosen and chosen.backward == "library":
+        names, products = _one_pass(region, region.pool, region.slope), ["input", "weight"]
+    if chosen and chosen.forward == "library":
+        products.insert(0, OUTPUT)
+    return Plan(tuple(kept), ("the output",), tuple(names), tuple(products))
 
 
 def _normalised(region: Region, affine: Node) -> Plan:
@@ -117,8 +150,32 @@ def _normalised(region: Region, affine: Node) -> Plan:
     first = "batchnorm"
     if region.merge is not None and region.activation is not None:
         first += " with residual"
-    names = [first, "sums", "input", "weight", *_sums(region)]
-    return Plan(tuple(kept), TRAINING, tuple(names))
+    pool = region.pool if region.pools_first else None
+    chosen = _chosen(region, pool)
+    names, products = [first, "sums", "input", "weight", *_sums(region)], list[str]()
+    if chosen and chosen.backward == "library":
+        names = [first, "sums", *_one_pass(region, pool, "none")]
+        products = ["input", "weight"]
+    if chosen and chosen.forward == "library":
+        products.insert(0, OUTPUT)
+    return Plan(tuple(kept), TRAINING, tuple(names), tuple(products))
+
+
+def _chosen(region: Region, pool: Node | None) -> Choice | None:
+    """Whose products it takes; a fully connected layer has no choice."""
+    layer, arrives = region.anchor.layer, region.anchor.arrives
+    if not isinstance(layer, Conv) or not isinstance(arrives, ImageType):
+        return None
+    pooled = pool.layer if pool else None
+    return choice(layer, arrives, pooled if isinstance(pooled, Pool) else None)
+
+
+def _one_pass(region: Region, pool: Node | None, slope: str) -> list[str]:
+    """What the pass makes that writes the gradient of the convolution, if there is one."""
+    sums = _sums(region)
+    if pool is not None or slope != "none":
+        return [" with ".join(["convolution", *sums])]
+    return sums
 
 
 def _sums(region: Region) -> list[str]:
@@ -132,5 +189,5 @@ def _sums(region: Region) -> list[str]:
     return found
 
 
-def _listed(words: tuple[str, ...]) -> str:
-    return f"{', '.join(words[:-1])} and {words[-1]}"
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -202,7 +202,7 @@ def test_a_residual_with_an_activation_is_kept_and_has_a_gradient():
 def test_the_dump_counts_the_launches_of_a_step():
     graph = checked("conv 4 1x1 bias=no; batchnorm; relu; conv 4 1x1; flatten; fc 3")
     # the gradient of the network's input is not asked for
-    assert step(parts(graph)) == Step(3 + 1 + 1, 3 + 3 + 3)
+    assert step(parts(graph)) == Step(3 + 1 + 1, 3 + 3 + 3, 0)
     assert "a step of training: 5 launches forward, 9 backward" in dump(parts(graph))
 
 

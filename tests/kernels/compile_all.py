@@ -53,6 +53,13 @@ MORE: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
         (32, 32),
     ),
 }
+# Where a library multiplies: one pass each way does the rest.
+LIBRARY = {"forward": "library", "backward": "library"}
+MORE |= {
+    f"{name}_library": (geometry._replace(**LIBRARY), size)
+    for name, (geometry, size) in (CONVOLUTIONS | MORE).items()
+    if name in ("wide", "overlapping", "average", "residual", "depthwise", "pooled")
+}
 # The convolution of training, and the batchnorm behind it.
 NORMED: dict[str, tuple[ConvGeometry, NormGeometry, tuple[int, int]]] = {
     "plain_normed": (

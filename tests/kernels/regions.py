@@ -10,6 +10,7 @@ from cnndsl.kernels.conv_bias_gradient import conv_launch_bias_gradient
 from cnndsl.kernels.conv_geometry import ConvGeometry, conv_sizes
 from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
 from cnndsl.kernels.conv_op import ConvLaunches, conv_op
+from cnndsl.kernels.conv_unpool import conv_launch_unpool
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
 from torch import Tensor
 
@@ -18,6 +19,7 @@ LAUNCHES = ConvLaunches(
     input_gradient=conv_launch_input_gradient,
     weight_gradient=conv_launch_weight_gradient,
     bias_gradient=conv_launch_bias_gradient,
+    unpool=conv_launch_unpool,
     windows=conv_launch_windows,
 )
 UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
@@ -171,7 +173,8 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
 
     (4·2⁻²⁴·√K + 2.5·u_mma)·Σ|a||b| + u_out·|result|, where K counts the terms of a sum; the last
     part is added by `worst`. In 16 bits the gradient before the pool is rounded once where it is
-    divided (an average), and the weight where it is scaled, as in PyTorch's own chain.
+    divided (an average) or written (for a library), and the weight where it is scaled, as in
+    PyTorch's own chain.
     """
     g = case.geometry
     x, weight = case.x.double().abs(), case.weight.double().abs()
@@ -181,7 +184,8 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
     many = 1 + g.pool_size[0] * g.pool_size[1]
     # Not-a-numbers and infinities are compared for themselves, not for their distance.
     x, weight, dz = (torch.nan_to_num(t, 0.0, 0.0, 0.0) for t in (x, weight, dz.abs()))
-    rounded = UNIT[case.dtype] if g.pool == "average" or g.scale != "none" else 0.0
+    is_rounded = g.pool == "average" or g.scale != "none" or g.backward == "library"
+    rounded = UNIT[case.dtype] if is_rounded else 0.0
 
     def coefficient(terms: int, extra: float = 0.0) -> float:
         return 4 * 2.0**-24 * terms**0.5 + 2.5 * mma + extra

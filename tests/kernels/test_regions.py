@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from .conftest import ON_GPU
 from .hostile import HostileInterpreter
 from .regions import Case, check, conv_geometry
 
@@ -126,6 +127,15 @@ def region(index: int) -> Any:
 @pytest.mark.parametrize("index", range(len(REGIONS)))
 def test_float32(index: int, hostile: HostileInterpreter) -> None:
     check(Case(*region(index), seed=index))
+
+
+@pytest.mark.parametrize("index", range(len(REGIONS)))
+def test_a_librarys_products(index: int, hostile: HostileInterpreter) -> None:
+    """The convolution and its gradients by PyTorch, and all the rest in one pass each way."""
+    geometry, shape = region(index)
+    geometry = geometry._replace(forward="library", backward="library")
+    dtype = torch.bfloat16 if index % 6 == 0 and not ON_GPU else torch.float32
+    check(Case(geometry, shape, dtype=dtype, seed=index))
 
 
 @pytest.mark.parametrize("index", range(2, len(REGIONS), 5))

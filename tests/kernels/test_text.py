@@ -159,8 +159,8 @@ MISTAKES = {
     "the scale comes before the maximum": (r'if SCALE == "sum":', 'if SCALE != "none":'),
     "a residual is not added": (r"y \+= tl\.load\(residual_ptr", "y += 0 * tl.load(residual_ptr"),
     "a residual's gradient passes the activation": (
-        r"rounded = gradient\.to\(dresidual_ptr",
-        "rounded = tl.load(gradient_ptr + offset, mask=mask).to(dresidual_ptr",
+        r"gradient\.to\(dz_ptr\.dtype\.element_ty\), mask",
+        "tl.load(gradient_ptr + offset, mask=mask), mask",
     ),
 }
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_846437ca9ee2"
+NAMESPACE = "cnndsl_lenet_09504800d159"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -58,9 +58,9 @@ def block_size(size: int, most: int) -> int:
     return min(most, max(16, triton.next_power_of_2(size)))
 
 
-def split_count(programs: int, blocks: int) -> int:
+def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
-    return max(1, min(blocks, 512 // programs))
+    return max(1, min(blocks, most // programs))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -138,7 +138,11 @@ def is_better(z, best):
 
 
 class ConvGeometry(NamedTuple):
-    """All that is fixed in a region; pairs are (height, width)."""
+    """All that is fixed in a region; pairs are (height, width).
+
+    `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    """
 
     channels: int
     filters: int
@@ -161,6 +165,8 @@ class ConvGeometry(NamedTuple):
     window: str = "one"
     taps: str = "packed"
     statistics: bool = False
+    forward: str = "fused"
+    backward: str = "fused"
 
 
 class ConvOutputs(NamedTuple):
@@ -316,12 +322,17 @@ def conv_precision(x: Tensor) -> str:
 
 
 class ConvLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
+
+    The gradients of input and weight are launched where they are fused. `unpool` is where there is
+    a pool and they are the library's.
+    """
 
     forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., Tensor]
-    bias_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., Tensor] | None = None
+    unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
 
 
@@ -383,36 +394,64 @@ def conv_gradients(
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(
-        geometry,
-        gradient,
-        size,
-        needs,
-    )
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
+        empty = conv_empty_gradients(geometry, gradient, size, needs)
+        return tuple(tensor.zero_() for tensor in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
+    factor = weight
+    if scale is not None and needs[0]:
+        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+    gradients = conv_fused_gradients
     with torch.cuda.device_of(gradient):
-        if needs[2] or dresidual.numel() > 0:
-            dbias = launches.bias_gradient(
-                geometry, gradient, code, saved, dresidual, size[1], size[2]
-            )
-        if needs[0]:
-            factor = weight
+        dx, raw, dbias, dresidual = gradients(
+            geometry, launches, gradient, code, saved, x, factor, size, needs
+        )
+        dweight = dscale = None
+        if needs[3]:
+            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+        if needs[1]:
             if scale is not None:
-                factor = (weight.float() * scale.float()[:, None, None, None]).to(
-                    weight.dtype,
-                )
-            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
-        if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
-            if needs[3]:
-                dscale = (raw * weight.float()).sum((1, 2, 3))
-            if scale is not None:
-                raw = raw * scale.float()[:, None, None, None]
-            if needs[1]:
-                dweight = raw.to(gradient.dtype)
-    return dx, dweight, dbias, dscale, dresidual
+                raw = raw.float() * scale.float()[:, None, None, None]
+            dweight = channels_last(raw.to(gradient.dtype))
+    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
+    dtypes = (None, None, torch.float32, torch.float32, None)
+    return tuple(
+        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
+        for tensor, dtype in zip(found, dtypes, strict=True)
+    )
+
+
+def conv_fused_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
+    dx = raw = dbias = dresidual = None
+    if needs[2] or dresidual is not None:
+        dbias = launches.bias_gradient(
+            geometry,
+            gradient,
+            code,
+            saved,
+            dresidual,
+            size[1],
+            size[2],
+        )
+    if dresidual is not None:
+        gradient = dresidual
+    if needs[0]:
+        dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
+        launches.input_gradient(geometry, gradient, code, saved, weight, dx)
+    if needs[1] or needs[3]:
+        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+    return dx, raw, dbias, dresidual
 
 
 def conv_keep(
@@ -771,7 +810,8 @@ def fc_op(
 #   relu1  relu                                                28 x 28 x 6
 #   pool1  pool max 2                                          14 x 14 x 6
 #          O = (W − K)/S + 1 = (28 − 2)/2 + 1 = 14
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 28 x 28 x 1; a byte an output (which pixel of the
 #   window won), 14 x 14 x 6
 #
@@ -805,10 +845,17 @@ def fc_op(
 #   The sum is split over programs, and its parts are added in a fixed order, so that
 #   the same input gives the same bits.
 #
-#   Backward kernel of a convolution region: the gradient of the bias, and that of a
-#   residual.
+#   Backward kernel of a convolution region: the gradient of the bias, a sum over
+#   windows.
 #
-#   Split and added as the gradient of the weight is.
+#   It reads each value of the gradient once. So it also writes the gradient before the
+#   activation, where more than the other kernels want it: it is a residual's, or what a
+#   library multiplies. Split and added as the gradient of the weight is.
+#
+#   Backward kernel of a convolution region with a pool: the gradient before it, written
+#   once.
+#
+#   For the products of a library, which cannot rebuild it where they read it.
 
 
 @triton.jit
@@ -860,16 +907,19 @@ def conv_few_relu_max2_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
     for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
         term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -949,8 +999,9 @@ def conv_few_relu_max2_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -1034,7 +1085,13 @@ def conv_few_relu_max2_forward_tile(
             4,
             2,
         )
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_few_relu_max2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -1058,10 +1115,9 @@ def conv_few_relu_max2_launch_forward(
     precision = conv_precision(x)
     tile = conv_few_relu_max2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_few_relu_max2_launch_windows(geometry, x),
@@ -1074,13 +1130,13 @@ def conv_few_relu_max2_launch_forward(
         y_ptr=outputs.y,
         winner_ptr=outputs.code,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -1582,13 +1638,13 @@ def conv_few_relu_max2_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -1656,7 +1712,8 @@ def conv1_relu1_pool1(x: Tensor, conv: nn.Conv2d) -> Tensor:
 #   relu2  relu                                     10 x 10 x 16
 #   pool2  pool max 2                               5 x 5 x 16
 #          O = (W − K)/S + 1 = (10 − 2)/2 + 1 = 5
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 14 x 14 x 6; a byte an output (which pixel of the
 #   window won), 5 x 5 x 16
 #   Its kernels are those of region 1.
@@ -1692,7 +1749,8 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
 #          reads 400
 #   fc1    fc 120     120
 #   relu3  relu       120
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 400; the output, 120
 #
 #   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the
@@ -2057,7 +2115,8 @@ def fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
 #          reads 120
 #   fc2    fc 84      84
 #   relu4  relu       84
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 120; the output, 84
 #   Its kernels are those of region 3.
 
@@ -2077,7 +2136,8 @@ def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
 # ── region 5: fc3 ─────────────────────────────────────────────────────────────────────
 #        reads 84
 #   fc3  fc 10     10
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 84
 #   The rest of its kernels are those of region 3.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_6aa1e924ded1"
+NAMESPACE = "cnndsl_mobile_ef5b2254e3b0"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -82,9 +82,9 @@ def block_size(size: int, most: int) -> int:
     return min(most, max(16, triton.next_power_of_2(size)))
 
 
-def split_count(programs: int, blocks: int) -> int:
+def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
-    return max(1, min(blocks, 512 // programs))
+    return max(1, min(blocks, most // programs))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -174,7 +174,11 @@ def is_better(z, best):
 
 
 class ConvGeometry(NamedTuple):
-    """All that is fixed in a region; pairs are (height, width)."""
+    """All that is fixed in a region; pairs are (height, width).
+
+    `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    """
 
     channels: int
     filters: int
@@ -197,6 +201,8 @@ class ConvGeometry(NamedTuple):
     window: str = "one"
     taps: str = "packed"
     statistics: bool = False
+    forward: str = "fused"
+    backward: str = "fused"
 
 
 class ConvOutputs(NamedTuple):
@@ -369,13 +375,80 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
 
 
+def conv_full(tensor: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
+    if tensor is None or tensor.device.type != "cpu":
+        return tensor
+    return tensor.float()
+
+
+def conv_product(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve x (N, C, H, W) with weight, and nothing else; channels innermost."""
+    g = geometry
+    z = F.conv2d(
+        conv_full(channels_last(x)),
+        conv_full(channels_last(weight)),
+        None,
+        g.stride,
+        g.pad,
+        g.dilation,
+        g.groups,
+    )
+    return channels_last(z)
+
+
+def conv_product_gradients(
+    geometry: ConvGeometry,
+    dz: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give the gradients of x and weight from that of the convolution; None where not needed.
+
+    What the other needs alone may be absent. The same bits each time: cuDNN is told so.
+    """
+    g = geometry
+    dx = dweight = None
+    dz = conv_full(dz)
+    window = g.stride, g.pad, g.dilation, g.groups
+    chosen = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        if needs[0]:
+            shape = (size[0], g.channels, *size[1:])
+            dx = nn.grad.conv2d_input(
+                shape,
+                conv_full(channels_last(weight)),
+                dz,
+                *window,
+            )
+        if needs[1]:
+            shape = (g.filters, g.channels // g.groups, *g.kernel)
+            dweight = nn.grad.conv2d_weight(
+                conv_full(channels_last(x)),
+                shape,
+                dz,
+                *window,
+            )
+    finally:
+        torch.backends.cudnn.deterministic = chosen
+    return dx, dweight
+
+
 class ConvLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
+
+    The gradients of input and weight are launched where they are fused. `unpool` is where there is
+    a pool and they are the library's.
+    """
 
     forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., Tensor]
-    bias_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., Tensor] | None = None
+    unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
 
 
@@ -443,38 +516,107 @@ def conv_gradients(
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(
-        geometry,
-        gradient,
-        size,
-        needs,
-    )
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
+        empty = conv_empty_gradients(geometry, gradient, size, needs)
+        return tuple(tensor.zero_() for tensor in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
+    factor = weight
+    if scale is not None and needs[0]:
+        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+    if geometry.backward == "library":
+        gradients = conv_library_gradients
+    else:
+        gradients = conv_fused_gradients
     with torch.cuda.device_of(gradient):
-        if needs[2] or dresidual.numel() > 0:
-            dbias = launches.bias_gradient(
-                geometry, gradient, code, saved, dresidual, size[1], size[2]
-            )
-        if geometry.residual and geometry.activation != "none":
-            gradient = dresidual
-        if needs[0]:
-            factor = weight
+        dx, raw, dbias, dresidual = gradients(
+            geometry, launches, gradient, code, saved, x, factor, size, needs
+        )
+        dweight = dscale = None
+        if needs[3]:
+            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+        if needs[1]:
             if scale is not None:
-                factor = (weight.float() * scale.float()[:, None, None, None]).to(
-                    weight.dtype,
-                )
-            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
-        if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
-            if needs[3]:
-                dscale = (raw * weight.float()).sum((1, 2, 3))
-            if scale is not None:
-                raw = raw * scale.float()[:, None, None, None]
-            if needs[1]:
-                dweight = raw.to(gradient.dtype)
-    return dx, dweight, dbias, dscale, dresidual
+                raw = raw.float() * scale.float()[:, None, None, None]
+            dweight = channels_last(raw.to(gradient.dtype))
+    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
+    dtypes = (None, None, torch.float32, torch.float32, None)
+    return tuple(
+        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
+        for tensor, dtype in zip(found, dtypes, strict=True)
+    )
+
+
+def conv_fused_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
+    dx = raw = dbias = dresidual = None
+    if geometry.residual and geometry.activation != "none":
+        dresidual = torch.empty_like(gradient)
+    if needs[2] or dresidual is not None:
+        dbias = launches.bias_gradient(
+            geometry,
+            gradient,
+            code,
+            saved,
+            dresidual,
+            size[1],
+            size[2],
+        )
+    if dresidual is not None:
+        gradient = dresidual
+    if needs[0]:
+        dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
+        launches.input_gradient(geometry, gradient, code, saved, weight, dx)
+    if needs[1] or needs[3]:
+        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+    return dx, raw, dbias, dresidual
+
+
+def conv_library_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give the same: one pass writes dz, and a library multiplies it."""
+    dz, dbias = gradient, None
+    if geometry.pool != "none":
+        sizes = conv_sizes(geometry, size[1], size[2])
+        shape = (size[0], geometry.filters, sizes.conv_height, sizes.conv_width)
+        dz = new_image(gradient, shape)
+        dbias = launches.unpool(geometry, gradient, code, saved, dz)
+    elif needs[2] or geometry.activation != "none":
+        if geometry.activation != "none":
+            dz = torch.empty_like(gradient)
+        dbias = launches.bias_gradient(
+            geometry,
+            gradient,
+            code,
+            saved,
+            dz,
+            size[1],
+            size[2],
+        )
+    wanted = needs[0], needs[1] or needs[3]
+    dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
+    if dx is not None:
+        dx = channels_last(dx.to(gradient.dtype))
+    has_residual = geometry.residual and geometry.activation != "none"
+    return dx, raw, dbias, dz if has_residual else None
 
 
 def conv_keep(
@@ -1210,9 +1352,10 @@ def fc_op(
 #               O = ⌊(W − K + 2P)/S⌋ + 1 = ⌊(32 − 3 + 2·1)/2⌋ + 1 = 16
 #   batchnorm1  batchnorm                                               16 x 16 x 16
 #   relu61      relu6                                                   16 x 16 x 16
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 4 launches, for the gradients of batchnorm, sums, input and
+#   weight
 #   kept for backward in training: the input, 32 x 32 x 3; the sums, 16 x 16 x 16
 #
 #   What happens to a tile of sums before it is written: scale, bias and activation.
@@ -1245,10 +1388,17 @@ def fc_op(
 #   The sum is split over programs, and its parts are added in a fixed order, so that
 #   the same input gives the same bits.
 #
-#   Backward kernel of a convolution region: the gradient of the bias, and that of a
-#   residual.
+#   Backward kernel of a convolution region: the gradient of the bias, a sum over
+#   windows.
 #
-#   Split and added as the gradient of the weight is.
+#   It reads each value of the gradient once. So it also writes the gradient before the
+#   activation, where more than the other kernels want it: it is a residual's, or what a
+#   library multiplies. Split and added as the gradient of the weight is.
+#
+#   Backward kernel of a convolution region with a pool: the gradient before it, written
+#   once.
+#
+#   For the products of a library, which cannot rebuild it where they read it.
 #
 #   Batchnorm in training: a mean and a variance for each channel, from those of tiles.
 #
@@ -1331,16 +1481,19 @@ def conv_few_scale_relu6_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
     for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
         term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -1389,8 +1542,9 @@ def conv_few_scale_relu6_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -1461,7 +1615,13 @@ def conv_few_scale_relu6_forward_tile(
             4,
             2,
         )
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -1484,10 +1644,9 @@ def conv_few_scale_relu6_launch_forward(
     precision = conv_precision(x)
     tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_few_scale_relu6_launch_windows(geometry, x),
@@ -1500,13 +1659,13 @@ def conv_few_scale_relu6_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -1966,13 +2125,13 @@ def conv_few_scale_relu6_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -2062,16 +2221,19 @@ def conv_few_nobias_sums_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
     for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
         term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -2118,8 +2280,9 @@ def conv_few_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -2191,10 +2354,9 @@ def conv_few_nobias_sums_launch_forward(
     precision = conv_precision(x)
     tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_few_scale_relu6_launch_windows(geometry, x),
@@ -2206,13 +2368,13 @@ def conv_few_nobias_sums_launch_forward(
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -2599,13 +2761,13 @@ def conv_few_nobias_sums_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -3106,9 +3268,10 @@ def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = (W − K)/S + 1 = (16 − 1)/1 + 1 = 16
 #   batchnorm2  batchnorm                                16 x 16 x 32
 #   relu62      relu6                                    16 x 16 x 32
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 16; the sums, 16 x 16 x 32
 #   The rest of its kernels are those of region 1.
 
@@ -3138,16 +3301,19 @@ def conv_scale_relu6_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
     CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
     for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
@@ -3199,8 +3365,9 @@ def conv_scale_relu6_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -3270,7 +3437,15 @@ def conv_scale_relu6_forward_tile(
             4,
             2,
         )
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+        return Tile(128, 128, 64, 8, 3)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -3293,10 +3468,9 @@ def conv_scale_relu6_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu6_launch_windows(geometry, x),
@@ -3309,13 +3483,13 @@ def conv_scale_relu6_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -3330,164 +3504,89 @@ def conv_scale_relu6_launch_forward(
 
 
 @triton.jit
-def conv_scale_relu6_weight_gradient(
+def conv_scale_relu6_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    dz_ptr,  # like the gradient
+    partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
 ):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
+    """Compute a part of the bias's gradient: a sum over some windows."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
-        BLOCK_TERMS,
+        BLOCK_FILTERS,
     )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
+    filter_mask = filter < FILTERS
+    split = tl.program_id(0) // FILTER_BLOCKS
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu6_unpooled(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    for step in range(first, last):
+        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window_mask = window < batch * out_height * out_width
+        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        mask = window_mask[:, None] & filter_mask[None, :]
+        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
+        tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
+        total += gradient
     tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
+        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
     )
 
 
-def conv_scale_relu6_weight_gradient_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
-    """Choose filters x terms, and windows a step, by what compiles without spills."""
-    filters = geometry.filters // geometry.groups
-    terms = geometry.channels // geometry.groups
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
-
-
-def conv_scale_relu6_launch_weight_gradient(
+def conv_scale_relu6_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    x: Tensor,
+    dz: Tensor,
+    height: int,
+    width: int,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_scale_relu6_weight_gradient[(programs * splits,)](
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
+    """
+    sizes = conv_sizes(geometry, height, width)
+    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
+    block_windows = 32
+    block_filters = block_size(geometry.filters, 64)
+    programs = triton.cdiv(geometry.filters, block_filters)
+    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    refuse_launch(gradient, programs * splits, windows)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_scale_relu6_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
-        x_ptr=channels_last(x),
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        BLOCK_WINDOWS=block_windows,
+        BLOCK_FILTERS=block_filters,
+        num_warps=4,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial.sum(0)
 
 
 conv_scale_relu6_launches = ConvLaunches(
     forward=conv_scale_relu6_launch_forward,
-    input_gradient=conv_few_scale_relu6_launch_input_gradient,
-    weight_gradient=conv_scale_relu6_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu6_launch_bias_gradient,
+    bias_gradient=conv_scale_relu6_launch_bias_gradient,
 )
 
 
@@ -3515,16 +3614,19 @@ def conv_nobias_sums_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
     CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
     for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
@@ -3574,8 +3676,9 @@ def conv_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -3647,10 +3750,9 @@ def conv_nobias_sums_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu6_launch_windows(geometry, x),
@@ -3662,13 +3764,13 @@ def conv_nobias_sums_launch_forward(
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -3682,149 +3784,8 @@ def conv_nobias_sums_launch_forward(
     )
 
 
-@triton.jit
-def conv_nobias_sums_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
-        0,
-        BLOCK_TERMS,
-    )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_nobias_sums_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_nobias_sums_weight_gradient[(programs * splits,)](
-        gradient_ptr=gradient,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
-
-
 conv_nobias_sums_launches = ConvLaunches(
     forward=conv_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
     windows=conv_scale_relu6_launch_windows,
 )
 
@@ -3836,6 +3797,7 @@ CONV2_BATCHNORM2_RELU62 = ConvGeometry(
     scale="sum",
     activation="output",
     taps="apart",
+    backward="library",
 )
 conv2_batchnorm2_relu62_op = conv_op(
     f"{NAMESPACE}::conv2_batchnorm2_relu62",
@@ -3851,6 +3813,7 @@ CONV2_BATCHNORM2_RELU62_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 conv2_batchnorm2_relu62_sums_op = conv_op(
     f"{NAMESPACE}::conv2_batchnorm2_relu62_sums",
@@ -3886,11 +3849,350 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = ⌊(W − K + 2P)/S⌋ + 1 = ⌊(16 − 3 + 2·1)/2⌋ + 1 = 8
 #   batchnorm3  batchnorm                                              8 x 8 x 32
 #   relu63      relu6                                                  8 x 8 x 32
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch, behind a convolution of PyTorch's library
+#   forward in training: 3 launches, for the sums, their statistics and what follows,
+#   behind a convolution of PyTorch's library
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 32; the sums, 8 x 8 x 32
-#   Its kernels are those of region 1.
+#   The rest of its kernels are those of regions 1 and 2.
+
+
+@triton.jit
+def conv_few_scale_relu6_2_sum(
+    x_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += group * GROUP_CHANNELS
+    mask = pixel_mask[None, :] & filter_mask[:, None]
+    x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
+    total += x.to(tl.float32)
+    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
+    return total
+
+
+@triton.jit
+def conv_few_scale_relu6_2_forward(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    bias_ptr,  # [FILTERS]
+    scale_ptr,  # [FILTERS]
+    y_ptr,  # [batch, out_height, out_width, FILTERS]
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
+
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
+    """
+    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # Programs that differ in their filters only run side by side: they share x in the cache.
+    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
+    group = block // GROUP_BLOCKS
+    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < GROUP_FILTERS
+    filter += group * GROUP_FILTERS
+    pixel = tl.arange(0, BLOCK_PIXELS)
+    window = tile * BLOCK_PIXELS + pixel
+    window_mask = window < batch * out_height * out_width
+    image, row, column = pixel_place(window, out_height, out_width)
+    y = conv_few_scale_relu6_2_sum(
+        x_ptr=x_ptr,
+        scale_ptr=scale_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=window_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+    )
+    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    mask = filter_mask[:, None] & window_mask[None, :]
+    # Bias and a rising activation change no order, so they wait until the best is known.
+    y = conv_few_scale_relu6_shifted(
+        y=y,
+        bias_ptr=bias_ptr,
+        filter=filter,
+        filter_mask=filter_mask,
+    )
+    y = conv_few_scale_relu6_activation(y)
+    rounded = y.to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + offset, rounded, mask=mask)
+
+
+def conv_few_scale_relu6_2_forward_tile(
+    geometry: ConvGeometry,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    return Tile(block_size(geometry.filters, 64), 64, 16, 4, 2)
+    filters = geometry.filters // geometry.groups
+    terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if x.element_size() == 4 and precision == "ieee":
+        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
+        return Tile(
+            block_size(filters, 32),
+            32 if geometry.window == "loop" else 64,
+            16,
+            4,
+            2,
+        )
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
+
+
+def conv_few_scale_relu6_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, conv_precision(x))
+    return tile.columns
+
+
+def conv_few_scale_relu6_2_launch_forward(
+    geometry: ConvGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+    outputs: ConvOutputs,
+) -> None:
+    """Launch the forward kernel, which fills y and all that is kept beside it."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    precision = conv_precision(x)
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
+    windows = x.shape[0] * sizes.out_height * sizes.out_width
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    x = conv_product(geometry, x, weight)
+    height, width = sizes.conv_height, sizes.conv_width
+    channels, groups = geometry.filters, 1
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
+    programs = blocks * triton.cdiv(
+        windows,
+        conv_few_scale_relu6_2_launch_windows(geometry, x),
+    )
+    refuse_launch(x, programs, 4 * windows)
+    conv_few_scale_relu6_2_forward[(programs,)](
+        x_ptr=channels_last(x),
+        bias_ptr=bias,
+        scale_ptr=scale,
+        y_ptr=outputs.y,
+        batch=x.shape[0],
+        height=height,
+        width=width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=channels,
+        FILTERS=geometry.filters,
+        GROUPS=groups,
+        BLOCK_FILTERS=tile.rows,
+        BLOCK_PIXELS=tile.columns,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+conv_few_scale_relu6_2_launches = ConvLaunches(
+    forward=conv_few_scale_relu6_2_launch_forward,
+    bias_gradient=conv_scale_relu6_launch_bias_gradient,
+)
+
+
+@triton.jit
+def conv_few_nobias_sums_2_sum(
+    x_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
+    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += group * GROUP_CHANNELS
+    mask = pixel_mask[None, :] & filter_mask[:, None]
+    x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
+    total += x.to(tl.float32)
+    return total
+
+
+@triton.jit
+def conv_few_nobias_sums_2_forward(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    y_ptr,  # [batch, out_height, out_width, FILTERS]
+    sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
+
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
+    """
+    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # Programs that differ in their filters only run side by side: they share x in the cache.
+    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
+    group = block // GROUP_BLOCKS
+    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < GROUP_FILTERS
+    filter += group * GROUP_FILTERS
+    pixel = tl.arange(0, BLOCK_PIXELS)
+    window = tile * BLOCK_PIXELS + pixel
+    window_mask = window < batch * out_height * out_width
+    image, row, column = pixel_place(window, out_height, out_width)
+    y = conv_few_nobias_sums_2_sum(
+        x_ptr=x_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=window_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+    )
+    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    mask = filter_mask[:, None] & window_mask[None, :]
+    # Bias and a rising activation change no order, so they wait until the best is known.
+    y = conv_few_nobias_sums_shifted(
+        y=y,
+    )
+    rounded = y.to(y_ptr.dtype.element_ty)
+    tl.store(y_ptr + offset, rounded, mask=mask)
+    conv_few_nobias_sums_statistics(
+        sums_ptr=sums_ptr,
+        y=rounded.to(tl.float32),
+        mask=mask,
+        window_mask=window_mask,
+        tile=tile,
+        filter=filter,
+        filter_mask=filter_mask,
+        FILTERS=FILTERS,
+    )
+
+
+def conv_few_nobias_sums_2_launch_forward(
+    geometry: ConvGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+    outputs: ConvOutputs,
+) -> None:
+    """Launch the forward kernel, which fills y and all that is kept beside it."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    precision = conv_precision(x)
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
+    windows = x.shape[0] * sizes.out_height * sizes.out_width
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    x = conv_product(geometry, x, weight)
+    height, width = sizes.conv_height, sizes.conv_width
+    channels, groups = geometry.filters, 1
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
+    programs = blocks * triton.cdiv(
+        windows,
+        conv_few_scale_relu6_2_launch_windows(geometry, x),
+    )
+    refuse_launch(x, programs, 4 * windows)
+    conv_few_nobias_sums_2_forward[(programs,)](
+        x_ptr=channels_last(x),
+        y_ptr=outputs.y,
+        sums_ptr=outputs.sums,
+        batch=x.shape[0],
+        height=height,
+        width=width,
+        out_height=sizes.out_height,
+        out_width=sizes.out_width,
+        CHANNELS=channels,
+        FILTERS=geometry.filters,
+        GROUPS=groups,
+        BLOCK_FILTERS=tile.rows,
+        BLOCK_PIXELS=tile.columns,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+conv_few_nobias_sums_2_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_2_launch_forward,
+    windows=conv_few_scale_relu6_2_launch_windows,
+)
 
 
 CONV3_BATCHNORM3_RELU63 = ConvGeometry(
@@ -3902,11 +4204,13 @@ CONV3_BATCHNORM3_RELU63 = ConvGeometry(
     groups=32,
     scale="sum",
     activation="output",
+    forward="library",
+    backward="library",
 )
 conv3_batchnorm3_relu63_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63",
     CONV3_BATCHNORM3_RELU63,
-    conv_few_scale_relu6_launches,
+    conv_few_scale_relu6_2_launches,
 )
 
 
@@ -3919,11 +4223,13 @@ CONV3_BATCHNORM3_RELU63_SUMS = ConvGeometry(
     groups=32,
     bias=False,
     statistics=True,
+    forward="library",
+    backward="library",
 )
 conv3_batchnorm3_relu63_sums_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_sums",
     CONV3_BATCHNORM3_RELU63_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_nobias_sums_2_launches,
 )
 
 
@@ -3953,9 +4259,10 @@ def conv3_batchnorm3_relu63(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   conv4       conv 24 1x1 bias=no                    8 x 8 x 24
 #               O = (W − K)/S + 1 = (8 − 1)/1 + 1 = 8
 #   batchnorm4  batchnorm                              8 x 8 x 24
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 32; the sums, 8 x 8 x 24
 #   The rest of its kernels are those of regions 1 and 2.
 
@@ -3986,8 +4293,9 @@ def conv_scale_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -4053,10 +4361,9 @@ def conv_scale_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu6_launch_windows(geometry, x),
@@ -4069,13 +4376,13 @@ def conv_scale_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -4091,8 +4398,6 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
     bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
@@ -4348,6 +4653,7 @@ CONV4_BATCHNORM4 = ConvGeometry(
     kernel=(1, 1),
     scale="sum",
     taps="apart",
+    backward="library",
 )
 conv4_batchnorm4_op = conv_op(
     f"{NAMESPACE}::conv4_batchnorm4",
@@ -4363,6 +4669,7 @@ CONV4_BATCHNORM4_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 conv4_batchnorm4_sums_op = conv_op(
     f"{NAMESPACE}::conv4_batchnorm4_sums",
@@ -4397,9 +4704,10 @@ def conv4_batchnorm4(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
 #               O = (W − K)/S + 1 = (8 − 1)/1 + 1 = 8
 #   batchnorm5  batchnorm                              8 x 8 x 48
 #   relu64      relu6                                  8 x 8 x 48
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 24; the sums, 8 x 8 x 48
 #   Its kernels are those of regions 1 and 2.
 
@@ -4411,6 +4719,7 @@ CONV5_BATCHNORM5_RELU64 = ConvGeometry(
     scale="sum",
     activation="output",
     taps="apart",
+    backward="library",
 )
 conv5_batchnorm5_relu64_op = conv_op(
     f"{NAMESPACE}::conv5_batchnorm5_relu64",
@@ -4426,6 +4735,7 @@ CONV5_BATCHNORM5_RELU64_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 conv5_batchnorm5_relu64_sums_op = conv_op(
     f"{NAMESPACE}::conv5_batchnorm5_relu64_sums",
@@ -4461,11 +4771,13 @@ def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = (W − K + 2P)/S + 1 = (8 − 3 + 2·1)/1 + 1 = 8
 #   batchnorm6  batchnorm                                         8 x 8 x 48
 #   relu65      relu6                                             8 x 8 x 48
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch, behind a convolution of PyTorch's library
+#   forward in training: 3 launches, for the sums, their statistics and what follows,
+#   behind a convolution of PyTorch's library
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 48; the sums, 8 x 8 x 48
-#   Its kernels are those of region 1.
+#   Its kernels are those of regions 1 and 3.
 
 
 CONV6_BATCHNORM6_RELU65 = ConvGeometry(
@@ -4476,11 +4788,13 @@ CONV6_BATCHNORM6_RELU65 = ConvGeometry(
     groups=48,
     scale="sum",
     activation="output",
+    forward="library",
+    backward="library",
 )
 conv6_batchnorm6_relu65_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65",
     CONV6_BATCHNORM6_RELU65,
-    conv_few_scale_relu6_launches,
+    conv_few_scale_relu6_2_launches,
 )
 
 
@@ -4492,11 +4806,13 @@ CONV6_BATCHNORM6_RELU65_SUMS = ConvGeometry(
     groups=48,
     bias=False,
     statistics=True,
+    forward="library",
+    backward="library",
 )
 conv6_batchnorm6_relu65_sums_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_sums",
     CONV6_BATCHNORM6_RELU65_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_nobias_sums_2_launches,
 )
 
 
@@ -4527,9 +4843,10 @@ def conv6_batchnorm6_relu65(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = (W − K)/S + 1 = (8 − 1)/1 + 1 = 8
 #   batchnorm7  batchnorm                              8 x 8 x 24
 #   add1        add                                    8 x 8 x 24
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 48; the sums, 8 x 8 x 24
 #   The rest of its kernels are those of regions 1 and 2 and 4.
 
@@ -4577,8 +4894,9 @@ def conv_scale_add_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -4648,10 +4966,9 @@ def conv_scale_add_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu6_launch_windows(geometry, x),
@@ -4665,13 +4982,13 @@ def conv_scale_add_launch_forward(
         y_ptr=outputs.y,
         residual_ptr=residual,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -4687,8 +5004,6 @@ def conv_scale_add_launch_forward(
 
 conv_scale_add_launches = ConvLaunches(
     forward=conv_scale_add_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
     bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
@@ -4782,6 +5097,7 @@ CONV7_BATCHNORM7_ADD1 = ConvGeometry(
     scale="sum",
     residual=True,
     taps="apart",
+    backward="library",
 )
 conv7_batchnorm7_add1_op = conv_op(
     f"{NAMESPACE}::conv7_batchnorm7_add1",
@@ -4797,6 +5113,7 @@ CONV7_BATCHNORM7_ADD1_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 conv7_batchnorm7_add1_sums_op = conv_op(
     f"{NAMESPACE}::conv7_batchnorm7_add1_sums",
@@ -4839,9 +5156,10 @@ def conv7_batchnorm7_add1(
 #               O = (W − K)/S + 1 = (8 − 2)/2 + 1 = 4
 #   batchnorm8  batchnorm                              4 x 4 x 64
 #   gelu1       gelu                                   4 x 4 x 64
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 3 launches, for the gradients of batchnorm, sums and
+#   convolution; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 24; the sums, 4 x 4 x 64; a byte
 #   an output (which pixel of the window won), 4 x 4 x 64
 #   The rest of its kernels are those of regions 1 and 2.
@@ -4927,8 +5245,9 @@ def conv_max2_scale_gelu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -5016,10 +5335,9 @@ def conv_max2_scale_gelu_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_max2_scale_gelu_launch_windows(geometry, x),
@@ -5034,13 +5352,13 @@ def conv_max2_scale_gelu_launch_forward(
         winner_ptr=outputs.code,
         before_ptr=outputs.before,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -5086,421 +5404,79 @@ def conv_max2_scale_gelu_rebuilt(
 
 
 @triton.jit
-def conv_max2_scale_gelu_input_gradient(
+def conv_max2_scale_gelu_unpool(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    WINDOW_INVERSE: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
-
-    All pixels of a program have the same phase: row and column modulo the strides of convolution
-    and pool together. They share the taps that reach them and the positions in the windows, so
-    these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
-    """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
-    cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
-    cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
-
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    phase = tile % (CELL_HEIGHT * CELL_WIDTH)
-    phase_row = phase // CELL_WIDTH
-    phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-    group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < GROUP_CHANNELS
-
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
-    )
-    first_right = conv_few_scale_relu6_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
-    )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
-    # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
-    WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-        filter_mask = filter < GROUP_FILTERS
-        filter += group * GROUP_FILTERS
-        tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
-        # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
-        mask = cell < cells
-        # A window that holds it, and its place there; the multiple keeps remainders positive.
-        turn = step // FILTER_STEPS % WINDOWS
-        place_row = conv_few_scale_relu6_first(
-            row + POOL_PAD[0] + POOL_STRIDE[0] * (KERNEL[0] * DILATION[0]),
-            POOL_STRIDE[0],
-            WINDOW_STEP[0],
-            WINDOW_INVERSE[0],
-            POOL_SIZE[0],
-        )
-        place_column = conv_few_scale_relu6_first(
-            column + POOL_PAD[1] + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1]),
-            POOL_STRIDE[1],
-            WINDOW_STEP[1],
-            WINDOW_INVERSE[1],
-            POOL_SIZE[1],
-        )
-        place_row += turn // WINDOWS_RIGHT * WINDOW_STEP[0]
-        place_column += turn % WINDOWS_RIGHT * WINDOW_STEP[1]
-        fits = (place_row < POOL_SIZE[0]) & (place_column < POOL_SIZE[1])
-        mask &= cell < tl.where(fits, cells, 0)
-        row += POOL_PAD[0] - place_row * POOL_DILATION[0]
-        row = row // POOL_STRIDE[0]
-        column += POOL_PAD[1] - place_column * POOL_DILATION[1]
-        column = column // POOL_STRIDE[1]
-        row += cell_row
-        column += cell_column
-        mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_max2_scale_gelu_rebuilt(
-            gradient_ptr=gradient_ptr,
-            winner_ptr=winner_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset[:, None] + filter[None, :],
-            mask=mask[:, None] & filter_mask[None, :],
-            position=place_row * POOL_SIZE[1] + place_column,
-        )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
-        weight = tl.load(
-            weight_ptr + terms[:, None] + term[None, :],
-            mask=filter_mask[:, None] & channel_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
-    row = cell_row * CELL_HEIGHT + phase_row
-    column = cell_column * CELL_WIDTH + phase_column
-    mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
-    offset += group * GROUP_CHANNELS
-    tl.store(
-        dx_ptr + offset[:, None] + channel[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=mask[:, None] & channel_mask[None, :],
-    )
-
-
-def conv_max2_scale_gelu_launch_input_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
-    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
-    precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
-    cell_height = geometry.stride[0] * geometry.pool_stride[0]
-    cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
-        geometry.channels // geometry.groups,
-        tile.columns,
-    )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
-    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, window_inverse = conv_few_scale_relu6_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
-    conv_max2_scale_gelu_input_gradient[(programs,)](
-        gradient_ptr=gradient,
-        winner_ptr=code,
-        saved_ptr=saved,
-        weight_ptr=channels_last(weight),
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOW_STEP=window_step,
-        WINDOW_INVERSE=window_inverse,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def conv_max2_scale_gelu_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
+    partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
     conv_height: tl.constexpr,  # before the pool
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
     POOL_STRIDE: tl.constexpr,
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
-        0,
-        BLOCK_TERMS,
-    )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        position = step % POSITIONS
-        row = row * POOL_STRIDE[0] - POOL_PAD[0]
-        row += position // POOL_SIZE[1] * POOL_DILATION[0]
-        column = column * POOL_STRIDE[1] - POOL_PAD[1]
-        column += position % POOL_SIZE[1] * POOL_DILATION[1]
-        exists &= (row >= 0) & (row < conv_height)
-        exists &= (column >= 0) & (column < conv_width)
-        gradient = conv_max2_scale_gelu_rebuilt(
-            gradient_ptr=gradient_ptr,
-            winner_ptr=winner_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-            position=position,
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_max2_scale_gelu_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_max2_scale_gelu_weight_gradient[(programs * splits,)](
-        gradient_ptr=gradient,
-        winner_ptr=code,
-        saved_ptr=saved,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        conv_height=sizes.conv_height,
-        conv_width=sizes.conv_width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
-
-
-@triton.jit
-def conv_max2_scale_gelu_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    saved_ptr,
-    partial_ptr,  # [splits, FILTERS] float32
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
 ):
-    """Compute a part of the bias's gradient: a sum over some windows."""
+    """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
     FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # So far a window reaches, and at most so many hold one pixel, along each axis.
+    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
+    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
+    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
         BLOCK_FILTERS,
     )
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
+    first = split * tl.cdiv(pixel_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        # Each window that is not dead gives all of its gradient to one pixel.
-        winner = tl.load(winner_ptr + offset, mask=mask, other=0)
-        gradient = tl.where(winner != 0, gradient, 0.0)
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_max2_scale_gelu_activation_gradient(saved, gradient)
-        total += gradient
+        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel_mask = pixel < batch * conv_height * conv_width
+        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        top = row + POOL_PAD[0]
+        left = column + POOL_PAD[1]
+        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
+            # A window that may hold the pixel, and how far into it that lies.
+            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
+            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
+            down = top - window_row * POOL_STRIDE[0]
+            right = left - window_column * POOL_STRIDE[1]
+            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+            holds &= (window_column >= 0) & (window_column < out_width)
+            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
+            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
+            position = down // POOL_DILATION[0] * POOL_SIZE[1]
+            position += right // POOL_DILATION[1]
+            window = (image * out_height + window_row) * out_width + window_column
+            gradient = conv_max2_scale_gelu_rebuilt(
+                gradient_ptr=gradient_ptr,
+                winner_ptr=winner_ptr,
+                saved_ptr=saved_ptr,
+                offset=(window * FILTERS)[:, None] + filter[None, :],
+                mask=holds[:, None] & filter_mask[None, :],
+                # A pixel outside the window is masked, but shifts by its position all the same.
+                position=tl.where(holds, position, 0)[:, None],
+            ).to(tl.float32)
+            dz += gradient
+        tl.store(
+            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz.to(dz_ptr.dtype.element_ty),
+            mask=pixel_mask[:, None] & filter_mask[None, :],
+        )
+        total += dz
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
         tl.sum(total, axis=0),
@@ -5508,38 +5484,39 @@ def conv_max2_scale_gelu_bias_gradient(
     )
 
 
-def conv_max2_scale_gelu_launch_bias_gradient(
+def conv_max2_scale_gelu_launch_unpool(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
-    height: int,
-    width: int,
+    dz: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
-
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
+    """Launch the kernel that fills dz, and give the gradient of the bias, in float32."""
+    pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
+    block_pixels = 32
     block_filters = block_size(geometry.filters, 64)
     programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
-    refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_max2_scale_gelu_bias_gradient[(programs * splits,)](
+    splits = split_count(programs, triton.cdiv(pixels, block_pixels), 2048)
+    refuse_launch(dz, programs * splits, pixels)
+    partial = dz.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_max2_scale_gelu_unpool[(programs * splits,)](
         gradient_ptr=gradient,
         winner_ptr=code,
         saved_ptr=saved,
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
+        batch=dz.shape[0],
+        conv_height=dz.shape[2],
+        conv_width=dz.shape[3],
+        out_height=gradient.shape[2],
+        out_width=gradient.shape[3],
         FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        BLOCK_PIXELS=block_pixels,
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
@@ -5548,9 +5525,7 @@ def conv_max2_scale_gelu_launch_bias_gradient(
 
 conv_max2_scale_gelu_launches = ConvLaunches(
     forward=conv_max2_scale_gelu_launch_forward,
-    input_gradient=conv_max2_scale_gelu_launch_input_gradient,
-    weight_gradient=conv_max2_scale_gelu_launch_weight_gradient,
-    bias_gradient=conv_max2_scale_gelu_launch_bias_gradient,
+    unpool=conv_max2_scale_gelu_launch_unpool,
 )
 
 
@@ -5580,8 +5555,9 @@ def conv_nobias_max2_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -5666,10 +5642,9 @@ def conv_nobias_max2_sums_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_max2_scale_gelu_launch_windows(geometry, x),
@@ -5682,13 +5657,13 @@ def conv_nobias_max2_sums_launch_forward(
         winner_ptr=outputs.code,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -5721,412 +5696,77 @@ def conv_nobias_max2_sums_rebuilt(
 
 
 @triton.jit
-def conv_nobias_max2_sums_input_gradient(
+def conv_nobias_max2_sums_unpool(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    WINDOW_INVERSE: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
-
-    All pixels of a program have the same phase: row and column modulo the strides of convolution
-    and pool together. They share the taps that reach them and the positions in the windows, so
-    these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
-    """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
-    cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
-    cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
-
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    phase = tile % (CELL_HEIGHT * CELL_WIDTH)
-    phase_row = phase // CELL_WIDTH
-    phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-    group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < GROUP_CHANNELS
-
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
-    )
-    first_right = conv_few_scale_relu6_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
-    )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
-    # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
-    WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-        filter_mask = filter < GROUP_FILTERS
-        filter += group * GROUP_FILTERS
-        tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
-        # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
-        mask = cell < cells
-        # A window that holds it, and its place there; the multiple keeps remainders positive.
-        turn = step // FILTER_STEPS % WINDOWS
-        place_row = conv_few_scale_relu6_first(
-            row + POOL_PAD[0] + POOL_STRIDE[0] * (KERNEL[0] * DILATION[0]),
-            POOL_STRIDE[0],
-            WINDOW_STEP[0],
-            WINDOW_INVERSE[0],
-            POOL_SIZE[0],
-        )
-        place_column = conv_few_scale_relu6_first(
-            column + POOL_PAD[1] + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1]),
-            POOL_STRIDE[1],
-            WINDOW_STEP[1],
-            WINDOW_INVERSE[1],
-            POOL_SIZE[1],
-        )
-        place_row += turn // WINDOWS_RIGHT * WINDOW_STEP[0]
-        place_column += turn % WINDOWS_RIGHT * WINDOW_STEP[1]
-        fits = (place_row < POOL_SIZE[0]) & (place_column < POOL_SIZE[1])
-        mask &= cell < tl.where(fits, cells, 0)
-        row += POOL_PAD[0] - place_row * POOL_DILATION[0]
-        row = row // POOL_STRIDE[0]
-        column += POOL_PAD[1] - place_column * POOL_DILATION[1]
-        column = column // POOL_STRIDE[1]
-        row += cell_row
-        column += cell_column
-        mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_nobias_max2_sums_rebuilt(
-            gradient_ptr=gradient_ptr,
-            winner_ptr=winner_ptr,
-            offset=offset[:, None] + filter[None, :],
-            mask=mask[:, None] & filter_mask[None, :],
-            position=place_row * POOL_SIZE[1] + place_column,
-        )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
-        weight = tl.load(
-            weight_ptr + terms[:, None] + term[None, :],
-            mask=filter_mask[:, None] & channel_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
-    row = cell_row * CELL_HEIGHT + phase_row
-    column = cell_column * CELL_WIDTH + phase_column
-    mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
-    offset += group * GROUP_CHANNELS
-    tl.store(
-        dx_ptr + offset[:, None] + channel[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=mask[:, None] & channel_mask[None, :],
-    )
-
-
-def conv_nobias_max2_sums_launch_input_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
-    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
-    precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
-    cell_height = geometry.stride[0] * geometry.pool_stride[0]
-    cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
-        geometry.channels // geometry.groups,
-        tile.columns,
-    )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
-    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, window_inverse = conv_few_scale_relu6_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
-    conv_nobias_max2_sums_input_gradient[(programs,)](
-        gradient_ptr=gradient,
-        winner_ptr=code,
-        weight_ptr=channels_last(weight),
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOW_STEP=window_step,
-        WINDOW_INVERSE=window_inverse,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def conv_nobias_max2_sums_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
+    partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
     conv_height: tl.constexpr,  # before the pool
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
     POOL_STRIDE: tl.constexpr,
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
-        0,
-        BLOCK_TERMS,
-    )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        position = step % POSITIONS
-        row = row * POOL_STRIDE[0] - POOL_PAD[0]
-        row += position // POOL_SIZE[1] * POOL_DILATION[0]
-        column = column * POOL_STRIDE[1] - POOL_PAD[1]
-        column += position % POOL_SIZE[1] * POOL_DILATION[1]
-        exists &= (row >= 0) & (row < conv_height)
-        exists &= (column >= 0) & (column < conv_width)
-        gradient = conv_nobias_max2_sums_rebuilt(
-            gradient_ptr=gradient_ptr,
-            winner_ptr=winner_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-            position=position,
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_nobias_max2_sums_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_nobias_max2_sums_weight_gradient[(programs * splits,)](
-        gradient_ptr=gradient,
-        winner_ptr=code,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        conv_height=sizes.conv_height,
-        conv_width=sizes.conv_width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
-
-
-@triton.jit
-def conv_nobias_max2_sums_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    partial_ptr,  # [splits, FILTERS] float32
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
 ):
-    """Compute a part of the bias's gradient: a sum over some windows."""
+    """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
     FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # So far a window reaches, and at most so many hold one pixel, along each axis.
+    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
+    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
+    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
         BLOCK_FILTERS,
     )
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
+    first = split * tl.cdiv(pixel_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        # Each window that is not dead gives all of its gradient to one pixel.
-        winner = tl.load(winner_ptr + offset, mask=mask, other=0)
-        gradient = tl.where(winner != 0, gradient, 0.0)
-        total += gradient
+        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel_mask = pixel < batch * conv_height * conv_width
+        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        top = row + POOL_PAD[0]
+        left = column + POOL_PAD[1]
+        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
+            # A window that may hold the pixel, and how far into it that lies.
+            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
+            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
+            down = top - window_row * POOL_STRIDE[0]
+            right = left - window_column * POOL_STRIDE[1]
+            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+            holds &= (window_column >= 0) & (window_column < out_width)
+            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
+            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
+            position = down // POOL_DILATION[0] * POOL_SIZE[1]
+            position += right // POOL_DILATION[1]
+            window = (image * out_height + window_row) * out_width + window_column
+            gradient = conv_nobias_max2_sums_rebuilt(
+                gradient_ptr=gradient_ptr,
+                winner_ptr=winner_ptr,
+                offset=(window * FILTERS)[:, None] + filter[None, :],
+                mask=holds[:, None] & filter_mask[None, :],
+                # A pixel outside the window is masked, but shifts by its position all the same.
+                position=tl.where(holds, position, 0)[:, None],
+            ).to(tl.float32)
+            dz += gradient
+        tl.store(
+            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz.to(dz_ptr.dtype.element_ty),
+            mask=pixel_mask[:, None] & filter_mask[None, :],
+        )
+        total += dz
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
         tl.sum(total, axis=0),
@@ -6134,37 +5774,38 @@ def conv_nobias_max2_sums_bias_gradient(
     )
 
 
-def conv_nobias_max2_sums_launch_bias_gradient(
+def conv_nobias_max2_sums_launch_unpool(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
-    height: int,
-    width: int,
+    dz: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
-
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
+    """Launch the kernel that fills dz, and give the gradient of the bias, in float32."""
+    pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
+    block_pixels = 32
     block_filters = block_size(geometry.filters, 64)
     programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
-    refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_nobias_max2_sums_bias_gradient[(programs * splits,)](
+    splits = split_count(programs, triton.cdiv(pixels, block_pixels), 2048)
+    refuse_launch(dz, programs * splits, pixels)
+    partial = dz.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_nobias_max2_sums_unpool[(programs * splits,)](
         gradient_ptr=gradient,
         winner_ptr=code,
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
+        batch=dz.shape[0],
+        conv_height=dz.shape[2],
+        conv_width=dz.shape[3],
+        out_height=gradient.shape[2],
+        out_width=gradient.shape[3],
         FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        BLOCK_PIXELS=block_pixels,
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
@@ -6173,9 +5814,7 @@ def conv_nobias_max2_sums_launch_bias_gradient(
 
 conv_nobias_max2_sums_launches = ConvLaunches(
     forward=conv_nobias_max2_sums_launch_forward,
-    input_gradient=conv_nobias_max2_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_max2_sums_launch_weight_gradient,
-    bias_gradient=conv_nobias_max2_sums_launch_bias_gradient,
+    unpool=conv_nobias_max2_sums_launch_unpool,
     windows=conv_max2_scale_gelu_launch_windows,
 )
 
@@ -6490,6 +6129,7 @@ CONV8_POOL1_BATCHNORM8_GELU1 = ConvGeometry(
     pool_stride=(2, 2),
     window="quad",
     taps="apart",
+    backward="library",
 )
 conv8_pool1_batchnorm8_gelu1_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1",
@@ -6509,6 +6149,7 @@ CONV8_POOL1_BATCHNORM8_GELU1_SUMS = ConvGeometry(
     window="quad",
     taps="apart",
     statistics=True,
+    backward="library",
 )
 conv8_pool1_batchnorm8_gelu1_sums_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1_sums",
@@ -6546,7 +6187,8 @@ def conv8_pool1_batchnorm8_gelu1(
 # ── region 9: fc1 ─────────────────────────────────────────────────────────────────────
 #        reads 64
 #   fc1  fc 10     10
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 64
 #
 #   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the

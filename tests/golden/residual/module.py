@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_939f57ff37cc"
+NAMESPACE = "cnndsl_residual_93351ab459d2"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -82,9 +82,9 @@ def block_size(size: int, most: int) -> int:
     return min(most, max(16, triton.next_power_of_2(size)))
 
 
-def split_count(programs: int, blocks: int) -> int:
+def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
-    return max(1, min(blocks, 512 // programs))
+    return max(1, min(blocks, most // programs))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -167,7 +167,11 @@ def pixel_place(pixel, rows, columns):
 
 
 class ConvGeometry(NamedTuple):
-    """All that is fixed in a region; pairs are (height, width)."""
+    """All that is fixed in a region; pairs are (height, width).
+
+    `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    """
 
     channels: int
     filters: int
@@ -190,6 +194,8 @@ class ConvGeometry(NamedTuple):
     window: str = "one"
     taps: str = "packed"
     statistics: bool = False
+    forward: str = "fused"
+    backward: str = "fused"
 
 
 class ConvOutputs(NamedTuple):
@@ -342,13 +348,65 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
 
 
+def conv_full(tensor: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
+    if tensor is None or tensor.device.type != "cpu":
+        return tensor
+    return tensor.float()
+
+
+def conv_product_gradients(
+    geometry: ConvGeometry,
+    dz: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give the gradients of x and weight from that of the convolution; None where not needed.
+
+    What the other needs alone may be absent. The same bits each time: cuDNN is told so.
+    """
+    g = geometry
+    dx = dweight = None
+    dz = conv_full(dz)
+    window = g.stride, g.pad, g.dilation, g.groups
+    chosen = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        if needs[0]:
+            shape = (size[0], g.channels, *size[1:])
+            dx = nn.grad.conv2d_input(
+                shape,
+                conv_full(channels_last(weight)),
+                dz,
+                *window,
+            )
+        if needs[1]:
+            shape = (g.filters, g.channels // g.groups, *g.kernel)
+            dweight = nn.grad.conv2d_weight(
+                conv_full(channels_last(x)),
+                shape,
+                dz,
+                *window,
+            )
+    finally:
+        torch.backends.cudnn.deterministic = chosen
+    return dx, dweight
+
+
 class ConvLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
+
+    The gradients of input and weight are launched where they are fused. `unpool` is where there is
+    a pool and they are the library's.
+    """
 
     forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., Tensor]
-    bias_gradient: Callable[..., Tensor]
+    bias_gradient: Callable[..., Tensor] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., Tensor] | None = None
+    unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
 
 
@@ -416,38 +474,102 @@ def conv_gradients(
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
-    dx, dweight, dbias, dscale, dresidual = conv_empty_gradients(
-        geometry,
-        gradient,
-        size,
-        needs,
-    )
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_(), dscale.zero_(), dresidual
+        empty = conv_empty_gradients(geometry, gradient, size, needs)
+        return tuple(tensor.zero_() for tensor in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
+    factor = weight
+    if scale is not None and needs[0]:
+        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+    if geometry.backward == "library":
+        gradients = conv_library_gradients
+    else:
+        gradients = conv_fused_gradients
     with torch.cuda.device_of(gradient):
-        if needs[2] or dresidual.numel() > 0:
-            dbias = launches.bias_gradient(
-                geometry, gradient, code, saved, dresidual, size[1], size[2]
-            )
-        if geometry.residual and geometry.activation != "none":
-            gradient = dresidual
-        if needs[0]:
-            factor = weight
+        dx, raw, dbias, dresidual = gradients(
+            geometry, launches, gradient, code, saved, x, factor, size, needs
+        )
+        dweight = dscale = None
+        if needs[3]:
+            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+        if needs[1]:
             if scale is not None:
-                factor = (weight.float() * scale.float()[:, None, None, None]).to(
-                    weight.dtype,
-                )
-            launches.input_gradient(geometry, gradient, code, saved, factor, dx)
-        if needs[1] or needs[3]:
-            raw = launches.weight_gradient(geometry, gradient, code, saved, x)
-            if needs[3]:
-                dscale = (raw * weight.float()).sum((1, 2, 3))
-            if scale is not None:
-                raw = raw * scale.float()[:, None, None, None]
-            if needs[1]:
-                dweight = raw.to(gradient.dtype)
-    return dx, dweight, dbias, dscale, dresidual
+                raw = raw.float() * scale.float()[:, None, None, None]
+            dweight = channels_last(raw.to(gradient.dtype))
+    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
+    dtypes = (None, None, torch.float32, torch.float32, None)
+    return tuple(
+        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
+        for tensor, dtype in zip(found, dtypes, strict=True)
+    )
+
+
+def conv_fused_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
+    dx = raw = dbias = dresidual = None
+    if geometry.residual and geometry.activation != "none":
+        dresidual = torch.empty_like(gradient)
+    if needs[2] or dresidual is not None:
+        dbias = launches.bias_gradient(
+            geometry,
+            gradient,
+            code,
+            saved,
+            dresidual,
+            size[1],
+            size[2],
+        )
+    if dresidual is not None:
+        gradient = dresidual
+    if needs[0]:
+        dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
+        launches.input_gradient(geometry, gradient, code, saved, weight, dx)
+    if needs[1] or needs[3]:
+        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+    return dx, raw, dbias, dresidual
+
+
+def conv_library_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give the same: one pass writes dz, and a library multiplies it."""
+    dz, dbias = gradient, None
+    if needs[2] or geometry.activation != "none":
+        if geometry.activation != "none":
+            dz = torch.empty_like(gradient)
+        dbias = launches.bias_gradient(
+            geometry,
+            gradient,
+            code,
+            saved,
+            dz,
+            size[1],
+            size[2],
+        )
+    wanted = needs[0], needs[1] or needs[3]
+    dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
+    if dx is not None:
+        dx = channels_last(dx.to(gradient.dtype))
+    has_residual = geometry.residual and geometry.activation != "none"
+    return dx, raw, dbias, dz if has_residual else None
 
 
 def conv_keep(
@@ -1183,9 +1305,10 @@ def fc_op(
 #          O = (W − K + 2P)/S + 1 = (32 − 3 + 2·1)/1 + 1 = 32
 #   bn1    batchnorm                                           32 x 32 x 16
 #   relu1  relu                                                32 x 32 x 16
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 4 launches, for the gradients of batchnorm, sums, input and
+#   weight
 #   kept for backward in training: the input, 32 x 32 x 3; the sums, 32 x 32 x 16
 #
 #   What happens to a tile of sums before it is written: scale, bias and activation.
@@ -1218,10 +1341,17 @@ def fc_op(
 #   The sum is split over programs, and its parts are added in a fixed order, so that
 #   the same input gives the same bits.
 #
-#   Backward kernel of a convolution region: the gradient of the bias, and that of a
-#   residual.
+#   Backward kernel of a convolution region: the gradient of the bias, a sum over
+#   windows.
 #
-#   Split and added as the gradient of the weight is.
+#   It reads each value of the gradient once. So it also writes the gradient before the
+#   activation, where more than the other kernels want it: it is a residual's, or what a
+#   library multiplies. Split and added as the gradient of the weight is.
+#
+#   Backward kernel of a convolution region with a pool: the gradient before it, written
+#   once.
+#
+#   For the products of a library, which cannot rebuild it where they read it.
 #
 #   Batchnorm in training: a mean and a variance for each channel, from those of tiles.
 #
@@ -1304,16 +1434,19 @@ def conv_few_scale_relu_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
     for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
         term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -1362,8 +1495,9 @@ def conv_few_scale_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -1434,7 +1568,13 @@ def conv_few_scale_relu_forward_tile(
             4,
             2,
         )
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_few_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -1457,10 +1597,9 @@ def conv_few_scale_relu_launch_forward(
     precision = conv_precision(x)
     tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_few_scale_relu_launch_windows(geometry, x),
@@ -1473,13 +1612,13 @@ def conv_few_scale_relu_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -1939,13 +2078,13 @@ def conv_few_scale_relu_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -2035,16 +2174,19 @@ def conv_few_nobias_sums_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
     for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
         term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -2091,8 +2233,9 @@ def conv_few_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -2164,10 +2307,9 @@ def conv_few_nobias_sums_launch_forward(
     precision = conv_precision(x)
     tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_few_scale_relu_launch_windows(geometry, x),
@@ -2179,13 +2321,13 @@ def conv_few_nobias_sums_launch_forward(
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -2572,13 +2714,13 @@ def conv_few_nobias_sums_launch_bias_gradient(
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    dresidual: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
     """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
@@ -3073,9 +3215,10 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 #                 O = (W − K + 2P)/S + 1 = (32 − 3 + 2·1)/1 + 1 = 32
 #   layer1.bn1    batchnorm                                           32 x 32 x 16
 #   layer1.relu1  relu                                                32 x 32 x 16
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 32 x 32 x 16
 #   The rest of its kernels are those of region 1.
 
@@ -3105,16 +3248,19 @@ def conv_scale_relu_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
     CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
     for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
@@ -3166,8 +3312,9 @@ def conv_scale_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -3237,7 +3384,15 @@ def conv_scale_relu_forward_tile(
             4,
             2,
         )
-    return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+        return Tile(128, 128, 64, 8, 3)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -3260,10 +3415,9 @@ def conv_scale_relu_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
@@ -3276,13 +3430,13 @@ def conv_scale_relu_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -3297,164 +3451,89 @@ def conv_scale_relu_launch_forward(
 
 
 @triton.jit
-def conv_scale_relu_weight_gradient(
+def conv_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    dz_ptr,  # like the gradient
+    partial_ptr,  # [splits, FILTERS] float32
     splits,
     batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
 ):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
+    """Compute a part of the bias's gradient: a sum over some windows."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
-        BLOCK_TERMS,
+        BLOCK_FILTERS,
     )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
+    filter_mask = filter < FILTERS
+    split = tl.program_id(0) // FILTER_BLOCKS
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu_unpooled(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    for step in range(first, last):
+        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window_mask = window < batch * out_height * out_width
+        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        mask = window_mask[:, None] & filter_mask[None, :]
+        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
+        tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
+        total += gradient
     tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
+        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
     )
 
 
-def conv_scale_relu_weight_gradient_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
-    """Choose filters x terms, and windows a step, by what compiles without spills."""
-    filters = geometry.filters // geometry.groups
-    terms = geometry.channels // geometry.groups
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
-
-
-def conv_scale_relu_launch_weight_gradient(
+def conv_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
-    x: Tensor,
+    dz: Tensor,
+    height: int,
+    width: int,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_scale_relu_weight_gradient[(programs * splits,)](
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+
+    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
+    """
+    sizes = conv_sizes(geometry, height, width)
+    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
+    block_windows = 32
+    block_filters = block_size(geometry.filters, 64)
+    programs = triton.cdiv(geometry.filters, block_filters)
+    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    refuse_launch(gradient, programs * splits, windows)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_scale_relu_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
-        x_ptr=channels_last(x),
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        BLOCK_WINDOWS=block_windows,
+        BLOCK_FILTERS=block_filters,
+        num_warps=4,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial.sum(0)
 
 
 conv_scale_relu_launches = ConvLaunches(
     forward=conv_scale_relu_launch_forward,
-    input_gradient=conv_few_scale_relu_launch_input_gradient,
-    weight_gradient=conv_scale_relu_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu_launch_bias_gradient,
+    bias_gradient=conv_scale_relu_launch_bias_gradient,
 )
 
 
@@ -3482,16 +3561,19 @@ def conv_nobias_sums_sum(
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns)."""
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Where the receptive fields start: in the padding, maybe, so these addresses are not read yet.
+    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0] - PAD[0]
     column = column * STRIDE[1] - PAD[1]
     x_ptr += ((image * height + row) * width + column) * CHANNELS
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
     CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
     for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
@@ -3541,8 +3623,9 @@ def conv_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -3614,10 +3697,9 @@ def conv_nobias_sums_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
@@ -3629,13 +3711,13 @@ def conv_nobias_sums_launch_forward(
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -3649,149 +3731,8 @@ def conv_nobias_sums_launch_forward(
     )
 
 
-@triton.jit
-def conv_nobias_sums_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
-    tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(
-        0,
-        BLOCK_TERMS,
-    )
-    term_mask = channel < GROUP_CHANNELS
-    term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        exists &= (row + down >= 0) & (row + down < height)
-        exists &= (column + right >= 0) & (column + right < width)
-        x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_nobias_sums_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
-    conv_nobias_sums_weight_gradient[(programs * splits,)](
-        gradient_ptr=gradient,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
-
-
 conv_nobias_sums_launches = ConvLaunches(
     forward=conv_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
     windows=conv_scale_relu_launch_windows,
 )
 
@@ -3804,6 +3745,7 @@ LAYER1_CONV1_BN1_RELU1 = ConvGeometry(
     scale="sum",
     activation="relu",
     taps="apart",
+    backward="library",
 )
 layer1_conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::layer1_conv1_bn1_relu1",
@@ -3820,6 +3762,7 @@ LAYER1_CONV1_BN1_RELU1_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 layer1_conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::layer1_conv1_bn1_relu1_sums",
@@ -3856,10 +3799,10 @@ def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   layer1.bn2    batchnorm                                           32 x 32 x 16
 #   layer1.add1   add                                                 32 x 32 x 16
 #   layer1.relu2  relu                                                32 x 32 x 16
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm with residual, sums, input
-#   and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm with residual and
+#   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 32 x 32 x 16; the
 #   residual, 32 x 32 x 16
 #   The rest of its kernels are those of regions 1 and 2.
@@ -3908,8 +3851,9 @@ def conv_scale_add_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -3980,10 +3924,9 @@ def conv_scale_add_relu_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
@@ -3997,13 +3940,13 @@ def conv_scale_add_relu_launch_forward(
         y_ptr=outputs.y,
         residual_ptr=residual,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -4017,94 +3960,9 @@ def conv_scale_add_relu_launch_forward(
     )
 
 
-@triton.jit
-def conv_scale_add_relu_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    saved_ptr,
-    dresidual_ptr,  # like the gradient
-    partial_ptr,  # [splits, FILTERS] float32
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
-    for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
-        # Before the activation all gradients are the residual's: the other kernels read this.
-        rounded = gradient.to(dresidual_ptr.dtype.element_ty)
-        tl.store(dresidual_ptr + offset, rounded, mask=mask)
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_scale_add_relu_launch_bias_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    dresidual: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
-
-    Where there is a residual and an activation, it fills `dresidual`, which the other kernels read.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
-    refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_scale_add_relu_bias_gradient[(programs * splits,)](
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        dresidual_ptr=dresidual,
-        partial_ptr=partial,
-        splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
-    )
-    return partial.sum(0)
-
-
 conv_scale_add_relu_launches = ConvLaunches(
     forward=conv_scale_add_relu_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_scale_add_relu_launch_bias_gradient,
+    bias_gradient=conv_scale_relu_launch_bias_gradient,
 )
 
 
@@ -4412,6 +4270,7 @@ LAYER1_CONV2_BN2_ADD1_RELU2 = ConvGeometry(
     residual=True,
     activation="relu",
     taps="apart",
+    backward="library",
 )
 layer1_conv2_bn2_add1_relu2_op = conv_op(
     f"{NAMESPACE}::layer1_conv2_bn2_add1_relu2",
@@ -4428,6 +4287,7 @@ LAYER1_CONV2_BN2_ADD1_RELU2_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 layer1_conv2_bn2_add1_relu2_sums_op = conv_op(
     f"{NAMESPACE}::layer1_conv2_bn2_add1_relu2_sums",
@@ -4479,9 +4339,10 @@ def layer1_conv2_bn2_add1_relu2(
 #                 O = ⌊(W − K + 2P)/S⌋ + 1 = ⌊(32 − 3 + 2·1)/2⌋ + 1 = 16
 #   layer2.bn1    batchnorm                                               16 x 16 x 32
 #   layer2.relu1  relu                                                    16 x 16 x 32
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 16 x 16 x 32
 #   Its kernels are those of regions 1 and 2.
 
@@ -4495,6 +4356,7 @@ LAYER2_CONV1_BN1_RELU1 = ConvGeometry(
     scale="sum",
     activation="relu",
     taps="apart",
+    backward="library",
 )
 layer2_conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::layer2_conv1_bn1_relu1",
@@ -4512,6 +4374,7 @@ LAYER2_CONV1_BN1_RELU1_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 layer2_conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::layer2_conv1_bn1_relu1_sums",
@@ -4546,9 +4409,10 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   layer2.conv2  conv 32 3x3 pad=1 bias=no                           16 x 16 x 32
 #                 O = (W − K + 2P)/S + 1 = (16 − 3 + 2·1)/1 + 1 = 16
 #   layer2.bn2    batchnorm                                           16 x 16 x 32
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm, sums, input and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
+#   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 32; the sums, 16 x 16 x 32
 #   The rest of its kernels are those of regions 1 and 2 and 3.
 
@@ -4579,8 +4443,9 @@ def conv_scale_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    A scale may also come behind the maximum, a residual may be added before the activation, and
-    statistics of y may be written for a batchnorm that follows.
+    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    may also come behind the maximum, a residual may be added before the activation, and statistics
+    of y may be written for a batchnorm that follows.
     """
     GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
@@ -4646,10 +4511,9 @@ def conv_scale_launch_forward(
     precision = conv_precision(x)
     tile = conv_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    blocks = geometry.groups * triton.cdiv(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
+    height, width = sizes.height, sizes.width
+    channels, groups = geometry.channels, geometry.groups
+    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
@@ -4662,13 +4526,13 @@ def conv_scale_launch_forward(
         scale_ptr=scale,
         y_ptr=outputs.y,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
+        CHANNELS=channels,
         FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
+        GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
         PAD=geometry.pad,
@@ -4684,8 +4548,6 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_nobias_sums_launch_weight_gradient,
     bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
@@ -4860,6 +4722,7 @@ LAYER2_CONV2_BN2 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     taps="apart",
+    backward="library",
 )
 layer2_conv2_bn2_op = conv_op(
     f"{NAMESPACE}::layer2_conv2_bn2",
@@ -4876,6 +4739,7 @@ LAYER2_CONV2_BN2_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 layer2_conv2_bn2_sums_op = conv_op(
     f"{NAMESPACE}::layer2_conv2_bn2_sums",
@@ -4911,10 +4775,10 @@ def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
 #   layer2.downsample.1  batchnorm                                    16 x 16 x 32
 #   layer2.add1          add                                          16 x 16 x 32
 #   layer2.relu2         relu                                         16 x 16 x 32
-#   forward in inference: 1 launch; in training: 3, for the sums, their statistics and
-#   what follows
-#   backward in training: 4, for the gradients of batchnorm with residual, sums, input
-#   and weight
+#   forward in inference: 1 launch
+#   forward in training: 3 launches, for the sums, their statistics and what follows
+#   backward in training: 2 launches, for the gradients of batchnorm with residual and
+#   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 16 x 16 x 32; the
 #   residual, 16 x 16 x 32
 #   Its kernels are those of regions 2 and 3.
@@ -4929,6 +4793,7 @@ LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2 = ConvGeometry(
     residual=True,
     activation="relu",
     taps="apart",
+    backward="library",
 )
 layer2_downsample_0_downsample_1_add1_relu2_op = conv_op(
     f"{NAMESPACE}::layer2_downsample_0_downsample_1_add1_relu2",
@@ -4945,6 +4810,7 @@ LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_SUMS = ConvGeometry(
     bias=False,
     taps="apart",
     statistics=True,
+    backward="library",
 )
 layer2_downsample_0_downsample_1_add1_relu2_sums_op = conv_op(
     f"{NAMESPACE}::layer2_downsample_0_downsample_1_add1_relu2_sums",
@@ -5002,7 +4868,8 @@ def layer2_downsample_0_downsample_1_add1_relu2(
 # ── region 7: fc ──────────────────────────────────────────────────────────────────────
 #       reads 32
 #   fc  fc 10     10
-#   forward: 1 launch; backward: 3, for the gradients of input, weight and bias
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 32
 #
 #   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the

@@ -1,0 +1,481 @@
+"""Fused kernels on a GPU against what PyTorch does: block by block, and a step of training.
+
+    python benchmarks/gpu.py [--out benchmarks/results] [--only ceilings,blocks,steps] [--dry-run]
+
+Made for an H200 and under 9 minutes. First the two ceilings: bytes copied and bf16 products in a
+second. Then each block of a table (a convolution, bias, ReLU, pool): its results against float64,
+and its time against eager PyTorch with cudnn.benchmark, in both orders of pool and ReLU, and
+against torch.compile. Then whole steps of training, with peak memory. Contenders take turns; times
+are medians of rounds; inputs rotate, so that none is left in the cache. "graphed" replays a CUDA
+graph: without it, small blocks are as slow as Python launches them.
+
+`--dry-run` goes through all of it in Triton's interpreter, on tiny sizes, and measures nothing.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+DRY = "--dry-run" in sys.argv
+if DRY:
+    os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+import torch.nn.functional as F
+import triton
+from torch import Tensor, nn
+
+import cnndsl
+
+ROOT = Path(__file__).parents[1]
+DEVICE = "cpu" if DRY else "cuda"
+DTYPE = torch.float32 if DRY else torch.bfloat16
+ROUNDS = 1 if DRY else 7
+ROUND_MS = 6.0
+CACHE_BYTES = 60e6
+# What a contender may take to compile before it is left out.
+COMPILE_S = 40.0
+
+
+class Block(NamedTuple):
+    """A convolution, bias, ReLU and maximum; `pool` is size, stride, pad."""
+
+    name: str
+    batch: int
+    size: int
+    channels: int
+    filters: int
+    kernel: int
+    stride: int
+    pad: int
+    pool: tuple[int, int, int] | None
+    is_first: bool = False
+
+    @property
+    def source(self) -> str:
+        """The block in the language."""
+        pool = ""
+        if self.pool:
+            size, stride, pad = self.pool
+            pool = f"pool max {size} stride={stride} pad={pad}"
+        return (
+            f"input {self.size} x {self.size} x {self.channels}\n"
+            f"conv {self.filters} {self.kernel}x{self.kernel} stride={self.stride} pad={self.pad}\n"
+            f"relu\n{pool}\n"
+        )
+
+
+# The table of design notes: first layers, the middle of CIFAR's and ImageNet's networks, a stem.
+BLOCKS = (
+    Block("A cifar 3-64", 256, 32, 3, 64, 3, 1, 1, (2, 2, 0), True),
+    Block("B cifar 64-128", 256, 32, 64, 128, 3, 1, 1, (2, 2, 0)),
+    Block("C cifar 256-256", 256, 16, 256, 256, 3, 1, 1, (2, 2, 0)),
+    Block("D stem 7x7", 128, 224, 3, 64, 7, 2, 3, (3, 2, 1), True),
+    Block("E 224 64-64", 64, 224, 64, 64, 3, 1, 1, (2, 2, 0)),
+    Block("F 112 128-128", 64, 112, 128, 128, 3, 1, 1, (2, 2, 0)),
+    Block("G 14 512-512", 64, 14, 512, 512, 3, 1, 1, (2, 2, 0)),
+    Block("H mnist 1-32", 512, 28, 1, 32, 5, 1, 0, (2, 2, 0), True),
+    Block("I mnist 32-64", 512, 12, 32, 64, 5, 1, 0, (2, 2, 0)),
+    Block("J 56 64-64, no pool", 64, 56, 64, 64, 3, 1, 1, None),
+    Block("K 14 256-256, no pool", 64, 14, 256, 256, 3, 1, 1, None),
+    Block("L 14 1024-256 1x1", 64, 14, 1024, 256, 1, 1, 0, None),
+)
+CIFAR = """input 32 x 32 x 3
+conv 64 3x3 pad=1; relu; pool max 2
+conv 128 3x3 pad=1; relu; pool max 2
+conv 256 3x3 pad=1; relu; pool max 2
+flatten
+fc 10
+softmax
+"""
+VGG16_32 = "input 32 x 32 x 3\n" + "".join(
+    f"conv {width} 3x3 pad=1; relu{'; pool max 2' if pool else ''}\n"
+    for width, pool in zip(
+        (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),
+        (0, 1, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1),
+        strict=True,
+    )
+)
+VGG16_32 += "flatten\nfc 10\nsoftmax\n"
+# Each with its batch; a path below examples/ or a text.
+STEPS = (
+    ("LeNet", "lenet.cnn", 64, {}),
+    ("CIFAR net", CIFAR, 256, {}),
+    ("ResNet-20", "zoo/resnet20_cifar.cnn", 256, {}),
+    ("VGG-16 at 32", VGG16_32, 256, {}),
+    ("VGG-16 at 224", "zoo/vgg16.cnn", 32, {"H": 224, "W": 224}),
+    ("ResNet-18", "zoo/resnet18.cnn", 128, {"H": 224, "W": 224}),
+    ("ResNet-50", "zoo/resnet50.cnn", 64, {"H": 224, "W": 224}),
+    ("MobileNet-V2", "zoo/mobilenet_v2.cnn", 64, {"H": 224, "W": 224}),
+)
+
+
+# ── time ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def synchronize() -> None:
+    if not DRY:
+        torch.cuda.synchronize()
+
+
+def burst(calls: list[Callable[[], object]], count: int) -> float:
+    """Microseconds a call, of `count` in a row; the calls take turns."""
+    if DRY:
+        calls[0]()
+        return 1.0
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for number in range(count):
+        calls[number % len(calls)]()
+    end.record()
+    end.synchronize()
+    return 1e3 * start.elapsed_time(end) / count
+
+
+def race(contenders: dict[str, list[Callable[[], object]]]) -> dict[str, dict[str, float]]:
+    """Median, least and most of the rounds, in which all take turns; microseconds a call."""
+    counts, times = {}, {name: [] for name in contenders}
+    for name, calls in contenders.items():
+        for call in calls:
+            call()
+        synchronize()
+        counts[name] = max(3, min(200, int(1e3 * ROUND_MS / max(1.0, burst(calls, 3)))))
+    for _ in range(ROUNDS):
+        for name, calls in contenders.items():
+            times[name].append(burst(calls, counts[name]))
+    return {
+        name: {"us": statistics.median(t), "least": min(t), "most": max(t)}
+        for name, t in times.items()
+    }
+
+
+def graphed(call: Callable[[], object]) -> Callable[[], object]:
+    """The call as a CUDA graph."""
+    if DRY:
+        return call
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(2):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+@contextmanager
+def without_kernels(model: nn.Module):
+    """The emitted module as eager PyTorch: each layer by its operator."""
+    module = sys.modules[type(model).__module__]
+    kept = module.runs_kernels
+    module.runs_kernels = lambda x: False
+    try:
+        yield
+    finally:
+        module.runs_kernels = kept
+
+
+# ── ceilings ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def ceilings() -> dict[str, float]:
+    """Bytes read and written in a second by a copy, and operations of a bf16 product."""
+    if DRY:
+        return {"bytes_per_s": 1e12, "operations_per_s": 1e15}
+    source = torch.randn(2**30, device=DEVICE, dtype=torch.bfloat16)
+    target = torch.empty_like(source)
+    copy = race({"copy": [lambda: target.copy_(source)]})["copy"]["us"]
+    del source, target
+    size = 8192
+    a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
+    product = race({"product": [lambda: a @ b]})["product"]["us"]
+    return {
+        "bytes_per_s": 2 * 2 * 2**30 / copy * 1e6,
+        "operations_per_s": 2 * size**3 / product * 1e6,
+    }
+
+
+# ── blocks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class Eager(nn.Module):
+    """The block as a user writes it; `smart` pools before the ReLU."""
+
+    def __init__(self, block: Block, conv: nn.Conv2d, smart: bool) -> None:
+        super().__init__()
+        self.conv, self.pool, self.smart = conv, block.pool, smart
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.conv(x)
+        if self.pool is None:
+            return F.relu(z)
+        if self.smart:
+            return F.relu(F.max_pool2d(z, *self.pool))
+        return F.max_pool2d(F.relu(z), *self.pool)
+
+
+def inputs(block: Block) -> list[Tensor]:
+    """So many that they do not all fit into the cache."""
+    shape = (block.batch, block.channels, block.size, block.size)
+    count = 1
+    for side in shape:
+        count *= side
+    sets = max(1, min(4, int(4 * CACHE_BYTES // (2 * count)))) if not DRY else 1
+    made = [torch.randn(shape, device=DEVICE, dtype=DTYPE) for _ in range(sets)]
+    return [
+        x.contiguous(memory_format=torch.channels_last).requires_grad_(not block.is_first)
+        for x in made
+    ]
+
+
+def forward_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    def call() -> object:
+        with torch.no_grad():
+            return model(x)
+
+    return call
+
+
+def both_of(model: nn.Module, x: Tensor, gradient: Tensor) -> Callable[[], object]:
+    leaves = [p for p in (*model.parameters(), x) if p.requires_grad]
+
+    def call() -> object:
+        return torch.autograd.grad(model(x), leaves, gradient)
+
+    return call
+
+
+def error(found: Tensor, wanted: Tensor) -> float:
+    """‖found − wanted‖ / ‖wanted‖."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def accuracy(models: dict[str, nn.Module], x: Tensor, gradient: Tensor) -> dict[str, list[float]]:
+    """How far output and gradients of each are from float64, and ours from themselves."""
+    twin = Eager(models["eager"].block, models["eager"].conv, False)
+    exact = nn.Conv2d(
+        *(twin.conv.in_channels, twin.conv.out_channels, twin.conv.kernel_size),
+        stride=twin.conv.stride,
+        padding=twin.conv.padding,
+    ).to(DEVICE, torch.float64)
+    exact.load_state_dict({k: v.double() for k, v in twin.conv.state_dict().items()})
+    twin.conv = exact
+    given = x.detach().double().requires_grad_(x.requires_grad)
+    wanted = results(twin, given, gradient.double())
+    found = {name: results(model, x, gradient) for name, model in models.items()}
+    errors = {
+        name: [error(a, b) for a, b in zip(values, wanted, strict=True)]
+        for name, values in found.items()
+    }
+    again = results(models["ours"], x, gradient)
+    errors["ours again"] = [
+        float(not torch.equal(a, b)) for a, b in zip(found["ours"], again, strict=True)
+    ]
+    return errors
+
+
+def results(model: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    y = model(x)
+    leaves = [p for p in (*model.parameters(), x) if p.requires_grad]
+    return [y.detach(), *torch.autograd.grad(y, leaves, gradient)]
+
+
+def measure_block(block: Block, until: float) -> dict:
+    """One row: times of each contender, forward and both ways, and its errors."""
+    torch.manual_seed(0)
+    ours = cnndsl.compile(source=block.source).to(DEVICE, DTYPE)
+    ours = ours.to(memory_format=torch.channels_last)
+    conv = next(m for m in ours.modules() if isinstance(m, nn.Conv2d))
+    models = {"ours": ours, "eager": Eager(block, conv, False)}
+    models["eager"].block = block
+    if block.pool:
+        models["smart"] = Eager(block, conv, True)
+    sets = inputs(block)
+    gradient = torch.randn_like(ours(sets[0]).detach())
+    row = {"block": block.name, "errors": accuracy(models, sets[0], gradient)}
+    if not DRY and time.monotonic() < until:
+        start = time.monotonic()
+        compiled = torch.compile(Eager(block, conv, False), mode="max-autotune-no-cudagraphs")
+        results(compiled, sets[0], gradient)
+        row["compile_s"] = time.monotonic() - start
+        models["compile"] = compiled
+    for kind in ("forward", "both"):
+        plain, replayed = {}, {}
+        for name, model in models.items():
+            calls = [
+                forward_of(model, x) if kind == "forward" else both_of(model, x, gradient)
+                for x in sets
+            ]
+            plain[name] = calls
+            replayed[f"{name} graphed"] = [graphed(call) for call in calls]
+        row[kind] = race(plain | replayed)
+    return row
+
+
+# ── steps of training ────────────────────────────────────────────────────────────────────────────
+
+
+def loss_of(model: nn.Module, way: str) -> Callable[[Tensor, Tensor], Tensor]:
+    if way == "ours":
+        return model.loss
+    logits = torch.compile(model.logits) if way == "compile" else model.logits
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(logits(x), y)
+
+    return loss
+
+
+def measure_step(name: str, text: str, batch: int, sizes: dict[str, int], until: float) -> dict:
+    """One row: times of a step, with and without a graph; peak memory; the last losses."""
+    if DRY:
+        batch, sizes = 1, dict.fromkeys(sizes, 64)
+    row: dict = {"network": name, "batch": batch, "us": {}, "memory": {}, "loss": {}}
+    contenders: dict[str, list[Callable[[], object]]] = {}
+    for way in ("ours", "eager", "compile"):
+        if way == "compile" and (DRY or time.monotonic() > until):
+            continue
+        torch.manual_seed(0)
+        if text.endswith(".cnn"):
+            model = cnndsl.compile(ROOT / "examples" / text, **sizes)
+        else:
+            model = cnndsl.compile(source=text)
+        model = model.to(DEVICE, DTYPE).to(memory_format=torch.channels_last)
+        channels, height, width = model.input_shape
+        x = torch.randn(batch, channels, height, width, device=DEVICE, dtype=DTYPE)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.randint(0, 10, (batch,), device=DEVICE)
+        loss = loss_of(model, way)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
+
+        def step(loss=loss, optimizer=optimizer, x=x, y=y, model=model, way=way) -> Tensor:
+            optimizer.zero_grad()
+            if way == "ours":
+                value = loss(x, y)
+                value.backward()
+            else:
+                with without_kernels(model):
+                    value = loss(x, y)
+                    value.backward()
+            optimizer.step()
+            return value
+
+        start = time.monotonic()
+        losses = [float(step().detach()) for _ in range(1 if DRY else 20)]
+        row.setdefault("first_s", {})[way] = time.monotonic() - start
+        row["loss"][way] = losses[-1]
+        if not DRY:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            step()
+            row["memory"][way] = torch.cuda.max_memory_allocated() - before
+        contenders[way] = [step]
+        contenders[f"{way} graphed"] = [graphed(step)]
+    row["us"] = race(contenders)
+    return row
+
+
+# ── all of it ────────────────────────────────────────────────────────────────────────────────────
+
+
+def ratio(times: dict[str, dict[str, float]], name: str, suffix: str = "") -> str:
+    """How many times as long as ours another takes."""
+    if name + suffix not in times:
+        return "–"
+    return f"{times[name + suffix]['us'] / times['ours' + suffix]['us']:.2f}"
+
+
+def table(found: dict) -> str:
+    """The results for people, losing rows among them."""
+    lines = [
+        "| block | way | ours µs | graphed | eager | smart | compile | graphed: eager | compile |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found.get("blocks", ()):
+        for kind in ("forward", "both"):
+            times = row[kind]
+            ours = f"{times['ours']['us']:.1f} | {times['ours graphed']['us']:.1f}"
+            ratios = [ratio(times, name) for name in ("eager", "smart", "compile")]
+            ratios += [ratio(times, name, " graphed") for name in ("eager", "compile")]
+            lines.append(f"| {row['block']} | {kind} | {ours} | {' | '.join(ratios)} |")
+    lines += [
+        "",
+        "| network | batch | ours µs | graphed | eager | compile | graphed: eager | compile "
+        "| memory: eager |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found.get("steps", ()):
+        times, memory = row["us"], row["memory"]
+        ours = f"{times['ours']['us']:.0f} | {times['ours graphed']['us']:.0f}"
+        ratios = [ratio(times, name) for name in ("eager", "compile")]
+        ratios += [ratio(times, name, " graphed") for name in ("eager", "compile")]
+        more = f"{memory['eager'] / memory['ours']:.2f}" if memory else "–"
+        lines.append(
+            f"| {row['network']} | {row['batch']} | {ours} | {' | '.join(ratios)} | {more} |"
+        )
+    return "\n".join(lines)
+
+
+def about() -> dict[str, str]:
+    """What was measured, and where."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    name = "interpreter" if DRY else torch.cuda.get_device_name()
+    return {
+        "device": name,
+        "commit": os.environ.get("CNNDSL_COMMIT", commit),
+        "torch": torch.__version__,
+        "triton": triton.__version__,
+        "dtype": str(DTYPE).removeprefix("torch."),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, help="a folder for <device>.json and <device>.md")
+    parser.add_argument("--only", default="ceilings,blocks,steps", help="what to measure")
+    parser.add_argument("--names", default="", help="of blocks and networks: those that begin so")
+    parser.add_argument("--minutes", type=float, default=8.5, help="when to leave compile out")
+    parser.add_argument("--dry-run", action="store_true", help="in the interpreter, tiny")
+    given = parser.parse_args()
+    until = time.monotonic() + 60 * given.minutes
+    torch.backends.cudnn.benchmark = True
+    chosen = tuple(name for name in given.names.split(",") if name) or ("",)
+    found: dict = about()
+    if "ceilings" in given.only:
+        found |= ceilings()
+    if "blocks" in given.only:
+        found["blocks"] = []
+        for block in BLOCKS:
+            if block.name.startswith(chosen):
+                tiny = block._replace(batch=1, size=min(block.size, 20)) if DRY else block
+                found["blocks"].append(measure_block(tiny, until))
+                print(block.name, flush=True)
+    if "steps" in given.only:
+        found["steps"] = []
+        for name, text, batch, sizes in STEPS:
+            if name.startswith(chosen) and not (DRY and sizes):
+                found["steps"].append(measure_step(name, text, batch, sizes, until))
+                print(name, flush=True)
+    print(table(found))
+    if given.out:
+        given.out.mkdir(parents=True, exist_ok=True)
+        stem = given.out / found["device"].lower().replace(" ", "-")
+        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+        stem.with_suffix(".md").write_text(f"{table(found)}\n")
+
+
+if __name__ == "__main__":
+    main()

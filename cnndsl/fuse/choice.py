@@ -1,0 +1,57 @@
+"""Whose products a region takes: those of its own kernels, or those of PyTorch's library.
+
+"library" is cuDNN on an NVIDIA GPU, with one pass of ours that does all the rest. A rule, made of
+what was measured on an H200 (docs/performance.md); a text that was emitted can be edited.
+"""
+
+from typing import Literal
+
+from cnndsl.layers.conv import Conv
+from cnndsl.layers.pool import Pool
+from cnndsl.layers.types import ImageType
+from cnndsl.record import Record
+from cnndsl.sizes.dim import Dim
+
+Way = Literal["fused", "library"]
+
+# With fewer channels in a group than this, one step of the sum takes several taps of the filter.
+FEW_CHANNELS = 16
+# A tile of the weight's gradient has so many terms: with more, it reads all pixels again.
+TERMS_OF_A_TILE = 64
+# Images so small are bound by launches, of which a library has more.
+PIXELS_OF_A_SMALL_IMAGE = 64 * 64
+
+
+class Choice(Record):
+    """Whose products are taken in each direction."""
+
+    forward: Way
+    backward: Way
+
+
+def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:
+    """Choose for a convolution of this input, and the pool that is computed with it."""
+    leaves = conv.output(arrives)
+    channels = _number(arrives.channels) // _number(conv.groups)
+    if channels >= FEW_CHANNELS:
+        # Forward, a fused kernel writes so much less that it wins although cuDNN multiplies faster;
+        # backward it would rebuild each gradient for every tap of the filter.
+        return Choice("fused", "library")
+    if _number(conv.groups) > 1:
+        return Choice("library", "library")  # a matrix unit would multiply zeros
+    pixels = (leaves.height * leaves.width).constant
+    is_small = pixels is not None and pixels <= PIXELS_OF_A_SMALL_IMAGE
+    reads_once = is_small or conv.size.height * conv.size.width * channels <= TERMS_OF_A_TILE
+    is_fused = reads_once and not (pool and _overlaps(pool))
+    return Choice("fused", "fused" if is_fused else "library")
+
+
+def _overlaps(pool: Pool) -> bool:
+    size, stride = pool.geometry.size, pool.geometry.stride
+    return stride.height < size.height or stride.width < size.width
+
+
+def _number(dim: Dim) -> int:
+    if dim.constant is None:
+        raise ValueError(f"a region needs {dim} as a number")
+    return dim.constant

@@ -1,0 +1,65 @@
+"""The products of a convolution by PyTorch's library, which is cuDNN on an NVIDIA GPU.
+
+Where a region is bound by arithmetic, or its groups are too small for a matrix unit, the library
+multiplies, and one pass of ours does all the rest.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conv_geometry import ConvGeometry, channels_last
+
+
+def conv_full(tensor: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
+    if tensor is None or tensor.device.type != "cpu":
+        return tensor
+    return tensor.float()
+
+
+def conv_product(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
+    """Convolve x (N, C, H, W) with weight, and nothing else; channels innermost."""
+    g = geometry
+    z = F.conv2d(
+        conv_full(channels_last(x)),
+        conv_full(channels_last(weight)),
+        None,
+        g.stride,
+        g.pad,
+        g.dilation,
+        g.groups,
+    )
+    return channels_last(z)
+
+
+def conv_product_gradients(
+    geometry: ConvGeometry,
+    dz: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give the gradients of x and weight from that of the convolution; None where not needed.
+
+    What the other needs alone may be absent. The same bits each time: cuDNN is told so.
+    """
+    g = geometry
+    dx = dweight = None
+    dz = conv_full(dz)
+    window = g.stride, g.pad, g.dilation, g.groups
+    chosen = torch.backends.cudnn.deterministic
+    torch.backends.cudnn.deterministic = True
+    try:
+        if needs[0]:
+            shape = (size[0], g.channels, *size[1:])
+            dx = nn.grad.conv2d_input(shape, conv_full(channels_last(weight)), dz, *window)
+        if needs[1]:
+            shape = (g.filters, g.channels // g.groups, *g.kernel)
+            dweight = nn.grad.conv2d_weight(conv_full(channels_last(x)), shape, dz, *window)
+    finally:
+        torch.backends.cudnn.deterministic = chosen
+    return dx, dweight

@@ -1,0 +1,159 @@
+"""Backward kernel of a convolution region with a pool: the gradient before it, written once.
+
+For the products of a library, which cannot rebuild it where they read it.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .conv_geometry import ConvGeometry
+from .conv_rebuild import conv_rebuilt
+from .shared import block_size, refuse_launch, split_count
+from .windows import pixel_place, window_pixels
+
+# ── kernels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@triton.jit
+def conv_unpool(
+    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    alive_ptr,
+    saved_ptr,
+    dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
+    partial_ptr,  # [splits, FILTERS] float32
+    splits,
+    batch,
+    conv_height: tl.constexpr,  # before the pool
+    conv_width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    FILTERS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    POOL: tl.constexpr,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    COUNT_PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+):
+    """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    # So far a window reaches, and at most so many hold one pixel, along each axis.
+    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
+    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
+    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < FILTERS
+    split = tl.program_id(0) // FILTER_BLOCKS
+    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
+    first = split * tl.cdiv(pixel_blocks, splits)
+    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+    for step in range(first, last):
+        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel_mask = pixel < batch * conv_height * conv_width
+        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        top = row + POOL_PAD[0]
+        left = column + POOL_PAD[1]
+        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
+            # A window that may hold the pixel, and how far into it that lies.
+            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
+            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
+            down = top - window_row * POOL_STRIDE[0]
+            right = left - window_column * POOL_STRIDE[1]
+            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+            holds &= (window_column >= 0) & (window_column < out_width)
+            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
+            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
+            position = down // POOL_DILATION[0] * POOL_SIZE[1]
+            position += right // POOL_DILATION[1]
+            window = (image * out_height + window_row) * out_width + window_column
+            gradient = conv_rebuilt(
+                gradient_ptr=gradient_ptr,
+                winner_ptr=winner_ptr,
+                alive_ptr=alive_ptr,
+                saved_ptr=saved_ptr,
+                offset=(window * FILTERS)[:, None] + filter[None, :],
+                mask=holds[:, None] & filter_mask[None, :],
+                # A pixel outside the window is masked, but shifts by its position all the same.
+                position=tl.where(holds, position, 0)[:, None],
+                ACTIVATION=ACTIVATION,
+                POOL=POOL,
+            ).to(tl.float32)
+            if POOL == "average":
+                pixels = window_pixels(
+                    row=window_row,
+                    column=window_column,
+                    height=conv_height,
+                    width=conv_width,
+                    POOL_SIZE=POOL_SIZE,
+                    POOL_STRIDE=POOL_STRIDE,
+                    POOL_PAD=POOL_PAD,
+                    COUNT_PAD=COUNT_PAD,
+                )
+                gradient /= pixels[:, None]
+            dz += gradient
+        tl.store(
+            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz.to(dz_ptr.dtype.element_ty),
+            mask=pixel_mask[:, None] & filter_mask[None, :],
+        )
+        total += dz
+    tl.store(
+        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
+    )
+
+
+# ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def conv_launch_unpool(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    dz: Tensor,
+) -> Tensor:
+    """Launch the kernel that fills dz, and give the gradient of the bias, in float32."""
+    pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
+    block_pixels = 32
+    block_filters = block_size(geometry.filters, 64)
+    programs = triton.cdiv(geometry.filters, block_filters)
+    splits = split_count(programs, triton.cdiv(pixels, block_pixels), 2048)
+    refuse_launch(dz, programs * splits, pixels)
+    partial = dz.new_empty((splits, geometry.filters), dtype=torch.float32)
+    conv_unpool[(programs * splits,)](
+        gradient_ptr=gradient,
+        winner_ptr=code,
+        alive_ptr=code,
+        saved_ptr=saved,
+        dz_ptr=dz,
+        partial_ptr=partial,
+        splits=splits,
+        batch=dz.shape[0],
+        conv_height=dz.shape[2],
+        conv_width=dz.shape[3],
+        out_height=gradient.shape[2],
+        out_width=gradient.shape[3],
+        FILTERS=geometry.filters,
+        ACTIVATION=geometry.activation,
+        POOL=geometry.pool,
+        POOL_SIZE=geometry.pool_size,
+        POOL_STRIDE=geometry.pool_stride,
+        POOL_PAD=geometry.pool_pad,
+        POOL_DILATION=geometry.pool_dilation,
+        COUNT_PAD=geometry.count_pad,
+        BLOCK_PIXELS=block_pixels,
+        BLOCK_FILTERS=block_filters,
+        num_warps=4,
+    )
+    return partial.sum(0)

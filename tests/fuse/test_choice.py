@@ -1,0 +1,76 @@
+"""Whose products a region takes, and what that leaves to launch."""
+
+import pytest
+
+from cnndsl.check import check_source
+from cnndsl.fuse.choice import Choice, choice
+from cnndsl.fuse.plan import Step, plan, step
+from cnndsl.fuse.regions import Region, parts
+from cnndsl.fuse.text import dump
+from cnndsl.layers.conv import Conv
+from cnndsl.layers.pool import Pool
+from cnndsl.layers.types import ImageType
+from cnndsl.source import Source
+
+FUSED, MIXED = Choice("fused", "fused"), Choice("fused", "library")
+LIBRARY = Choice("library", "library")
+
+
+def regions(text: str) -> list[Region]:
+    graph = check_source(Source("x.cnn", text)).graph
+    assert graph is not None
+    return [part for part in parts(graph) if isinstance(part, Region)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        # first layers read each pixel once
+        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 2", FUSED),
+        ("input 28 x 28 x 6; conv 16 5x5", FUSED),
+        ("input H x W x 3; conv 64 3x3 pad=1; relu", FUSED),
+        # but for many terms they read the pixels of a large image again for each tile of them
+        ("input 224 x 224 x 3; conv 64 7x7 stride=2 pad=3; relu", MIXED),
+        ("input H x W x 3; conv 64 7x7 stride=2 pad=3; relu", MIXED),
+        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 3 stride=2", MIXED),
+        # from 16 channels on
+        ("input 8 x 8 x 16; conv 16 3x3", MIXED),
+        ("input 8 x 8 x 32; conv 32 3x3 groups=2", MIXED),
+        # groups of few channels
+        ("input 8 x 8 x 32; conv 32 3x3 groups=32", LIBRARY),
+    ],
+)
+def test_whose_products(text, wanted):
+    (region,) = regions(text)
+    assert isinstance(region.anchor.layer, Conv)
+    assert isinstance(region.anchor.arrives, ImageType)
+    pool = region.pool.layer if region.pool else None
+    assert isinstance(pool, Pool | None)
+    assert choice(region.anchor.layer, region.anchor.arrives, pool) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "gradients", "products"),
+    [
+        ("conv 16 3x3; relu; pool max 2", ("convolution with bias",), ("input", "weight")),
+        ("conv 16 3x3 bias=no; relu", ("convolution",), ("input", "weight")),
+        ("conv 16 3x3", ("bias",), ("input", "weight")),
+        ("conv 16 3x3 bias=no", (), ("input", "weight")),
+        ("conv 16 3x3 groups=16", ("bias",), ("output", "input", "weight")),
+        ("conv 16 3x3; batchnorm; relu", ("batchnorm", "sums", "bias"), ("input", "weight")),
+    ],
+)
+def test_one_pass_and_the_librarys_products(text, gradients, products):
+    (region,) = regions(f"input 8 x 8 x 16\n{text}")
+    assert plan(region).gradients == gradients
+    assert plan(region).products == products
+
+
+def test_the_dump_counts_the_products():
+    graph = check_source(Source("x.cnn", "input 8 x 8 x 16; conv 16 3x3; relu")).graph
+    assert graph is not None
+    # that of the network's input is not asked for
+    assert step(parts(graph)) == Step(1, 1, 1)
+    text = dump(parts(graph))
+    assert "1 launches forward, 1 backward; 1 products of PyTorch's library" in text
+    assert "PyTorch's library multiplies for those of input and weight" in text
