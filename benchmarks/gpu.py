@@ -19,14 +19,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
-DRY = "--dry-run" in sys.argv
-if DRY:
-    os.environ["TRITON_INTERPRET"] = "1"
+os.environ["TRITON_INTERPRET"] = "1" if "--dry-run" in sys.argv else "0"
 
 import torch
 import torch.nn.functional as F
@@ -36,13 +35,14 @@ from torch import Tensor, nn
 import cnndsl
 
 ROOT = Path(__file__).parents[1]
+DRY = "--dry-run" in sys.argv
 DEVICE = "cpu" if DRY else "cuda"
 DTYPE = torch.float32 if DRY else torch.bfloat16
 ROUNDS = 1 if DRY else 7
 ROUND_MS = 6.0
 CACHE_BYTES = 60e6
-# What a contender may take to compile before it is left out.
-COMPILE_S = 40.0
+# Of torch.compile; its graphs are measured as those of all others are.
+MODE = "max-autotune-no-cudagraphs" if "--max-autotune" in sys.argv else "default"
 
 
 class Block(NamedTuple):
@@ -122,6 +122,7 @@ STEPS = (
 
 
 def synchronize() -> None:
+    """Wait for the GPU."""
     if not DRY:
         torch.cuda.synchronize()
 
@@ -173,12 +174,18 @@ def graphed(call: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
+def never(x: Tensor) -> bool:
+    """Say that kernels do not run, whatever x is."""
+    del x
+    return False
+
+
 @contextmanager
-def without_kernels(model: nn.Module):
+def without_kernels(model: nn.Module) -> Iterator[None]:
     """The emitted module as eager PyTorch: each layer by its operator."""
     module = sys.modules[type(model).__module__]
     kept = module.runs_kernels
-    module.runs_kernels = lambda x: False
+    module.runs_kernels = never
     try:
         yield
     finally:
@@ -192,16 +199,14 @@ def ceilings() -> dict[str, float]:
     """Bytes read and written in a second by a copy, and operations of a bf16 product."""
     if DRY:
         return {"bytes_per_s": 1e12, "operations_per_s": 1e15}
-    source = torch.randn(2**30, device=DEVICE, dtype=torch.bfloat16)
-    target = torch.empty_like(source)
-    copy = race({"copy": [lambda: target.copy_(source)]})["copy"]["us"]
-    del source, target
     size = 8192
     a, b = (torch.randn(size, size, device=DEVICE, dtype=torch.bfloat16) for _ in range(2))
-    product = race({"product": [lambda: a @ b]})["product"]["us"]
+    values = torch.randn(2**30, device=DEVICE, dtype=torch.bfloat16)
+    copied = torch.empty_like(values)
+    times = race({"copy": [lambda: copied.copy_(values)], "product": [lambda: a @ b]})
     return {
-        "bytes_per_s": 2 * 2 * 2**30 / copy * 1e6,
-        "operations_per_s": 2 * size**3 / product * 1e6,
+        "bytes_per_s": 2 * 2 * 2**30 / times["copy"]["us"] * 1e6,
+        "operations_per_s": 2 * size**3 / times["product"]["us"] * 1e6,
     }
 
 
@@ -212,10 +217,12 @@ class Eager(nn.Module):
     """The block as a user writes it; `smart` pools before the ReLU."""
 
     def __init__(self, block: Block, conv: nn.Conv2d, smart: bool) -> None:
+        """Share the weights of `conv`."""
         super().__init__()
         self.conv, self.pool, self.smart = conv, block.pool, smart
 
     def forward(self, x: Tensor) -> Tensor:
+        """Give (N, filters, H, W)."""
         z = self.conv(x)
         if self.pool is None:
             return F.relu(z)
@@ -239,6 +246,8 @@ def inputs(block: Block) -> list[Tensor]:
 
 
 def forward_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    """Inference."""
+
     def call() -> object:
         with torch.no_grad():
             return model(x)
@@ -247,6 +256,7 @@ def forward_of(model: nn.Module, x: Tensor) -> Callable[[], object]:
 
 
 def both_of(model: nn.Module, x: Tensor, gradient: Tensor) -> Callable[[], object]:
+    """Forward, and the gradients that training asks for."""
     leaves = [p for p in (*model.parameters(), x) if p.requires_grad]
 
     def call() -> object:
@@ -262,14 +272,7 @@ def error(found: Tensor, wanted: Tensor) -> float:
 
 def accuracy(models: dict[str, nn.Module], x: Tensor, gradient: Tensor) -> dict[str, list[float]]:
     """How far output and gradients of each are from float64, and ours from themselves."""
-    twin = Eager(models["eager"].block, models["eager"].conv, False)
-    exact = nn.Conv2d(
-        *(twin.conv.in_channels, twin.conv.out_channels, twin.conv.kernel_size),
-        stride=twin.conv.stride,
-        padding=twin.conv.padding,
-    ).to(DEVICE, torch.float64)
-    exact.load_state_dict({k: v.double() for k, v in twin.conv.state_dict().items()})
-    twin.conv = exact
+    twin = deepcopy(models["eager"]).double()
     given = x.detach().double().requires_grad_(x.requires_grad)
     wanted = results(twin, given, gradient.double())
     found = {name: results(model, x, gradient) for name, model in models.items()}
@@ -285,6 +288,7 @@ def accuracy(models: dict[str, nn.Module], x: Tensor, gradient: Tensor) -> dict[
 
 
 def results(model: nn.Module, x: Tensor, gradient: Tensor) -> list[Tensor]:
+    """Output, and gradients of weight, bias and input."""
     y = model(x)
     leaves = [p for p in (*model.parameters(), x) if p.requires_grad]
     return [y.detach(), *torch.autograd.grad(y, leaves, gradient)]
@@ -297,7 +301,6 @@ def measure_block(block: Block, until: float) -> dict:
     ours = ours.to(memory_format=torch.channels_last)
     conv = next(m for m in ours.modules() if isinstance(m, nn.Conv2d))
     models = {"ours": ours, "eager": Eager(block, conv, False)}
-    models["eager"].block = block
     if block.pool:
         models["smart"] = Eager(block, conv, True)
     sets = inputs(block)
@@ -305,7 +308,7 @@ def measure_block(block: Block, until: float) -> dict:
     row = {"block": block.name, "errors": accuracy(models, sets[0], gradient)}
     if not DRY and time.monotonic() < until:
         start = time.monotonic()
-        compiled = torch.compile(Eager(block, conv, False), mode="max-autotune-no-cudagraphs")
+        compiled = torch.compile(Eager(block, conv, False), mode=MODE)
         results(compiled, sets[0], gradient)
         row["compile_s"] = time.monotonic() - start
         models["compile"] = compiled
@@ -325,54 +328,51 @@ def measure_block(block: Block, until: float) -> dict:
 # ── steps of training ────────────────────────────────────────────────────────────────────────────
 
 
-def loss_of(model: nn.Module, way: str) -> Callable[[Tensor, Tensor], Tensor]:
-    if way == "ours":
-        return model.loss
-    logits = torch.compile(model.logits) if way == "compile" else model.logits
+class Training:
+    """A network in training by one way: `ours`, `eager` or `compile`."""
 
-    def loss(x: Tensor, y: Tensor) -> Tensor:
-        return F.cross_entropy(logits(x), y)
-
-    return loss
-
-
-def measure_step(name: str, text: str, batch: int, sizes: dict[str, int], until: float) -> dict:
-    """One row: times of a step, with and without a graph; peak memory; the last losses."""
-    if DRY:
-        batch, sizes = 1, dict.fromkeys(sizes, 64)
-    row: dict = {"network": name, "batch": batch, "us": {}, "memory": {}, "loss": {}}
-    contenders: dict[str, list[Callable[[], object]]] = {}
-    for way in ("ours", "eager", "compile"):
-        if way == "compile" and (DRY or time.monotonic() > until):
-            continue
+    def __init__(self, text: str, batch: int, sizes: dict[str, int], way: str) -> None:
+        """The same weights and the same batch for each way."""
         torch.manual_seed(0)
         if text.endswith(".cnn"):
             model = cnndsl.compile(ROOT / "examples" / text, **sizes)
         else:
             model = cnndsl.compile(source=text)
-        model = model.to(DEVICE, DTYPE).to(memory_format=torch.channels_last)
-        channels, height, width = model.input_shape
-        x = torch.randn(batch, channels, height, width, device=DEVICE, dtype=DTYPE)
-        x = x.contiguous(memory_format=torch.channels_last)
-        y = torch.randint(0, 10, (batch,), device=DEVICE)
-        loss = loss_of(model, way)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, foreach=True)
+        self.model = model.to(DEVICE, DTYPE).to(memory_format=torch.channels_last)
+        x = torch.randn(batch, *model.input_shape, device=DEVICE, dtype=DTYPE)
+        self.x = x.contiguous(memory_format=torch.channels_last)
+        self.y = torch.randint(0, 10, (batch,), device=DEVICE)
+        self.way = way
+        self.logits = torch.compile(self.model.logits) if way == "compile" else self.model.logits
+        self.optimizer = torch.optim.SGD(
+            self.model.parameters(), lr=1e-3, momentum=0.9, foreach=True
+        )
 
-        def step(loss=loss, optimizer=optimizer, x=x, y=y, model=model, way=way) -> Tensor:
-            optimizer.zero_grad()
-            if way == "ours":
-                value = loss(x, y)
-                value.backward()
-            else:
-                with without_kernels(model):
-                    value = loss(x, y)
-                    value.backward()
-            optimizer.step()
-            return value
+    def __call__(self) -> Tensor:
+        """Take a step, and give its loss."""
+        self.optimizer.zero_grad()
+        if self.way == "ours":
+            loss = self.model.loss(self.x, self.y)
+            loss.backward()
+        else:
+            with without_kernels(self.model):
+                loss = F.cross_entropy(self.logits(self.x), self.y)
+                loss.backward()
+        self.optimizer.step()
+        return loss.detach()
 
+
+def measure_step(name: str, text: str, batch: int, sizes: dict[str, int], until: float) -> dict:
+    """One row: times of a step, with and without a graph; peak memory; the last of 20 losses."""
+    row: dict = {"network": name, "batch": batch, "memory": {}, "loss": {}, "first_s": {}}
+    contenders: dict[str, list[Callable[[], object]]] = {}
+    for way in ("ours", "eager", "compile"):
+        if way == "compile" and (DRY or time.monotonic() > until):
+            continue
+        step = Training(text, 1 if DRY else batch, sizes, way)
         start = time.monotonic()
-        losses = [float(step().detach()) for _ in range(1 if DRY else 20)]
-        row.setdefault("first_s", {})[way] = time.monotonic() - start
+        losses = [float(step()) for _ in range(1 if DRY else 20)]
+        row["first_s"][way] = time.monotonic() - start
         row["loss"][way] = losses[-1]
         if not DRY:
             torch.cuda.reset_peak_memory_stats()
@@ -438,6 +438,7 @@ def about() -> dict[str, str]:
         "torch": torch.__version__,
         "triton": triton.__version__,
         "dtype": str(DTYPE).removeprefix("torch."),
+        "compile": MODE,
     }
 
 
@@ -448,6 +449,7 @@ def main() -> None:
     parser.add_argument("--only", default="ceilings,blocks,steps", help="what to measure")
     parser.add_argument("--names", default="", help="of blocks and networks: those that begin so")
     parser.add_argument("--minutes", type=float, default=8.5, help="when to leave compile out")
+    parser.add_argument("--max-autotune", action="store_true", help="let torch.compile search")
     parser.add_argument("--dry-run", action="store_true", help="in the interpreter, tiny")
     given = parser.parse_args()
     until = time.monotonic() + 60 * given.minutes

@@ -18,6 +18,7 @@ from .conv_geometry import (
 )
 from .conv_library import conv_product
 from .conv_pool import conv_quads, conv_windows
+from .conv_rows import conv_row_terms, conv_rows
 from .conv_sum import conv_sum
 from .shared import Tile, block_size, refuse_launch
 from .windows import pixel_place
@@ -239,6 +240,13 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "rows":
+        row = conv_row_terms(geometry)
+        if x.element_size() == 4 and precision == "ieee":
+            return Tile(block_size(filters, 32), 32, row, 4, 2)
+        most = 64 if x.element_size() == 4 else 128
+        pixels = 32 if geometry.window == "loop" else most
+        return Tile(block_size(filters, 64), pixels, row, 4, 3)
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(block_size(filters, 32), 32 if geometry.window == "loop" else 64, 16, 4, 2)
@@ -288,6 +296,9 @@ def conv_launch_forward(
         x = conv_product(geometry, x, weight)
         height, width = sizes.conv_height, sizes.conv_width
         channels, groups = geometry.filters, 1
+    elif geometry.taps == "rows":
+        x = conv_rows(geometry, channels_last(x))
+        height, width = x.shape[2:]
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)

@@ -46,18 +46,37 @@ def conv_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     if FORWARD == "fused":
         # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+        row = row * STRIDE[0]
+        column = column * STRIDE[1]
+        if TAPS != "rows":
+            row -= PAD[0]
+            column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     if FORWARD == "library":
         mask = pixel_mask[None, :] & filter_mask[:, None]
         x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
         total += x.to(tl.float32)
+    elif TAPS == "rows":
+        # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
+        place = tl.arange(0, BLOCK_TERMS)
+        right = place // 4
+        channel = place % 4
+        x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
+        weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
+        weight_mask &= (channel < CHANNELS)[None, :]
+        for down in range(KERNEL[0]):
+            offset = down * (width * 4) + place
+            x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+            term = (down * KERNEL[1] + right) * CHANNELS + channel
+            weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
+            total = tl.dot(weight, x, total, input_precision=PRECISION)
     elif TAPS == "packed":
         # Few channels: one step takes the terms of several taps, to fill the matrix unit.
         for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):

@@ -16,6 +16,7 @@ from .conv_geometry import (
     conv_sizes,
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
+from .conv_rows import conv_row_terms, conv_rows
 from .shared import Tile, block_size, refuse_launch, split_count
 from .windows import pixel_place, window_pixels
 
@@ -54,6 +55,7 @@ def conv_weight_gradient(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -65,7 +67,17 @@ def conv_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    if TAPS == "packed":
+    if TAPS == "rows":
+        # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
+        TERM_BLOCKS: tl.constexpr = 1
+        place = tl.arange(0, BLOCK_TERMS)
+        down = place // ROW
+        right = place % ROW // 4
+        channel = place % 4
+        term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
+        term = (down * KERNEL[1] + right) * CHANNELS + channel
+        run = down * (width * 4) + place % ROW
+    elif TAPS == "packed":
         # Few channels: a tile's columns are terms of several taps.
         TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
         term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
@@ -79,8 +91,9 @@ def conv_weight_gradient(
         channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
         term_mask = channel < GROUP_CHANNELS
         term = tap * GROUP_CHANNELS + channel
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
+    if TAPS != "rows":
+        down = tap // KERNEL[1] * DILATION[0]
+        right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -138,11 +151,18 @@ def conv_weight_gradient(
             )
         if POOL == "average":
             gradient = (gradient / pixels[None, :]).to(gradient_ptr.dtype.element_ty)
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        if TAPS == "packed":
+        if TAPS == "rows":
+            start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+            offset = run
+        else:
+            row = row * STRIDE[0] - PAD[0]
+            column = column * STRIDE[1] - PAD[1]
+            start = ((image * height + row) * width + column) * CHANNELS
+            start += group * GROUP_CHANNELS
+            offset = (down * width + right) * CHANNELS + channel
+        if TAPS == "rows":
+            x_mask = exists[:, None] & term_mask[None, :]
+        elif TAPS == "packed":
             x_mask = exists[:, None] & term_mask[None, :]
             x_mask &= row[:, None] + down[None, :] >= 0
             x_mask &= row[:, None] + down[None, :] < height
@@ -152,10 +172,11 @@ def conv_weight_gradient(
             exists &= (row + down >= 0) & (row + down < height)
             exists &= (column + right >= 0) & (column + right < width)
             x_mask = exists[:, None] & term_mask[None, :]
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
+    if TAPS == "rows":
+        term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -172,7 +193,14 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
-    if x.element_size() == 4 and precision == "ieee":
+    is_exact = x.element_size() == 4 and precision == "ieee"
+    if geometry.taps == "rows":
+        terms = conv_row_terms(geometry) * triton.next_power_of_2(geometry.kernel[0])
+        warps = 8 if terms > 64 else 4
+        return Tile(
+            block_size(filters, 32 if is_exact else 64), terms, 16 if is_exact else 32, warps, 2
+        )
+    if is_exact:
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
     return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
 
@@ -190,7 +218,12 @@ def conv_launch_weight_gradient(
     tile = conv_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
-    if geometry.taps == "packed":
+    height, width = sizes.height, sizes.width
+    if geometry.taps == "rows":
+        x = conv_rows(geometry, channels_last(x))
+        height, width = x.shape[2:]
+        programs = 1
+    elif geometry.taps == "packed":
         programs = triton.cdiv(taps * channels, tile.columns)
     else:
         programs = taps * triton.cdiv(channels, tile.columns)
@@ -208,8 +241,8 @@ def conv_launch_weight_gradient(
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         conv_height=sizes.conv_height,
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,
@@ -230,6 +263,7 @@ def conv_launch_weight_gradient(
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
+        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,

@@ -8,7 +8,7 @@ contract in kernels/README.md; knows nothing of text.
 from collections.abc import Iterable
 from typing import Literal
 
-from cnndsl.fuse.choice import FEW_CHANNELS, choice
+from cnndsl.fuse.choice import choice
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import Node
 from cnndsl.layers.arguments import Pair
@@ -169,9 +169,7 @@ def _conv_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         "activation": region.slope,
         **_pool_geometry(region.pool),
         **_window(region.pool),
-        "taps": _taps(region, conv),
-        "statistics": False,
-        **_ways(region, conv, region.pool),
+        **_ways(region, conv, region.pool, statistics=False),
     }
 
 
@@ -186,9 +184,7 @@ def _sums_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         "activation": "none",
         **_pool_geometry(pool),
         **_window(pool),
-        "taps": _taps(region, conv),
-        "statistics": True,
-        **_ways(region, conv, pool),
+        **_ways(region, conv, pool, statistics=True),
     }
 
 
@@ -217,17 +213,17 @@ def _window_geometry(region: Region, conv: Conv) -> dict[str, Value]:
     }
 
 
-def _taps(region: Region, conv: Conv) -> str:
-    channels = _number(region.anchor.arrives.dims[-1]) // _number(conv.groups)
-    return "packed" if channels < FEW_CHANNELS else "apart"
-
-
-def _ways(region: Region, conv: Conv, node: Node | None) -> dict[str, Value]:
+def _ways(region: Region, conv: Conv, node: Node | None, statistics: bool) -> dict[str, Value]:
     arrives, pool = region.anchor.arrives, node.layer if node else None
     if not isinstance(arrives, ImageType):
         raise TypeError(f"a convolution of {arrives}")
     chosen = choice(conv, arrives, pool if isinstance(pool, Pool) else None)
-    return {"forward": chosen.forward, "backward": chosen.backward}
+    return {
+        "taps": chosen.taps,
+        "statistics": statistics,
+        "forward": chosen.forward,
+        "backward": chosen.backward,
+    }
 
 
 def _pool_geometry(node: Node | None) -> dict[str, Value]:
@@ -266,8 +262,7 @@ def _name(kind: Family, found: dict[str, Value], activation: str) -> str:
     pool = {"none": "", "max": "max", "average": "mean"}[str(found.get("pool", "none"))]
     if pool and found.get("window") == "quad":
         pool += "2"
-    if found.get("taps") == "packed":
-        words.append("few")
+    words.append({"packed": "few", "rows": "rows"}.get(str(found.get("taps")), ""))
     if found.get("scale", "none") == "pool":
         words += [pool, "scale", activation]
     else:

@@ -13,7 +13,7 @@ from cnndsl.emit.prune import prune
 SHARED, WINDOWS = "shared.py", "windows.py"
 # In the order in which they are emitted.
 OPERATORS: dict[Family, tuple[str, ...]] = {
-    "conv": (WINDOWS, "conv_geometry.py", "conv_library.py", "conv_op.py"),
+    "conv": (WINDOWS, "conv_geometry.py", "conv_rows.py", "conv_library.py", "conv_op.py"),
     "fc": ("fc_op.py",),
     "norm": ("norm_op.py",),
 }

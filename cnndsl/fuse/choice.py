@@ -9,13 +9,18 @@ from typing import Literal
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType
+from cnndsl.layers.window import ONE
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
 Way = Literal["fused", "library"]
+Taps = Literal["apart", "packed", "rows"]
 
 # With fewer channels in a group than this, one step of the sum takes several taps of the filter.
 FEW_CHANNELS = 16
+# Of a first layer, so many channels are laid out as four, and a row of so wide a filter takes one
+# step of the sum.
+CHANNELS_OF_A_ROW, WIDTH_OF_A_ROW = 4, 8
 # A tile of the weight's gradient has so many terms: with more, it reads all pixels again.
 TERMS_OF_A_TILE = 64
 # Images so small are bound by launches, of which a library has more.
@@ -23,27 +28,35 @@ PIXELS_OF_A_SMALL_IMAGE = 64 * 64
 
 
 class Choice(Record):
-    """Whose products are taken in each direction."""
+    """How the kernels go through the terms of a sum, and whose products are taken each way."""
 
+    taps: Taps
     forward: Way
     backward: Way
 
 
 def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:
     """Choose for a convolution of this input, and the pool that is computed with it."""
-    leaves = conv.output(arrives)
-    channels = _number(arrives.channels) // _number(conv.groups)
+    groups = _number(conv.groups)
+    channels = _number(arrives.channels) // groups
     if channels >= FEW_CHANNELS:
         # Forward, a fused kernel writes so much less that it wins although cuDNN multiplies faster;
         # backward it would rebuild each gradient for every tap of the filter.
-        return Choice("fused", "library")
-    if _number(conv.groups) > 1:
-        return Choice("library", "library")  # a matrix unit would multiply zeros
+        return Choice("apart", "fused", "library")
+    if groups > 1:
+        return Choice("packed", "library", "library")  # a matrix unit would multiply zeros
+    if (
+        1 < channels <= CHANNELS_OF_A_ROW
+        and conv.size.width <= WIDTH_OF_A_ROW
+        and conv.dilation == ONE
+    ):
+        return Choice("rows", "fused", "fused")
+    leaves = conv.output(arrives)
     pixels = (leaves.height * leaves.width).constant
     is_small = pixels is not None and pixels <= PIXELS_OF_A_SMALL_IMAGE
     reads_once = is_small or conv.size.height * conv.size.width * channels <= TERMS_OF_A_TILE
     is_fused = reads_once and not (pool and _overlaps(pool))
-    return Choice("fused", "fused" if is_fused else "library")
+    return Choice("packed", "fused", "fused" if is_fused else "library")
 
 
 def _overlaps(pool: Pool) -> bool:

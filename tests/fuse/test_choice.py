@@ -3,7 +3,7 @@
 import pytest
 
 from cnndsl.check import check_source
-from cnndsl.fuse.choice import Choice, choice
+from cnndsl.fuse.choice import Choice, Taps, Way, choice
 from cnndsl.fuse.plan import Step, plan, step
 from cnndsl.fuse.regions import Region, parts
 from cnndsl.fuse.text import dump
@@ -12,8 +12,11 @@ from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType
 from cnndsl.source import Source
 
-FUSED, MIXED = Choice("fused", "fused"), Choice("fused", "library")
-LIBRARY = Choice("library", "library")
+LIBRARY = Choice("packed", "library", "library")
+
+
+def choices(taps: Taps, backward: Way) -> Choice:
+    return Choice(taps, "fused", backward)
 
 
 def regions(text: str) -> list[Region]:
@@ -26,16 +29,18 @@ def regions(text: str) -> list[Region]:
     ("text", "wanted"),
     [
         # first layers read each pixel once
-        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 2", FUSED),
-        ("input 28 x 28 x 6; conv 16 5x5", FUSED),
-        ("input H x W x 3; conv 64 3x3 pad=1; relu", FUSED),
+        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 2", choices("rows", "fused")),
+        ("input H x W x 3; conv 64 7x7 stride=2 pad=3; relu", choices("rows", "fused")),
+        ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 2", choices("packed", "fused")),
+        ("input 28 x 28 x 6; conv 16 5x5", choices("packed", "fused")),
+        ("input 32 x 32 x 3; conv 8 3x3 dilation=2", choices("packed", "fused")),
         # but for many terms they read the pixels of a large image again for each tile of them
-        ("input 224 x 224 x 3; conv 64 7x7 stride=2 pad=3; relu", MIXED),
-        ("input H x W x 3; conv 64 7x7 stride=2 pad=3; relu", MIXED),
-        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 3 stride=2", MIXED),
+        ("input 224 x 224 x 6; conv 64 5x5", choices("packed", "library")),
+        ("input H x W x 6; conv 64 5x5", choices("packed", "library")),
+        ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 3 stride=2", choices("packed", "library")),
         # from 16 channels on
-        ("input 8 x 8 x 16; conv 16 3x3", MIXED),
-        ("input 8 x 8 x 32; conv 32 3x3 groups=2", MIXED),
+        ("input 8 x 8 x 16; conv 16 3x3", choices("apart", "library")),
+        ("input 8 x 8 x 32; conv 32 3x3 groups=2", choices("apart", "library")),
         # groups of few channels
         ("input 8 x 8 x 32; conv 32 3x3 groups=32", LIBRARY),
     ],

@@ -37,6 +37,7 @@ CONVOLUTIONS: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
     "overlapping": (conv_geometry(64, 64, 3, pad=1, **POOL3), (32, 32)),
     "average": (conv_geometry(64, 64, 3, **{**POOL3, "pool": "average"}, ceil=True), (33, 33)),
     "stem": (conv_geometry(3, 64, 7, stride=2, pad=3, scale=True, **POOL3), (64, 64)),
+    "first": (conv_geometry(3, 64, 3, pad=1, **POOL2), (32, 32)),
 }
 # In float32 and bfloat16 only: float16 gives the same code as the latter.
 MORE: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {

@@ -45,7 +45,10 @@ def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> Con
         window = "quad"
     else:
         window = "loop"
-    return g._replace(window=window, taps="packed" if channels // g.groups < 16 else "apart")
+    taps = "packed" if channels // g.groups < 16 else "apart"
+    if 2 <= channels <= 4 and g.groups == 1 and g.dilation == (1, 1) and g.kernel[1] <= 8:
+        taps = "rows"
+    return g._replace(window=window, taps=taps)
 
 
 class Result(NamedTuple):

@@ -138,6 +138,14 @@ def test_a_librarys_products(index: int, hostile: HostileInterpreter) -> None:
     check(Case(geometry, shape, dtype=dtype, seed=index))
 
 
+@pytest.mark.parametrize("index", range(2, len(REGIONS), 3))
+def test_terms_of_several_taps(index: int, hostile: HostileInterpreter) -> None:
+    geometry, shape = region(index)
+    if geometry.taps != "rows":
+        pytest.skip("it takes them anyway, or has too many channels")
+    check(Case(geometry._replace(taps="packed"), shape, seed=index))
+
+
 @pytest.mark.parametrize("index", range(2, len(REGIONS), 5))
 def test_bfloat16(index: int, hostile: HostileInterpreter) -> None:
     check(Case(*region(index), dtype=torch.bfloat16, seed=index))

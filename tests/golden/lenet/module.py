@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_09504800d159"
+NAMESPACE = "cnndsl_lenet_2c3714354f9e"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -902,6 +902,8 @@ def conv_few_relu_max2_sum(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -913,11 +915,15 @@ def conv_few_relu_max2_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
@@ -992,6 +998,8 @@ def conv_few_relu_max2_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1037,6 +1045,8 @@ def conv_few_relu_max2_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -1141,6 +1151,8 @@ def conv_few_relu_max2_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -1497,12 +1509,12 @@ def conv_few_relu_max2_weight_gradient(
         column = column * STRIDE[1] - PAD[1]
         start = ((image * height + row) * width + column) * CHANNELS
         start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
         x_mask &= row[:, None] + down[None, :] >= 0
         x_mask &= row[:, None] + down[None, :] < height
         x_mask &= column[:, None] + right[None, :] >= 0
         x_mask &= column[:, None] + right[None, :] < width
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
@@ -1522,7 +1534,8 @@ def conv_few_relu_max2_weight_gradient_tile(
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     terms *= geometry.kernel[0] * geometry.kernel[1]
-    if x.element_size() == 4 and precision == "ieee":
+    is_exact = x.element_size() == 4 and precision == "ieee"
+    if is_exact:
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
     return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
 
@@ -1540,6 +1553,7 @@ def conv_few_relu_max2_launch_weight_gradient(
     tile = conv_few_relu_max2_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
+    height, width = sizes.height, sizes.width
     programs = triton.cdiv(taps * channels, tile.columns)
     programs *= geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
@@ -1563,8 +1577,8 @@ def conv_few_relu_max2_launch_weight_gradient(
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         conv_height=sizes.conv_height,
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_ef5b2254e3b0"
+NAMESPACE = "cnndsl_mobile_f0900c640025"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -373,6 +373,74 @@ def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
     wished = torch.backends.cudnn.conv.fp32_precision
     return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+
+
+@triton.jit
+def conv_lay_out(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    rows_ptr,  # [batch, padded_height, padded_width, 4]
+    batch,
+    height,
+    width,
+    padded_height,
+    padded_width,
+    CHANNELS: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Copy pixels to where they lie between zeros."""
+    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    channel = tl.arange(0, 4)
+    row = pixel // padded_width % padded_height - PAD[0]
+    column = pixel % padded_width - PAD[1]
+    image = (pixel // (padded_height * padded_width)).to(tl.int64)
+    inside = (image < batch) & (row >= 0) & (row < height)
+    inside &= (column >= 0) & (column < width)
+    place = ((image * height + row) * width + column) * CHANNELS
+    x = tl.load(
+        x_ptr + place[:, None] + channel[None, :],
+        mask=inside[:, None] & (channel < CHANNELS)[None, :],
+        other=0.0,
+    )
+    offset = pixel.to(tl.int64)[:, None] * 4 + channel[None, :]
+    tl.store(rows_ptr + offset, x, mask=(image < batch)[:, None])
+
+
+def conv_row_terms(geometry: ConvGeometry) -> int:
+    """How many terms a row of a filter takes, of four channels; a power of two."""
+    return max(16, triton.next_power_of_2(4 * geometry.kernel[1]))
+
+
+def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
+    """Give x (N, C, H, W) with 4 channels, innermost, and with its padding; of an even width."""
+    height = x.shape[2] + 2 * geometry.pad[0]
+    width = x.shape[3] + 2 * geometry.pad[1]
+    width += width % 2
+    shape = (x.shape[0], 4, height, width)
+    rows = torch.empty(
+        shape,
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+    pixels = x.shape[0] * height * width
+    block_pixels = 256
+    programs = triton.cdiv(pixels, block_pixels)
+    refuse_launch(rows, programs, pixels)
+    conv_lay_out[(programs,)](
+        x_ptr=x,
+        rows_ptr=rows,
+        batch=x.shape[0],
+        height=x.shape[2],
+        width=x.shape[3],
+        padded_height=height,
+        padded_width=width,
+        CHANNELS=geometry.channels,
+        PAD=geometry.pad,
+        BLOCK_PIXELS=block_pixels,
+        num_warps=4,
+    )
+    return rows
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
@@ -1432,32 +1500,32 @@ def fc_op(
 
 
 @triton.jit
-def conv_few_scale_relu6_activation(z):
+def conv_rows_scale_relu6_activation(z):
     """Apply relu6."""
     return tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
 
 
 @triton.jit
-def conv_few_scale_relu6_each(vector_ptr, filter, filter_mask):
+def conv_rows_scale_relu6_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
     return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_few_scale_relu6_shifted(
+def conv_rows_scale_relu6_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
     return y
 
 
 @triton.jit
-def conv_few_scale_relu6_sum(
+def conv_rows_scale_relu6_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -1474,8 +1542,8 @@ def conv_few_scale_relu6_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1487,37 +1555,38 @@ def conv_few_scale_relu6_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
+    place = tl.arange(0, BLOCK_TERMS)
+    right = place // 4
+    channel = place % 4
+    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
+    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
+    weight_mask &= (channel < CHANNELS)[None, :]
+    for down in range(KERNEL[0]):
+        offset = down * (width * 4) + place
+        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+        term = (down * KERNEL[1] + right) * CHANNELS + channel
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_few_scale_relu6_forward(
+def conv_rows_scale_relu6_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     bias_ptr,  # [FILTERS]
@@ -1533,8 +1602,8 @@ def conv_few_scale_relu6_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1559,7 +1628,7 @@ def conv_few_scale_relu6_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu6_sum(
+    y = conv_rows_scale_relu6_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -1576,8 +1645,8 @@ def conv_few_scale_relu6_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -1586,18 +1655,18 @@ def conv_few_scale_relu6_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_rows_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu6_activation(y)
+    y = conv_rows_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_few_scale_relu6_forward_tile(
+def conv_rows_scale_relu6_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1605,7 +1674,12 @@ def conv_few_scale_relu6_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    row = conv_row_terms(geometry)
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(filters, 32), 32, row, 4, 2)
+    most = 64 if x.element_size() == 4 else 128
+    pixels = 32 if geometry.window == "loop" else most
+    return Tile(block_size(filters, 64), pixels, row, 4, 3)
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -1624,13 +1698,13 @@ def conv_few_scale_relu6_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_rows_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_rows_scale_relu6_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu6_launch_forward(
+def conv_rows_scale_relu6_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1642,17 +1716,19 @@ def conv_few_scale_relu6_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
+        conv_rows_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_scale_relu6_forward[(programs,)](
+    conv_rows_scale_relu6_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -1668,8 +1744,8 @@ def conv_few_scale_relu6_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -1680,13 +1756,13 @@ def conv_few_scale_relu6_launch_forward(
 
 
 @triton.jit
-def conv_few_scale_relu6_activation_gradient(saved, gradient):
+def conv_rows_scale_relu6_activation_gradient(saved, gradient):
     """Take a gradient back through relu6."""
     return tl.where((saved <= 0) | (saved >= 6), 0.0, gradient)
 
 
 @triton.jit
-def conv_few_scale_relu6_unpooled(
+def conv_rows_scale_relu6_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -1698,12 +1774,12 @@ def conv_few_scale_relu6_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_few_scale_relu6_activation_gradient(saved, gradient.to(tl.float32))
+    gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_scale_relu6_first(
+def conv_rows_scale_relu6_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -1719,7 +1795,7 @@ def conv_few_scale_relu6_first(
 
 
 @triton.jit
-def conv_few_scale_relu6_input_gradient(
+def conv_rows_scale_relu6_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -1776,14 +1852,14 @@ def conv_few_scale_relu6_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
+    first_down = conv_rows_scale_relu6_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_few_scale_relu6_first(
+    first_right = conv_rows_scale_relu6_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -1813,7 +1889,7 @@ def conv_few_scale_relu6_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_scale_relu6_unpooled(
+        gradient = conv_rows_scale_relu6_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -1839,18 +1915,18 @@ def conv_few_scale_relu6_input_gradient(
     )
 
 
-def conv_few_scale_relu6_steps(
+def conv_rows_scale_relu6_steps(
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_scale_relu6_first`, a pair each."""
+    """Give STEP and INVERSE of `conv_rows_scale_relu6_first`, a pair each."""
     steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_few_scale_relu6_input_gradient_tile(
+def conv_rows_scale_relu6_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -1864,7 +1940,7 @@ def conv_few_scale_relu6_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_scale_relu6_launch_input_gradient(
+def conv_rows_scale_relu6_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -1875,7 +1951,7 @@ def conv_few_scale_relu6_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
+    tile = conv_rows_scale_relu6_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
@@ -1886,15 +1962,15 @@ def conv_few_scale_relu6_launch_input_gradient(
     )
     programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
+    tap_step, tap_inverse = conv_rows_scale_relu6_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_few_scale_relu6_steps(
+    window_step, _ = conv_rows_scale_relu6_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_few_scale_relu6_input_gradient[(programs,)](
+    conv_rows_scale_relu6_input_gradient[(programs,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=channels_last(weight),
@@ -1926,7 +2002,7 @@ def conv_few_scale_relu6_launch_input_gradient(
 
 
 @triton.jit
-def conv_few_scale_relu6_weight_gradient(
+def conv_rows_scale_relu6_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -1942,9 +2018,8 @@ def conv_few_scale_relu6_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
+    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -1956,14 +2031,15 @@ def conv_few_scale_relu6_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
+    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
+    TERM_BLOCKS: tl.constexpr = 1
+    place = tl.arange(0, BLOCK_TERMS)
+    down = place // ROW
+    right = place % ROW // 4
+    channel = place % 4
+    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
+    term = (down * KERNEL[1] + right) * CHANNELS + channel
+    run = down * (width * 4) + place % ROW
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -1980,25 +2056,19 @@ def conv_few_scale_relu6_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu6_unpooled(
+        gradient = conv_rows_scale_relu6_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
+        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+        offset = run
         x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
+    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2006,7 +2076,7 @@ def conv_few_scale_relu6_weight_gradient(
     )
 
 
-def conv_few_scale_relu6_weight_gradient_tile(
+def conv_rows_scale_relu6_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -2014,13 +2084,22 @@ def conv_few_scale_relu6_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
-    if x.element_size() == 4 and precision == "ieee":
+    is_exact = x.element_size() == 4 and precision == "ieee"
+    terms = conv_row_terms(geometry) * triton.next_power_of_2(geometry.kernel[0])
+    warps = 8 if terms > 64 else 4
+    return Tile(
+        block_size(filters, 32 if is_exact else 64),
+        terms,
+        16 if is_exact else 32,
+        warps,
+        2,
+    )
+    if is_exact:
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
     return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
 
 
-def conv_few_scale_relu6_launch_weight_gradient(
+def conv_rows_scale_relu6_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2030,10 +2109,13 @@ def conv_few_scale_relu6_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu6_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = triton.cdiv(taps * channels, tile.columns)
+    height, width = sizes.height, sizes.width
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
+    programs = 1
     programs *= geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2049,15 +2131,15 @@ def conv_few_scale_relu6_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_few_scale_relu6_weight_gradient[(programs * splits,)](
+    conv_rows_scale_relu6_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         CHANNELS=geometry.channels,
@@ -2065,9 +2147,8 @@ def conv_few_scale_relu6_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
+        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2080,7 +2161,7 @@ def conv_few_scale_relu6_launch_weight_gradient(
 
 
 @triton.jit
-def conv_few_scale_relu6_bias_gradient(
+def conv_rows_scale_relu6_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     partial_ptr,  # [splits, FILTERS] float32
@@ -2111,7 +2192,7 @@ def conv_few_scale_relu6_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
+        gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -2120,7 +2201,7 @@ def conv_few_scale_relu6_bias_gradient(
     )
 
 
-def conv_few_scale_relu6_launch_bias_gradient(
+def conv_rows_scale_relu6_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2141,7 +2222,7 @@ def conv_few_scale_relu6_launch_bias_gradient(
     splits = split_count(programs, triton.cdiv(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_few_scale_relu6_bias_gradient[(programs * splits,)](
+    conv_rows_scale_relu6_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         partial_ptr=partial,
@@ -2157,16 +2238,16 @@ def conv_few_scale_relu6_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_few_scale_relu6_launches = ConvLaunches(
-    forward=conv_few_scale_relu6_launch_forward,
-    input_gradient=conv_few_scale_relu6_launch_input_gradient,
-    weight_gradient=conv_few_scale_relu6_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu6_launch_bias_gradient,
+conv_rows_scale_relu6_launches = ConvLaunches(
+    forward=conv_rows_scale_relu6_launch_forward,
+    input_gradient=conv_rows_scale_relu6_launch_input_gradient,
+    weight_gradient=conv_rows_scale_relu6_launch_weight_gradient,
+    bias_gradient=conv_rows_scale_relu6_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_few_nobias_sums_shifted(
+def conv_rows_nobias_sums_shifted(
     y,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
@@ -2174,7 +2255,7 @@ def conv_few_nobias_sums_shifted(
 
 
 @triton.jit
-def conv_few_nobias_sums_statistics(
+def conv_rows_nobias_sums_statistics(
     sums_ptr,
     y,
     mask,
@@ -2198,7 +2279,7 @@ def conv_few_nobias_sums_statistics(
 
 
 @triton.jit
-def conv_few_nobias_sums_sum(
+def conv_rows_nobias_sums_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2214,8 +2295,8 @@ def conv_few_nobias_sums_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2227,25 +2308,26 @@ def conv_few_nobias_sums_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
+    place = tl.arange(0, BLOCK_TERMS)
+    right = place // 4
+    channel = place % 4
+    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
+    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
+    weight_mask &= (channel < CHANNELS)[None, :]
+    for down in range(KERNEL[0]):
+        offset = down * (width * 4) + place
+        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+        term = (down * KERNEL[1] + right) * CHANNELS + channel
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
@@ -2256,7 +2338,7 @@ def conv_few_nobias_sums_sum(
 
 
 @triton.jit
-def conv_few_nobias_sums_forward(
+def conv_rows_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -2271,8 +2353,8 @@ def conv_few_nobias_sums_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2297,7 +2379,7 @@ def conv_few_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_sum(
+    y = conv_rows_nobias_sums_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2313,8 +2395,8 @@ def conv_few_nobias_sums_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -2323,12 +2405,12 @@ def conv_few_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -2340,7 +2422,7 @@ def conv_few_nobias_sums_forward(
     )
 
 
-def conv_few_nobias_sums_launch_forward(
+def conv_rows_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2352,17 +2434,19 @@ def conv_few_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
+        conv_rows_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_nobias_sums_forward[(programs,)](
+    conv_rows_nobias_sums_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         y_ptr=outputs.y,
@@ -2377,8 +2461,8 @@ def conv_few_nobias_sums_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -2389,7 +2473,7 @@ def conv_few_nobias_sums_launch_forward(
 
 
 @triton.jit
-def conv_few_nobias_sums_unpooled(
+def conv_rows_nobias_sums_unpooled(
     gradient_ptr,
     offset,
     mask,
@@ -2403,7 +2487,7 @@ def conv_few_nobias_sums_unpooled(
 
 
 @triton.jit
-def conv_few_nobias_sums_input_gradient(
+def conv_rows_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     dx_ptr,  # [batch, height, width, CHANNELS]
@@ -2459,14 +2543,14 @@ def conv_few_nobias_sums_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
+    first_down = conv_rows_scale_relu6_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_few_scale_relu6_first(
+    first_right = conv_rows_scale_relu6_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2496,7 +2580,7 @@ def conv_few_nobias_sums_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_nobias_sums_unpooled(
+        gradient = conv_rows_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
@@ -2521,7 +2605,7 @@ def conv_few_nobias_sums_input_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_input_gradient(
+def conv_rows_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2532,7 +2616,7 @@ def conv_few_nobias_sums_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
+    tile = conv_rows_scale_relu6_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
@@ -2543,15 +2627,15 @@ def conv_few_nobias_sums_launch_input_gradient(
     )
     programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
+    tap_step, tap_inverse = conv_rows_scale_relu6_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_few_scale_relu6_steps(
+    window_step, _ = conv_rows_scale_relu6_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_few_nobias_sums_input_gradient[(programs,)](
+    conv_rows_nobias_sums_input_gradient[(programs,)](
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
@@ -2582,7 +2666,7 @@ def conv_few_nobias_sums_launch_input_gradient(
 
 
 @triton.jit
-def conv_few_nobias_sums_weight_gradient(
+def conv_rows_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
     partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
@@ -2597,9 +2681,8 @@ def conv_few_nobias_sums_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
+    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2611,14 +2694,15 @@ def conv_few_nobias_sums_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
+    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
+    TERM_BLOCKS: tl.constexpr = 1
+    place = tl.arange(0, BLOCK_TERMS)
+    down = place // ROW
+    right = place % ROW // 4
+    channel = place % 4
+    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
+    term = (down * KERNEL[1] + right) * CHANNELS + channel
+    run = down * (width * 4) + place % ROW
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2635,24 +2719,18 @@ def conv_few_nobias_sums_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
+        gradient = conv_rows_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
+        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+        offset = run
         x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
+    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2660,7 +2738,7 @@ def conv_few_nobias_sums_weight_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_weight_gradient(
+def conv_rows_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2670,10 +2748,13 @@ def conv_few_nobias_sums_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu6_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = triton.cdiv(taps * channels, tile.columns)
+    height, width = sizes.height, sizes.width
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
+    programs = 1
     programs *= geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2689,14 +2770,14 @@ def conv_few_nobias_sums_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_few_nobias_sums_weight_gradient[(programs * splits,)](
+    conv_rows_nobias_sums_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         CHANNELS=geometry.channels,
@@ -2704,9 +2785,8 @@ def conv_few_nobias_sums_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
+        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2719,7 +2799,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
 
 
 @triton.jit
-def conv_few_nobias_sums_bias_gradient(
+def conv_rows_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS] float32
     splits,
@@ -2756,7 +2836,7 @@ def conv_few_nobias_sums_bias_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_bias_gradient(
+def conv_rows_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2777,7 +2857,7 @@ def conv_few_nobias_sums_launch_bias_gradient(
     splits = split_count(programs, triton.cdiv(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_few_nobias_sums_bias_gradient[(programs * splits,)](
+    conv_rows_nobias_sums_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         partial_ptr=partial,
         splits=splits,
@@ -2792,12 +2872,12 @@ def conv_few_nobias_sums_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_few_nobias_sums_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-    windows=conv_few_scale_relu6_launch_windows,
+conv_rows_nobias_sums_launches = ConvLaunches(
+    forward=conv_rows_nobias_sums_launch_forward,
+    input_gradient=conv_rows_nobias_sums_launch_input_gradient,
+    weight_gradient=conv_rows_nobias_sums_launch_weight_gradient,
+    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    windows=conv_rows_scale_relu6_launch_windows,
 )
 
 
@@ -3213,11 +3293,12 @@ CONV1_BATCHNORM1_RELU61 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     activation="output",
+    taps="rows",
 )
 conv1_batchnorm1_relu61_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61",
     CONV1_BATCHNORM1_RELU61,
-    conv_few_scale_relu6_launches,
+    conv_rows_scale_relu6_launches,
 )
 
 
@@ -3228,12 +3309,13 @@ CONV1_BATCHNORM1_RELU61_SUMS = ConvGeometry(
     stride=(2, 2),
     pad=(1, 1),
     bias=False,
+    taps="rows",
     statistics=True,
 )
 conv1_batchnorm1_relu61_sums_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61_sums",
     CONV1_BATCHNORM1_RELU61_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_rows_nobias_sums_launches,
 )
 
 
@@ -3296,6 +3378,8 @@ def conv_scale_relu6_sum(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3307,11 +3391,15 @@ def conv_scale_relu6_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
@@ -3335,7 +3423,7 @@ def conv_scale_relu6_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
@@ -3358,6 +3446,8 @@ def conv_scale_relu6_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3401,6 +3491,8 @@ def conv_scale_relu6_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3409,13 +3501,13 @@ def conv_scale_relu6_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_rows_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu6_activation(y)
+    y = conv_rows_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3494,6 +3586,8 @@ def conv_scale_relu6_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3536,7 +3630,7 @@ def conv_scale_relu6_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
+        gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
@@ -3609,6 +3703,8 @@ def conv_nobias_sums_sum(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3620,11 +3716,15 @@ def conv_nobias_sums_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
@@ -3669,6 +3769,8 @@ def conv_nobias_sums_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3711,6 +3813,8 @@ def conv_nobias_sums_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3719,12 +3823,12 @@ def conv_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -3775,6 +3879,8 @@ def conv_nobias_sums_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3859,7 +3965,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 
 
 @triton.jit
-def conv_few_scale_relu6_2_sum(
+def conv_few_scale_relu6_sum(
     x_ptr,
     scale_ptr,
     image,
@@ -3873,6 +3979,8 @@ def conv_few_scale_relu6_2_sum(
     width: tl.constexpr,
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
@@ -3881,18 +3989,20 @@ def conv_few_scale_relu6_2_sum(
     Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     mask = pixel_mask[None, :] & filter_mask[:, None]
     x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
     total += x.to(tl.float32)
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_few_scale_relu6_2_forward(
+def conv_few_scale_relu6_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     bias_ptr,  # [FILTERS]
     scale_ptr,  # [FILTERS]
@@ -3905,6 +4015,8 @@ def conv_few_scale_relu6_2_forward(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
     GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
@@ -3927,7 +4039,7 @@ def conv_few_scale_relu6_2_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu6_2_sum(
+    y = conv_few_scale_relu6_sum(
         x_ptr=x_ptr,
         scale_ptr=scale_ptr,
         image=image,
@@ -3941,24 +4053,26 @@ def conv_few_scale_relu6_2_forward(
         width=width,
         CHANNELS=CHANNELS,
         GROUPS=GROUPS,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
     )
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_rows_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu6_activation(y)
+    y = conv_rows_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_few_scale_relu6_2_forward_tile(
+def conv_few_scale_relu6_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -3986,13 +4100,13 @@ def conv_few_scale_relu6_2_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu6_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu6_2_launch_forward(
+def conv_few_scale_relu6_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -4004,7 +4118,7 @@ def conv_few_scale_relu6_2_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
@@ -4014,10 +4128,10 @@ def conv_few_scale_relu6_2_launch_forward(
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu6_2_launch_windows(geometry, x),
+        conv_few_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_scale_relu6_2_forward[(programs,)](
+    conv_few_scale_relu6_forward[(programs,)](
         x_ptr=channels_last(x),
         bias_ptr=bias,
         scale_ptr=scale,
@@ -4030,6 +4144,8 @@ def conv_few_scale_relu6_2_launch_forward(
         CHANNELS=channels,
         FILTERS=geometry.filters,
         GROUPS=groups,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         num_warps=tile.warps,
@@ -4037,14 +4153,14 @@ def conv_few_scale_relu6_2_launch_forward(
     )
 
 
-conv_few_scale_relu6_2_launches = ConvLaunches(
-    forward=conv_few_scale_relu6_2_launch_forward,
+conv_few_scale_relu6_launches = ConvLaunches(
+    forward=conv_few_scale_relu6_launch_forward,
     bias_gradient=conv_scale_relu6_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_few_nobias_sums_2_sum(
+def conv_few_nobias_sums_sum(
     x_ptr,
     image,
     row,
@@ -4057,6 +4173,8 @@ def conv_few_nobias_sums_2_sum(
     width: tl.constexpr,
     CHANNELS: tl.constexpr,
     GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
@@ -4065,8 +4183,10 @@ def conv_few_nobias_sums_2_sum(
     Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     mask = pixel_mask[None, :] & filter_mask[:, None]
     x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
@@ -4075,7 +4195,7 @@ def conv_few_nobias_sums_2_sum(
 
 
 @triton.jit
-def conv_few_nobias_sums_2_forward(
+def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
     sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
@@ -4087,6 +4207,8 @@ def conv_few_nobias_sums_2_forward(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
     GROUPS: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
@@ -4109,7 +4231,7 @@ def conv_few_nobias_sums_2_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_2_sum(
+    y = conv_few_nobias_sums_sum(
         x_ptr=x_ptr,
         image=image,
         row=row,
@@ -4122,18 +4244,20 @@ def conv_few_nobias_sums_2_forward(
         width=width,
         CHANNELS=CHANNELS,
         GROUPS=GROUPS,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
     )
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -4145,7 +4269,7 @@ def conv_few_nobias_sums_2_forward(
     )
 
 
-def conv_few_nobias_sums_2_launch_forward(
+def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -4157,7 +4281,7 @@ def conv_few_nobias_sums_2_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
@@ -4167,10 +4291,10 @@ def conv_few_nobias_sums_2_launch_forward(
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu6_2_launch_windows(geometry, x),
+        conv_few_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_nobias_sums_2_forward[(programs,)](
+    conv_few_nobias_sums_forward[(programs,)](
         x_ptr=channels_last(x),
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
@@ -4182,6 +4306,8 @@ def conv_few_nobias_sums_2_launch_forward(
         CHANNELS=channels,
         FILTERS=geometry.filters,
         GROUPS=groups,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         num_warps=tile.warps,
@@ -4189,9 +4315,9 @@ def conv_few_nobias_sums_2_launch_forward(
     )
 
 
-conv_few_nobias_sums_2_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_2_launch_forward,
-    windows=conv_few_scale_relu6_2_launch_windows,
+conv_few_nobias_sums_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_launch_forward,
+    windows=conv_few_scale_relu6_launch_windows,
 )
 
 
@@ -4210,7 +4336,7 @@ CONV3_BATCHNORM3_RELU63 = ConvGeometry(
 conv3_batchnorm3_relu63_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63",
     CONV3_BATCHNORM3_RELU63,
-    conv_few_scale_relu6_2_launches,
+    conv_few_scale_relu6_launches,
 )
 
 
@@ -4229,7 +4355,7 @@ CONV3_BATCHNORM3_RELU63_SUMS = ConvGeometry(
 conv3_batchnorm3_relu63_sums_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_sums",
     CONV3_BATCHNORM3_RELU63_SUMS,
-    conv_few_nobias_sums_2_launches,
+    conv_few_nobias_sums_launches,
 )
 
 
@@ -4286,6 +4412,8 @@ def conv_scale_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4329,6 +4457,8 @@ def conv_scale_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4337,7 +4467,7 @@ def conv_scale_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_rows_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
@@ -4387,6 +4517,8 @@ def conv_scale_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4398,7 +4530,7 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
 )
 
 
@@ -4794,7 +4926,7 @@ CONV6_BATCHNORM6_RELU65 = ConvGeometry(
 conv6_batchnorm6_relu65_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65",
     CONV6_BATCHNORM6_RELU65,
-    conv_few_scale_relu6_2_launches,
+    conv_few_scale_relu6_launches,
 )
 
 
@@ -4812,7 +4944,7 @@ CONV6_BATCHNORM6_RELU65_SUMS = ConvGeometry(
 conv6_batchnorm6_relu65_sums_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_sums",
     CONV6_BATCHNORM6_RELU65_SUMS,
-    conv_few_nobias_sums_2_launches,
+    conv_few_nobias_sums_launches,
 )
 
 
@@ -4862,7 +4994,7 @@ def conv_scale_add_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
     y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     return y
 
@@ -4887,6 +5019,8 @@ def conv_scale_add_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4930,6 +5064,8 @@ def conv_scale_add_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4993,6 +5129,8 @@ def conv_scale_add_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -5004,7 +5142,7 @@ def conv_scale_add_launch_forward(
 
 conv_scale_add_launches = ConvLaunches(
     forward=conv_scale_add_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
 )
 
 
@@ -5180,8 +5318,8 @@ def conv_max2_scale_gelu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
+    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
     return y
 
 
@@ -5238,6 +5376,8 @@ def conv_max2_scale_gelu_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -5283,6 +5423,8 @@ def conv_max2_scale_gelu_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -5363,6 +5505,8 @@ def conv_max2_scale_gelu_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -5548,6 +5692,8 @@ def conv_nobias_max2_sums_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -5593,6 +5739,8 @@ def conv_nobias_max2_sums_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -5609,14 +5757,14 @@ def conv_nobias_max2_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     code = pooled[1]
     tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -5668,6 +5816,8 @@ def conv_nobias_max2_sums_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,

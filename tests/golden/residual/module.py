@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_93351ab459d2"
+NAMESPACE = "cnndsl_residual_c66c03effe1b"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -346,6 +346,74 @@ def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
     wished = torch.backends.cudnn.conv.fp32_precision
     return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+
+
+@triton.jit
+def conv_lay_out(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    rows_ptr,  # [batch, padded_height, padded_width, 4]
+    batch,
+    height,
+    width,
+    padded_height,
+    padded_width,
+    CHANNELS: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+):
+    """Copy pixels to where they lie between zeros."""
+    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    channel = tl.arange(0, 4)
+    row = pixel // padded_width % padded_height - PAD[0]
+    column = pixel % padded_width - PAD[1]
+    image = (pixel // (padded_height * padded_width)).to(tl.int64)
+    inside = (image < batch) & (row >= 0) & (row < height)
+    inside &= (column >= 0) & (column < width)
+    place = ((image * height + row) * width + column) * CHANNELS
+    x = tl.load(
+        x_ptr + place[:, None] + channel[None, :],
+        mask=inside[:, None] & (channel < CHANNELS)[None, :],
+        other=0.0,
+    )
+    offset = pixel.to(tl.int64)[:, None] * 4 + channel[None, :]
+    tl.store(rows_ptr + offset, x, mask=(image < batch)[:, None])
+
+
+def conv_row_terms(geometry: ConvGeometry) -> int:
+    """How many terms a row of a filter takes, of four channels; a power of two."""
+    return max(16, triton.next_power_of_2(4 * geometry.kernel[1]))
+
+
+def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
+    """Give x (N, C, H, W) with 4 channels, innermost, and with its padding; of an even width."""
+    height = x.shape[2] + 2 * geometry.pad[0]
+    width = x.shape[3] + 2 * geometry.pad[1]
+    width += width % 2
+    shape = (x.shape[0], 4, height, width)
+    rows = torch.empty(
+        shape,
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
+    pixels = x.shape[0] * height * width
+    block_pixels = 256
+    programs = triton.cdiv(pixels, block_pixels)
+    refuse_launch(rows, programs, pixels)
+    conv_lay_out[(programs,)](
+        x_ptr=x,
+        rows_ptr=rows,
+        batch=x.shape[0],
+        height=x.shape[2],
+        width=x.shape[3],
+        padded_height=height,
+        padded_width=width,
+        CHANNELS=geometry.channels,
+        PAD=geometry.pad,
+        BLOCK_PIXELS=block_pixels,
+        num_warps=4,
+    )
+    return rows
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
@@ -1385,32 +1453,32 @@ def fc_op(
 
 
 @triton.jit
-def conv_few_scale_relu_activation(z):
+def conv_rows_scale_relu_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def conv_few_scale_relu_each(vector_ptr, filter, filter_mask):
+def conv_rows_scale_relu_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
     return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_few_scale_relu_shifted(
+def conv_rows_scale_relu_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
     return y
 
 
 @triton.jit
-def conv_few_scale_relu_sum(
+def conv_rows_scale_relu_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -1427,8 +1495,8 @@ def conv_few_scale_relu_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1440,37 +1508,38 @@ def conv_few_scale_relu_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
+    place = tl.arange(0, BLOCK_TERMS)
+    right = place // 4
+    channel = place % 4
+    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
+    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
+    weight_mask &= (channel < CHANNELS)[None, :]
+    for down in range(KERNEL[0]):
+        offset = down * (width * 4) + place
+        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+        term = (down * KERNEL[1] + right) * CHANNELS + channel
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_few_scale_relu_forward(
+def conv_rows_scale_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     bias_ptr,  # [FILTERS]
@@ -1486,8 +1555,8 @@ def conv_few_scale_relu_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1512,7 +1581,7 @@ def conv_few_scale_relu_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu_sum(
+    y = conv_rows_scale_relu_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -1529,8 +1598,8 @@ def conv_few_scale_relu_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -1539,18 +1608,18 @@ def conv_few_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
+    y = conv_rows_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu_activation(y)
+    y = conv_rows_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_few_scale_relu_forward_tile(
+def conv_rows_scale_relu_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1558,7 +1627,12 @@ def conv_few_scale_relu_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    row = conv_row_terms(geometry)
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(filters, 32), 32, row, 4, 2)
+    most = 64 if x.element_size() == 4 else 128
+    pixels = 32 if geometry.window == "loop" else most
+    return Tile(block_size(filters, 64), pixels, row, 4, 3)
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -1577,13 +1651,13 @@ def conv_few_scale_relu_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_rows_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_rows_scale_relu_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu_launch_forward(
+def conv_rows_scale_relu_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1595,17 +1669,19 @@ def conv_few_scale_relu_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu_launch_windows(geometry, x),
+        conv_rows_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_scale_relu_forward[(programs,)](
+    conv_rows_scale_relu_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -1621,8 +1697,8 @@ def conv_few_scale_relu_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -1633,13 +1709,13 @@ def conv_few_scale_relu_launch_forward(
 
 
 @triton.jit
-def conv_few_scale_relu_activation_gradient(saved, gradient):
+def conv_rows_scale_relu_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def conv_few_scale_relu_unpooled(
+def conv_rows_scale_relu_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -1651,12 +1727,12 @@ def conv_few_scale_relu_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_few_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
+    gradient = conv_rows_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_scale_relu_first(
+def conv_rows_scale_relu_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -1672,7 +1748,7 @@ def conv_few_scale_relu_first(
 
 
 @triton.jit
-def conv_few_scale_relu_input_gradient(
+def conv_rows_scale_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -1729,14 +1805,14 @@ def conv_few_scale_relu_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu_first(
+    first_down = conv_rows_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_few_scale_relu_first(
+    first_right = conv_rows_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -1766,7 +1842,7 @@ def conv_few_scale_relu_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_scale_relu_unpooled(
+        gradient = conv_rows_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -1792,18 +1868,18 @@ def conv_few_scale_relu_input_gradient(
     )
 
 
-def conv_few_scale_relu_steps(
+def conv_rows_scale_relu_steps(
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_scale_relu_first`, a pair each."""
+    """Give STEP and INVERSE of `conv_rows_scale_relu_first`, a pair each."""
     steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_few_scale_relu_input_gradient_tile(
+def conv_rows_scale_relu_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -1817,7 +1893,7 @@ def conv_few_scale_relu_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_scale_relu_launch_input_gradient(
+def conv_rows_scale_relu_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -1828,7 +1904,7 @@ def conv_few_scale_relu_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
@@ -1839,15 +1915,15 @@ def conv_few_scale_relu_launch_input_gradient(
     )
     programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu_steps(
+    tap_step, tap_inverse = conv_rows_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_few_scale_relu_steps(
+    window_step, _ = conv_rows_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_few_scale_relu_input_gradient[(programs,)](
+    conv_rows_scale_relu_input_gradient[(programs,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=channels_last(weight),
@@ -1879,7 +1955,7 @@ def conv_few_scale_relu_launch_input_gradient(
 
 
 @triton.jit
-def conv_few_scale_relu_weight_gradient(
+def conv_rows_scale_relu_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -1895,9 +1971,8 @@ def conv_few_scale_relu_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
+    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -1909,14 +1984,15 @@ def conv_few_scale_relu_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
+    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
+    TERM_BLOCKS: tl.constexpr = 1
+    place = tl.arange(0, BLOCK_TERMS)
+    down = place // ROW
+    right = place % ROW // 4
+    channel = place % 4
+    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
+    term = (down * KERNEL[1] + right) * CHANNELS + channel
+    run = down * (width * 4) + place % ROW
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -1933,25 +2009,19 @@ def conv_few_scale_relu_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu_unpooled(
+        gradient = conv_rows_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
+        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+        offset = run
         x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
+    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -1959,7 +2029,7 @@ def conv_few_scale_relu_weight_gradient(
     )
 
 
-def conv_few_scale_relu_weight_gradient_tile(
+def conv_rows_scale_relu_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1967,13 +2037,22 @@ def conv_few_scale_relu_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
-    if x.element_size() == 4 and precision == "ieee":
+    is_exact = x.element_size() == 4 and precision == "ieee"
+    terms = conv_row_terms(geometry) * triton.next_power_of_2(geometry.kernel[0])
+    warps = 8 if terms > 64 else 4
+    return Tile(
+        block_size(filters, 32 if is_exact else 64),
+        terms,
+        16 if is_exact else 32,
+        warps,
+        2,
+    )
+    if is_exact:
         return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
     return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
 
 
-def conv_few_scale_relu_launch_weight_gradient(
+def conv_rows_scale_relu_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -1983,10 +2062,13 @@ def conv_few_scale_relu_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = triton.cdiv(taps * channels, tile.columns)
+    height, width = sizes.height, sizes.width
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
+    programs = 1
     programs *= geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2002,15 +2084,15 @@ def conv_few_scale_relu_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_few_scale_relu_weight_gradient[(programs * splits,)](
+    conv_rows_scale_relu_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         CHANNELS=geometry.channels,
@@ -2018,9 +2100,8 @@ def conv_few_scale_relu_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
+        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2033,7 +2114,7 @@ def conv_few_scale_relu_launch_weight_gradient(
 
 
 @triton.jit
-def conv_few_scale_relu_bias_gradient(
+def conv_rows_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     partial_ptr,  # [splits, FILTERS] float32
@@ -2064,7 +2145,7 @@ def conv_few_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -2073,7 +2154,7 @@ def conv_few_scale_relu_bias_gradient(
     )
 
 
-def conv_few_scale_relu_launch_bias_gradient(
+def conv_rows_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2094,7 +2175,7 @@ def conv_few_scale_relu_launch_bias_gradient(
     splits = split_count(programs, triton.cdiv(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_few_scale_relu_bias_gradient[(programs * splits,)](
+    conv_rows_scale_relu_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         saved_ptr=saved,
         partial_ptr=partial,
@@ -2110,16 +2191,16 @@ def conv_few_scale_relu_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_few_scale_relu_launches = ConvLaunches(
-    forward=conv_few_scale_relu_launch_forward,
-    input_gradient=conv_few_scale_relu_launch_input_gradient,
-    weight_gradient=conv_few_scale_relu_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu_launch_bias_gradient,
+conv_rows_scale_relu_launches = ConvLaunches(
+    forward=conv_rows_scale_relu_launch_forward,
+    input_gradient=conv_rows_scale_relu_launch_input_gradient,
+    weight_gradient=conv_rows_scale_relu_launch_weight_gradient,
+    bias_gradient=conv_rows_scale_relu_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_few_nobias_sums_shifted(
+def conv_rows_nobias_sums_shifted(
     y,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
@@ -2127,7 +2208,7 @@ def conv_few_nobias_sums_shifted(
 
 
 @triton.jit
-def conv_few_nobias_sums_statistics(
+def conv_rows_nobias_sums_statistics(
     sums_ptr,
     y,
     mask,
@@ -2151,7 +2232,7 @@ def conv_few_nobias_sums_statistics(
 
 
 @triton.jit
-def conv_few_nobias_sums_sum(
+def conv_rows_nobias_sums_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2167,8 +2248,8 @@ def conv_few_nobias_sums_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2180,25 +2261,26 @@ def conv_few_nobias_sums_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
+    place = tl.arange(0, BLOCK_TERMS)
+    right = place // 4
+    channel = place % 4
+    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
+    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
+    weight_mask &= (channel < CHANNELS)[None, :]
+    for down in range(KERNEL[0]):
+        offset = down * (width * 4) + place
+        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+        term = (down * KERNEL[1] + right) * CHANNELS + channel
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
@@ -2209,7 +2291,7 @@ def conv_few_nobias_sums_sum(
 
 
 @triton.jit
-def conv_few_nobias_sums_forward(
+def conv_rows_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -2224,8 +2306,8 @@ def conv_few_nobias_sums_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2250,7 +2332,7 @@ def conv_few_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_sum(
+    y = conv_rows_nobias_sums_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2266,8 +2348,8 @@ def conv_few_nobias_sums_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -2276,12 +2358,12 @@ def conv_few_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -2293,7 +2375,7 @@ def conv_few_nobias_sums_forward(
     )
 
 
-def conv_few_nobias_sums_launch_forward(
+def conv_rows_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2305,17 +2387,19 @@ def conv_few_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
     blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
     programs = blocks * triton.cdiv(
         windows,
-        conv_few_scale_relu_launch_windows(geometry, x),
+        conv_rows_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_nobias_sums_forward[(programs,)](
+    conv_rows_nobias_sums_forward[(programs,)](
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         y_ptr=outputs.y,
@@ -2330,8 +2414,8 @@ def conv_few_nobias_sums_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -2342,7 +2426,7 @@ def conv_few_nobias_sums_launch_forward(
 
 
 @triton.jit
-def conv_few_nobias_sums_unpooled(
+def conv_rows_nobias_sums_unpooled(
     gradient_ptr,
     offset,
     mask,
@@ -2356,7 +2440,7 @@ def conv_few_nobias_sums_unpooled(
 
 
 @triton.jit
-def conv_few_nobias_sums_input_gradient(
+def conv_rows_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     dx_ptr,  # [batch, height, width, CHANNELS]
@@ -2412,14 +2496,14 @@ def conv_few_nobias_sums_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu_first(
+    first_down = conv_rows_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_few_scale_relu_first(
+    first_right = conv_rows_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2449,7 +2533,7 @@ def conv_few_nobias_sums_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_nobias_sums_unpooled(
+        gradient = conv_rows_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
@@ -2474,7 +2558,7 @@ def conv_few_nobias_sums_input_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_input_gradient(
+def conv_rows_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2485,7 +2569,7 @@ def conv_few_nobias_sums_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
@@ -2496,15 +2580,15 @@ def conv_few_nobias_sums_launch_input_gradient(
     )
     programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu_steps(
+    tap_step, tap_inverse = conv_rows_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_few_scale_relu_steps(
+    window_step, _ = conv_rows_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_few_nobias_sums_input_gradient[(programs,)](
+    conv_rows_nobias_sums_input_gradient[(programs,)](
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
@@ -2535,7 +2619,7 @@ def conv_few_nobias_sums_launch_input_gradient(
 
 
 @triton.jit
-def conv_few_nobias_sums_weight_gradient(
+def conv_rows_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
     partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
@@ -2550,9 +2634,8 @@ def conv_few_nobias_sums_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
+    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2564,14 +2647,15 @@ def conv_few_nobias_sums_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
+    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
+    TERM_BLOCKS: tl.constexpr = 1
+    place = tl.arange(0, BLOCK_TERMS)
+    down = place // ROW
+    right = place % ROW // 4
+    channel = place % 4
+    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
+    term = (down * KERNEL[1] + right) * CHANNELS + channel
+    run = down * (width * 4) + place % ROW
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2588,24 +2672,18 @@ def conv_few_nobias_sums_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
+        gradient = conv_rows_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
+        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+        offset = run
         x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        offset = (down * width + right) * CHANNELS + channel
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
+    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2613,7 +2691,7 @@ def conv_few_nobias_sums_weight_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_weight_gradient(
+def conv_rows_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2623,10 +2701,13 @@ def conv_few_nobias_sums_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
-    programs = triton.cdiv(taps * channels, tile.columns)
+    height, width = sizes.height, sizes.width
+    x = conv_rows(geometry, channels_last(x))
+    height, width = x.shape[2:]
+    programs = 1
     programs *= geometry.groups * triton.cdiv(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2642,14 +2723,14 @@ def conv_few_nobias_sums_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_few_nobias_sums_weight_gradient[(programs * splits,)](
+    conv_rows_nobias_sums_weight_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
         partial_ptr=partial,
         splits=splits,
         batch=x.shape[0],
-        height=sizes.height,
-        width=sizes.width,
+        height=height,
+        width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         CHANNELS=geometry.channels,
@@ -2657,9 +2738,8 @@ def conv_few_nobias_sums_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
+        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2672,7 +2752,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
 
 
 @triton.jit
-def conv_few_nobias_sums_bias_gradient(
+def conv_rows_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS] float32
     splits,
@@ -2709,7 +2789,7 @@ def conv_few_nobias_sums_bias_gradient(
     )
 
 
-def conv_few_nobias_sums_launch_bias_gradient(
+def conv_rows_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2730,7 +2810,7 @@ def conv_few_nobias_sums_launch_bias_gradient(
     splits = split_count(programs, triton.cdiv(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_few_nobias_sums_bias_gradient[(programs * splits,)](
+    conv_rows_nobias_sums_bias_gradient[(programs * splits,)](
         gradient_ptr=gradient,
         partial_ptr=partial,
         splits=splits,
@@ -2745,12 +2825,12 @@ def conv_few_nobias_sums_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_few_nobias_sums_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-    windows=conv_few_scale_relu_launch_windows,
+conv_rows_nobias_sums_launches = ConvLaunches(
+    forward=conv_rows_nobias_sums_launch_forward,
+    input_gradient=conv_rows_nobias_sums_launch_input_gradient,
+    weight_gradient=conv_rows_nobias_sums_launch_weight_gradient,
+    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    windows=conv_rows_scale_relu_launch_windows,
 )
 
 
@@ -3165,11 +3245,12 @@ CONV1_BN1_RELU1 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     activation="relu",
+    taps="rows",
 )
 conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1",
     CONV1_BN1_RELU1,
-    conv_few_scale_relu_launches,
+    conv_rows_scale_relu_launches,
 )
 
 
@@ -3179,12 +3260,13 @@ CONV1_BN1_RELU1_SUMS = ConvGeometry(
     kernel=(3, 3),
     pad=(1, 1),
     bias=False,
+    taps="rows",
     statistics=True,
 )
 conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1_sums",
     CONV1_BN1_RELU1_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_rows_nobias_sums_launches,
 )
 
 
@@ -3243,6 +3325,8 @@ def conv_scale_relu_sum(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3254,11 +3338,15 @@ def conv_scale_relu_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
@@ -3282,7 +3370,7 @@ def conv_scale_relu_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
@@ -3305,6 +3393,8 @@ def conv_scale_relu_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3348,6 +3438,8 @@ def conv_scale_relu_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3356,13 +3448,13 @@ def conv_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
+    y = conv_rows_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu_activation(y)
+    y = conv_rows_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3441,6 +3533,8 @@ def conv_scale_relu_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3483,7 +3577,7 @@ def conv_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
@@ -3556,6 +3650,8 @@ def conv_nobias_sums_sum(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3567,11 +3663,15 @@ def conv_nobias_sums_sum(
     """
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0] - PAD[0]
-    column = column * STRIDE[1] - PAD[1]
-    x_ptr += ((image * height + row) * width + column) * CHANNELS
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
@@ -3616,6 +3716,8 @@ def conv_nobias_sums_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3658,6 +3760,8 @@ def conv_nobias_sums_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3666,12 +3770,12 @@ def conv_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
+    y = conv_rows_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
+    conv_rows_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -3722,6 +3826,8 @@ def conv_nobias_sums_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3819,7 +3925,7 @@ def conv_scale_add_relu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
     y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     return y
 
@@ -3844,6 +3950,8 @@ def conv_scale_add_relu_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3887,6 +3995,8 @@ def conv_scale_add_relu_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3904,7 +4014,7 @@ def conv_scale_add_relu_forward(
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_few_scale_relu_activation(y)
+    y = conv_rows_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3951,6 +4061,8 @@ def conv_scale_add_relu_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4436,6 +4548,8 @@ def conv_scale_forward(
     STRIDE: tl.constexpr,
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4479,6 +4593,8 @@ def conv_scale_forward(
         STRIDE=STRIDE,
         PAD=PAD,
         DILATION=DILATION,
+        TAPS=TAPS,
+        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4487,7 +4603,7 @@ def conv_scale_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
+    y = conv_rows_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
@@ -4537,6 +4653,8 @@ def conv_scale_launch_forward(
         STRIDE=geometry.stride,
         PAD=geometry.pad,
         DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4548,7 +4666,7 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
 )
 
 
