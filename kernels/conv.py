@@ -20,7 +20,7 @@ from .conv_library import conv_product
 from .conv_pool import conv_quads, conv_windows
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_sum import conv_sum
-from .shared import Tile, block_size, refuse_launch
+from .shared import Tile, block_size, count_blocks, launch, refuse_launch
 from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -299,10 +299,12 @@ def conv_launch_forward(
     elif geometry.taps == "rows":
         x = conv_rows(geometry, channels_last(x))
         height, width = x.shape[2:]
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(windows, conv_launch_windows(geometry, x))
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
-    conv_forward[(programs,)](
+    launch(
+        conv_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .conv_geometry import ConvGeometry, conv_sizes
 from .conv_rebuild import conv_activation_gradient
-from .shared import block_size, refuse_launch, split_count
+from .shared import block_size, count_blocks, launch, refuse_launch, split_count
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -127,11 +127,13 @@ def conv_launch_bias_gradient(
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_bias_gradient[(programs * splits,)](
+    launch(
+        conv_bias_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
         alive_ptr=code,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from .module import INTERPRETED
 from .shared import refuse_residual, refuse_tensors
 
 
@@ -47,7 +47,7 @@ class ConvGeometry(NamedTuple):
 
 
 class ConvOutputs(NamedTuple):
-    """What forward computes; a part that a region has no use for has no elements.
+    """What forward computes; None for a part that a region has no use for.
 
     y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
     like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
@@ -55,9 +55,9 @@ class ConvOutputs(NamedTuple):
     """
 
     y: Tensor
-    code: Tensor
-    before: Tensor
-    sums: Tensor
+    code: Tensor | None
+    before: Tensor | None
+    sums: Tensor | None
 
 
 class ConvSizes(NamedTuple):
@@ -172,8 +172,8 @@ def refuse_conv(
     bias: Tensor | None,
     scale: Tensor | None,
     residual: Tensor | None,
-) -> None:
-    """Raise for tensors that do not fit together or do not fit the region."""
+) -> ConvSizes:
+    """Give the sizes; raise for tensors that do not fit together or do not fit the region."""
     shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
     has_scale = geometry.scale != "none"
     vectors = [("bias", bias, geometry.bias), ("scale", scale, has_scale)]
@@ -187,9 +187,10 @@ def refuse_conv(
         raise ValueError(f"this region takes {'a' if geometry.residual else 'no'} residual")
     if geometry.residual:
         refuse_residual(x, residual, (x.shape[0], geometry.filters, *sizes[4:]))
+    return sizes
 
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
     wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"

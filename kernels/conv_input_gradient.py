@@ -13,7 +13,7 @@ from .conv_geometry import (
     conv_sizes,
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
-from .shared import Tile, block_size, refuse_launch
+from .shared import Tile, block_size, count_blocks, launch, refuse_launch
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -259,14 +259,16 @@ def conv_launch_input_gradient(
     tile = conv_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(geometry.channels // geometry.groups, tile.columns)
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
+    cells *= count_blocks(sizes.width, cell_width)
+    blocks = geometry.groups * count_blocks(geometry.channels // geometry.groups, tile.columns)
+    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     tap_step, tap_inverse = conv_steps(geometry.stride, geometry.dilation)
     window_step, window_inverse = conv_steps(geometry.pool_stride, geometry.pool_dilation)
-    conv_input_gradient[(programs,)](
+    launch(
+        conv_input_gradient,
+        programs,
         gradient_ptr=gradient,
         winner_ptr=code,
         alive_ptr=code,

@@ -5,6 +5,7 @@ functions.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,16 @@ from .conv_geometry import (
     refuse_geometry,
 )
 from .conv_library import conv_product_gradients
+from .dispatch import Direction, differentiable
 from .shared import cast_as_wished, packed
+
+CONV_FORWARD = """(
+    Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual
+) -> (Tensor y, Tensor code, Tensor before, Tensor sums)"""
+CONV_BACKWARD = """(
+    Tensor gradient, Tensor? code, Tensor? saved, Tensor? x, Tensor? weight, Tensor? scale,
+    SymInt[] size, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dscale, Tensor dresidual)"""
 
 
 class ConvLaunches(NamedTuple):
@@ -41,14 +51,20 @@ class ConvLaunches(NamedTuple):
     windows: Callable[..., int] | None = None
 
 
-def conv_outputs(geometry: ConvGeometry, launches: ConvLaunches, x: Tensor) -> ConvOutputs:
-    """Allocate what forward fills."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+def conv_outputs(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+) -> ConvOutputs:
+    """Allocate what forward fills; raise for tensors that do not fit the region."""
+    sizes = refuse_conv(geometry, x, weight, bias, scale, residual)
     shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
     y = new_image(x, shape)
-    code = x.new_empty(0, dtype=torch.uint8)
-    before = x.new_empty(0)
-    sums = x.new_empty(0, dtype=torch.float32)
+    code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
         code = torch.empty_like(y, dtype=dtype)
@@ -61,49 +77,82 @@ def conv_outputs(geometry: ConvGeometry, launches: ConvLaunches, x: Tensor) -> C
     return ConvOutputs(y, code, before, sums)
 
 
+def conv_values(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+) -> ConvOutputs:
+    """Compute y, and what is kept beside it."""
+    outputs = conv_outputs(geometry, launches, x, weight, bias, scale, residual)
+    if outputs.y.numel() > 0:
+        bias, scale = packed(bias), packed(scale)
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, x, weight, bias, scale, residual, outputs)
+    return outputs
+
+
 def conv_empty_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight, bias, scale and residual, those that are computed."""
     g = geometry
-    dx = gradient.new_empty(0)
-    dweight = gradient.new_empty(0)
-    dresidual = gradient.new_empty(0)
+    dx, dweight, dbias, dscale, dresidual = None, None, None, None, None
     if needs[0]:
         dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
-    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
-    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
+    if needs[2]:
+        dbias = gradient.new_empty(g.filters, dtype=torch.float32)
+    if needs[3]:
+        dscale = gradient.new_empty(g.filters, dtype=torch.float32)
     if g.residual and g.activation != "none":
         dresidual = new_image(gradient, gradient.shape)
     return dx, dweight, dbias, dscale, dresidual
 
 
-def conv_gradients(
+def conv_allocate_gradients(
     geometry: ConvGeometry,
-    launches: ConvLaunches,
     gradient: Tensor,
-    code: Tensor,
+    code: Tensor | None,
     saved: Tensor | None,
     x: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
+    """Allocate what conv_gradients gives for the same."""
+    return conv_empty_gradients(geometry, gradient, size, needs)
+
+
+def conv_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Compute the gradients of x, weight, bias, scale and residual that are needed.
 
-    The others are empty. With z = conv(x, weight) · scale + bias and dz its gradient:
+    With z = conv(x, weight) · scale + bias and dz its gradient:
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
     if gradient.numel() == 0:
         empty = conv_empty_gradients(geometry, gradient, size, needs)
-        return tuple(tensor.zero_() for tensor in empty)
+        return tuple(None if t is None else t.zero_() for t in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
@@ -123,12 +172,7 @@ def conv_gradients(
             if scale is not None:
                 raw = raw.float() * scale.float()[:, None, None, None]
             dweight = channels_last(raw.to(gradient.dtype))
-    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
-    dtypes = (None, None, torch.float32, torch.float32, None)
-    return tuple(
-        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
-        for tensor, dtype in zip(found, dtypes, strict=True)
-    )
+    return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
 
 def conv_fused_gradients(
@@ -199,7 +243,7 @@ def conv_keep(
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(code, before, sums)
+    ctx.mark_non_differentiable(*(t for t in (code, before, sums) if t is not None))
     ctx.size = (x.shape[0], x.shape[2], x.shape[3])
     ctx.dtypes = (x.dtype, weight.dtype, *(None if v is None else v.dtype for v in (bias, scale)))
     saved = before if geometry.activation == "input" else None
@@ -216,15 +260,13 @@ def conv_keep(
 
 def conv_differentiate(
     geometry: ConvGeometry,
-    backward_op: Callable[..., tuple[Tensor, ...]],
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
-    gradient: Tensor | None,
+    gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
-    needs = list(ctx.needs_input_grad[:5])
-    if gradient is None or not any(needs):
-        return None, None, None, None, None
-    *found, dresidual = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
+    needs = ctx.needs_input_grad[:5]
+    *found, dresidual = run_backward(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
     if geometry.activation == "none":
         dresidual = gradient  # an operator may not return what it was given
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
@@ -240,80 +282,21 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        outputs = conv_outputs(geometry, launches, x)
-        if outputs.y.numel() > 0:
-            bias, scale = packed(bias), packed(scale)
-            with torch.cuda.device_of(x):
-                launches.forward(geometry, x, weight, bias, scale, residual, outputs)
-        return outputs
-
-    def fake_forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        return conv_outputs(geometry, launches, x)
-
-    def backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_gradients(
-            geometry, launches, gradient, code, saved, x, weight, scale, size, needs
-        )
-
-    def fake_backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_empty_gradients(geometry, gradient, size, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, ...],
-    ) -> None:
-        conv_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
-    ) -> tuple[Tensor | None, ...]:
-        return conv_differentiate(geometry, backward_op, ctx, gradient)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            CONV_FORWARD,
+            compute=partial(conv_values, geometry, launches),
+            allocate=partial(conv_outputs, geometry, launches),
+        ),
+        Direction(
+            CONV_BACKWARD,
+            compute=partial(conv_gradients, geometry, launches),
+            allocate=partial(conv_allocate_gradients, geometry),
+        ),
+        partial(conv_keep, geometry),
+        partial(conv_differentiate, geometry),
+    )
 
     def run(
         x: Tensor,
@@ -325,11 +308,10 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
         x, weight = cast_as_wished(x, weight)
         if geometry.residual:
             residual = residual.to(x.dtype)
-        y, _, _, sums = forward_op(x, weight, bias, scale, residual)
+        y, _, _, sums = region(x, weight, bias, scale, residual)
         if geometry.statistics:
             return y, sums
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run

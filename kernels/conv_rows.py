@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry
-from .shared import refuse_launch
+from .shared import count_blocks, launch, power_of_two, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -52,7 +52,7 @@ def conv_lay_out(
 
 def conv_row_terms(geometry: ConvGeometry) -> int:
     """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, triton.next_power_of_2(4 * geometry.kernel[1]))
+    return max(16, power_of_two(4 * geometry.kernel[1]))
 
 
 def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
@@ -64,9 +64,11 @@ def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
     rows = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     pixels = x.shape[0] * height * width
     block_pixels = 256
-    programs = triton.cdiv(pixels, block_pixels)
+    programs = count_blocks(pixels, block_pixels)
     refuse_launch(rows, programs, pixels)
-    conv_lay_out[(programs,)](
+    launch(
+        conv_lay_out,
+        programs,
         x_ptr=x,
         rows_ptr=rows,
         batch=x.shape[0],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
-from .shared import block_size, refuse_launch, split_count
+from .shared import block_size, count_blocks, launch, refuse_launch, split_count
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -127,11 +127,13 @@ def conv_launch_unpool(
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
     block_pixels = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(pixels, block_pixels), 2048)
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
     refuse_launch(dz, programs * splits, pixels)
     partial = dz.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_unpool[(programs * splits,)](
+    launch(
+        conv_unpool,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
         alive_ptr=code,

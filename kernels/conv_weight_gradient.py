@@ -17,7 +17,15 @@ from .conv_geometry import (
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .conv_rows import conv_row_terms, conv_rows
-from .shared import Tile, block_size, refuse_launch, split_count
+from .shared import (
+    Tile,
+    block_size,
+    count_blocks,
+    launch,
+    power_of_two,
+    refuse_launch,
+    split_count,
+)
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -193,16 +201,13 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
-    is_exact = x.element_size() == 4 and precision == "ieee"
+    most, windows = 64, 32
+    if x.element_size() == 4 and precision == "ieee":
+        most, windows = 32, 16
     if geometry.taps == "rows":
-        terms = conv_row_terms(geometry) * triton.next_power_of_2(geometry.kernel[0])
-        warps = 8 if terms > 64 else 4
-        return Tile(
-            block_size(filters, 32 if is_exact else 64), terms, 16 if is_exact else 32, warps, 2
-        )
-    if is_exact:
-        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
+        terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
+        return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
+    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
 def conv_launch_weight_gradient(
@@ -224,15 +229,17 @@ def conv_launch_weight_gradient(
         height, width = x.shape[2:]
         programs = 1
     elif geometry.taps == "packed":
-        programs = triton.cdiv(taps * channels, tile.columns)
+        programs = count_blocks(taps * channels, tile.columns)
     else:
-        programs = taps * triton.cdiv(channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(geometry.filters // geometry.groups, tile.rows)
+        programs = taps * count_blocks(channels, tile.columns)
+    programs *= geometry.groups * count_blocks(geometry.filters // geometry.groups, tile.rows)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
+    splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(x, programs * splits, windows * geometry.pool_size[0] * geometry.pool_size[1])
     partial = x.new_empty((splits, geometry.filters, taps, channels), dtype=torch.float32)
-    conv_weight_gradient[(programs * splits,)](
+    launch(
+        conv_weight_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
         alive_ptr=code,

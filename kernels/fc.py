@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .fc_op import FcGeometry, fc_precision
-from .shared import Tile, block_size, refuse_launch
+from .shared import Tile, block_size, count_blocks, launch, refuse_launch
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -236,9 +236,11 @@ def fc_launch_forward(
     """Launch the forward kernel, which fills y."""
     precision = fc_precision()
     tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(geometry.outputs, tile.columns)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(geometry.outputs, tile.columns)
     refuse_launch(x, programs, x.shape[0])
-    fc_forward[(programs,)](
+    launch(
+        fc_forward,
+        programs,
         x_ptr=x,
         weight_ptr=weight,
         bias_ptr=bias,
@@ -268,9 +270,11 @@ def fc_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision()
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(geometry.features, tile.columns)
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(geometry.features, tile.columns)
     refuse_launch(dx, programs, dx.shape[0])
-    fc_input_gradient[(programs,)](
+    launch(
+        fc_input_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=weight,
@@ -298,10 +302,12 @@ def fc_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision()
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = triton.cdiv(geometry.outputs, tile.rows)
-    programs *= triton.cdiv(geometry.features, tile.columns)
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
-    fc_weight_gradient[(programs,)](
+    launch(
+        fc_weight_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=x,
@@ -327,9 +333,11 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    programs = triton.cdiv(geometry.outputs, block_outputs)
+    programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
-    fc_bias_gradient[(programs,)](
+    launch(
+        fc_bias_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         dbias_ptr=dbias,

@@ -5,14 +5,21 @@ handed as functions.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .dispatch import Direction, differentiable
+from .module import INTERPRETED
 from .shared import cast_as_wished, packed, refuse_tensors
+
+FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
+FC_BACKWARD = """(
+    Tensor gradient, Tensor? saved, Tensor? x, Tensor? weight, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias)"""
 
 
 class FcGeometry(NamedTuple):
@@ -36,7 +43,7 @@ class FcLaunches(NamedTuple):
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
     wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -49,21 +56,50 @@ def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | No
         raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
 
 
-def fc_outputs(geometry: FcGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y, and the input of the activation where its slope follows from that."""
+def fc_outputs(
+    geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Allocate y, and the input of the activation where its slope follows from that.
+
+    Raise for tensors that do not fit the region.
+    """
+    refuse_fc(geometry, x, weight, bias)
     y = x.new_empty((x.shape[0], geometry.outputs))
-    if geometry.activation == "input":
-        return y, torch.empty_like(y)
-    return y, x.new_empty(0)
+    return y, torch.empty_like(y) if geometry.activation == "input" else None
+
+
+def fc_values(
+    geometry: FcGeometry,
+    launches: FcLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute y, and what is kept beside it."""
+    y, kept = fc_outputs(geometry, x, weight, bias)
+    if y.numel() > 0:
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
+    return y, kept
 
 
 def fc_empty_gradients(
-    geometry: FcGeometry, gradient: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate the gradients of x, weight and bias; without elements where there is no need."""
-    dx = gradient.new_empty((gradient.shape[0], geometry.features) if needs[0] else 0)
-    dweight = gradient.new_empty((geometry.outputs, geometry.features) if needs[1] else 0)
-    return dx, dweight, gradient.new_empty(geometry.outputs if needs[2] else 0)
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight and bias that are needed."""
+    dx, dweight, dbias = None, None, None
+    if needs[0]:
+        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+    if needs[1]:
+        dweight = gradient.new_empty((geometry.outputs, geometry.features))
+    if needs[2]:
+        dbias = gradient.new_empty(geometry.outputs)
+    return dx, dweight, dbias
 
 
 def fc_gradients(
@@ -74,11 +110,12 @@ def fc_gradients(
     x: Tensor | None,
     weight: Tensor | None,
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight and bias that are needed; the others are empty."""
-    dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of x, weight and bias that are needed."""
+    empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_()
+        return tuple(None if t is None else t.zero_() for t in empty)
+    dx, dweight, dbias = empty
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
@@ -94,17 +131,30 @@ def fc_keep(
     geometry: FcGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor | None],
 ) -> None:
     """Save for backward what the needed gradients read, and no more."""
     x, weight, bias = inputs
     y, kept = output
     needs_x, needs_weight, _ = ctx.needs_input_grad[:3]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
+    if kept is not None:
+        ctx.mark_non_differentiable(kept)
     ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
     saved = {"none": None, "input": kept}.get(geometry.activation, y)
     ctx.save_for_backward(saved, x if needs_weight else None, weight if needs_x else None)
+
+
+def fc_differentiate(
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight and bias, in the types of these."""
+    needs = ctx.needs_input_grad[:3]
+    found = run_backward(gradient, *ctx.saved_tensors, needs)
+    dtypes = zip(found, needs, ctx.dtypes, strict=True)
+    return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
 def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[..., Tensor]:
@@ -113,69 +163,25 @@ def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[...
     The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
     only. A region may be registered again under the same name: the last one counts.
     """
-
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        y, kept = fc_outputs(geometry, x)
-        if y.numel() > 0:
-            with torch.cuda.device_of(x):
-                launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
-        return y, kept
-
-    def fake_forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        return fc_outputs(geometry, x)
-
-    def backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_gradients(geometry, launches, gradient, saved, x, weight, needs)
-
-    def fake_backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_empty_gradients(geometry, gradient, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, Tensor],
-    ) -> None:
-        fc_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
-    ) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:3])
-        if gradient is None or not any(needs):
-            return None, None, None
-        found = backward_op(gradient, *ctx.saved_tensors, needs)
-        dtypes = zip(found, needs, ctx.dtypes, strict=True)
-        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            FC_FORWARD,
+            compute=partial(fc_values, geometry, launches),
+            allocate=partial(fc_outputs, geometry),
+        ),
+        Direction(
+            FC_BACKWARD,
+            compute=partial(fc_gradients, geometry, launches),
+            allocate=partial(fc_empty_gradients, geometry),
+        ),
+        partial(fc_keep, geometry),
+        fc_differentiate,
+    )
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y, _ = forward_op(*cast_as_wished(x, weight), bias)
+        y, _ = region(*cast_as_wished(x, weight), bias)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run

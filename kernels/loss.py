@@ -14,8 +14,15 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .shared import packed, refuse_launch
+from .dispatch import Direction, differentiable
+from .shared import count_blocks, launch, packed, power_of_two, refuse_launch
 
+LOSS_FORWARD = """(
+    Tensor logits, Tensor target
+) -> (Tensor loss, Tensor count, Tensor spread)"""
+LOSS_BACKWARD = """(
+    Tensor gradient, Tensor logits, Tensor target, Tensor spread, Tensor count
+) -> Tensor"""
 LOSS_IGNORED = -100  # the class that counts as none, as in PyTorch
 LOSS_TILE = 4096  # logits at a time
 LOSS_CLASSES = 1024  # of them at most so many of one row
@@ -115,7 +122,7 @@ def loss_backward(
 
 def loss_blocks(classes: int) -> tuple[int, int]:
     """Choose rows x classes of a tile."""
-    block_classes = min(LOSS_CLASSES, triton.next_power_of_2(classes))
+    block_classes = min(LOSS_CLASSES, power_of_two(classes))
     return max(1, min(64, LOSS_TILE // block_classes)), block_classes
 
 
@@ -123,20 +130,22 @@ def loss_launch_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor,
     """Give the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    all_tiles = triton.cdiv(rows, block_rows)
+    all_tiles = count_blocks(rows, block_rows)
     programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
     refuse_launch(logits, programs, rows)
     loss = logits.new_empty(programs, dtype=torch.float32)
     count = torch.empty_like(loss)
     spread = logits.new_empty(rows, dtype=torch.float32)
-    loss_forward[(programs,)](
+    launch(
+        loss_forward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         loss_ptr=loss,
         count_ptr=count,
         spread_ptr=spread,
         rows=rows,
-        tiles=triton.cdiv(all_tiles, programs),
+        tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
         IS_ONE=programs == 1,
@@ -156,10 +165,12 @@ def loss_launch_backward(
     """Give the gradient of the logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    programs = triton.cdiv(rows, block_rows) * triton.cdiv(classes, block_classes)
+    programs = count_blocks(rows, block_rows) * count_blocks(classes, block_classes)
     refuse_launch(logits, programs, rows)
     dlogits = torch.empty_like(logits)
-    loss_backward[(programs,)](
+    launch(
+        loss_backward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         gradient_ptr=gradient,
@@ -193,69 +204,75 @@ def refuse_loss(logits: Tensor, target: Tensor) -> None:
         raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
 
 
+def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
+    with torch.cuda.device_of(logits):
+        return loss_launch_forward(packed(logits), packed(target))
+
+
+def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate what loss_values gives."""
+    one = logits.new_empty(1, dtype=torch.float32)
+    spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    return one, torch.empty_like(one), spread
+
+
+def loss_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Compute the gradient of the logits."""
+    with torch.cuda.device_of(logits):
+        rows, classes = packed(logits), packed(target)
+        return (loss_launch_backward(packed(gradient), rows, classes, packed(spread), count),)
+
+
+def loss_empty_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Allocate what loss_gradient gives."""
+    return (logits.new_empty(logits.shape),)
+
+
+def loss_keep(
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Save for backward."""
+    _, count, spread = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(count, spread)
+    ctx.save_for_backward(*inputs, spread, count)
+
+
+def loss_differentiate(
+    run_backward: Callable[..., object], ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, None]:
+    """Give the gradient of the logits; a target has none."""
+    found = run_backward(gradient, *ctx.saved_tensors)
+    return found if isinstance(found, Tensor) else found[0], None
+
+
 def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
     """
-
-    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.cuda.device_of(logits):
-            return loss_launch_forward(packed(logits), packed(target))
-
-    def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        one = logits.new_empty(1, dtype=torch.float32)
-        spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
-        return one, torch.empty_like(one), spread
-
-    def backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        with torch.cuda.device_of(logits):
-            rows, classes = packed(logits), packed(target)
-            return loss_launch_backward(packed(gradient), rows, classes, packed(spread), count)
-
-    def fake_backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        return logits.new_empty(logits.shape)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor, Tensor],
-        output: tuple[Tensor, Tensor, Tensor],
-    ) -> None:
-        _, count, spread = output
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(count, spread)
-        ctx.save_for_backward(*inputs, spread, count)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _count: None, _spread: None
-    ) -> tuple[Tensor | None, None]:
-        if gradient is None:
-            return None, None
-        return backward_op(gradient, *ctx.saved_tensors), None
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
+        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        loss_keep,
+        loss_differentiate,
+    )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
         refuse_loss(logits, target)
         if logits.numel() == 0:
             return F.cross_entropy(logits.float(), target)
-        loss, _, _ = forward_op(loss_rows(logits), target.reshape(-1).long())
+        loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .conv_geometry import channels_last
 from .norm_op import NormGeometry, norm_sizes
-from .shared import block_size, refuse_launch
+from .shared import block_size, count_blocks, launch, refuse_launch
 from .windows import is_better, pixel_place, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
@@ -165,10 +165,12 @@ def norm_launch_forward(
     windows = z.shape[0] * out_height * out_width
     block_windows = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(windows, block_windows)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(windows, block_windows)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    norm_forward[(programs,)](
+    launch(
+        norm_forward,
+        programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,

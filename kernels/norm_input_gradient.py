@@ -12,7 +12,7 @@ from .conv_geometry import channels_last
 from .norm import norm_affine, norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, refuse_launch
+from .shared import block_size, count_blocks, launch, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -129,10 +129,12 @@ def norm_launch_input_gradient(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(pixels, block_pixels)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(pixels, block_pixels)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, pixels)
-    norm_input_gradient[(programs,)](
+    launch(
+        norm_input_gradient,
+        programs,
         gradient_ptr=gradient,
         winner_ptr=winner,
         z_ptr=channels_last(z),

@@ -7,14 +7,25 @@ computed: that is for the kernels, which it is handed as functions.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.autograd.graph import increment_version
 
 from .conv_geometry import channels_last, new_image, window_count
+from .dispatch import Direction, differentiable, is_watched
 from .shared import packed, refuse_residual
+
+NORM_FORWARD = """(
+    Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual
+) -> (Tensor y, Tensor winner)"""
+NORM_BACKWARD = """(
+    Tensor gradient, Tensor? winner, Tensor z, Tensor mean, Tensor inverse,
+    Tensor? weight, Tensor? bias, Tensor? residual, bool[] needs
+) -> (Tensor dz, Tensor sums, Tensor dresidual)"""
 
 
 class NormGeometry(NamedTuple):
@@ -67,13 +78,24 @@ def refuse_norm(geometry: NormGeometry) -> None:
         raise ValueError("a region with a residual has no pool")
 
 
-def norm_outputs(geometry: NormGeometry, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y, and shaped as y a byte for the position that won (none where there is no max)."""
+def norm_outputs(
+    geometry: NormGeometry,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Allocate y, and shaped as y a byte for the position that won, where there is a maximum.
+
+    Raise for a residual that does not fit.
+    """
     sizes = norm_sizes(geometry, z.shape[2], z.shape[3])
     y = new_image(z, (z.shape[0], geometry.channels, *sizes))
-    if geometry.pool == "max":
-        return y, torch.empty_like(y, dtype=torch.uint8)
-    return y, z.new_empty(0, dtype=torch.uint8)
+    if geometry.residual:
+        refuse_residual(z, residual, y.shape)
+    return y, torch.empty_like(y, dtype=torch.uint8) if geometry.pool == "max" else None
 
 
 def norm_merged(
@@ -107,11 +129,9 @@ def norm_values(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute y, and the winners of a maximum."""
-    y, winner = norm_outputs(geometry, z)
-    if geometry.residual:
-        refuse_residual(z, residual, y.shape)
+    y, winner = norm_outputs(geometry, z, mean, inverse, weight, bias, residual)
     if y.numel() > 0:
         mean, inverse = packed(mean), packed(inverse)
         weight, bias = packed(weight), packed(bias)
@@ -121,12 +141,21 @@ def norm_values(
 
 
 def norm_empty_gradients(
-    geometry: NormGeometry, z: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate what norm_gradients returns; an operator must return a tensor for each."""
-    dz = new_image(z, z.shape) if needs[0] else z.new_empty(0)
+    geometry: NormGeometry,
+    gradient: Tensor,
+    winner: Tensor | None,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Allocate what norm_gradients gives."""
+    dz = new_image(z, z.shape) if needs[0] else None
     sums = z.new_empty((2, geometry.channels), dtype=torch.float32)
-    dresidual = z.new_empty(0)
+    dresidual = None
     if geometry.residual and geometry.activation != "none":
         dresidual = new_image(z, z.shape)
     return dz, sums, dresidual
@@ -136,7 +165,7 @@ def norm_gradients(
     geometry: NormGeometry,
     launches: NormLaunches,
     gradient: Tensor,
-    winner: Tensor,
+    winner: Tensor | None,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -144,9 +173,11 @@ def norm_gradients(
     bias: Tensor | None,
     residual: Tensor | None,
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Compute the gradients of z (if needed), of bias and weight (a pair), and of the residual."""
-    dz, sums, dresidual = norm_empty_gradients(geometry, z, needs)
+    dz, sums, dresidual = norm_empty_gradients(
+        geometry, gradient, winner, z, mean, inverse, weight, bias, residual, needs
+    )
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
     gradient, winner = channels_last(gradient), packed(winner)
@@ -178,12 +209,13 @@ def norm_keep(
     geometry: NormGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor | None],
 ) -> None:
     """Save for backward what was normalised, and the rest of which slopes are computed anew."""
     *others, residual = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
+    if output[1] is not None:
+        ctx.mark_non_differentiable(output[1])
     ctx.dtype = None if inputs[3] is None else inputs[3].dtype
     slope = geometry.activation != "none"
     ctx.save_for_backward(output[1], *others, residual if slope else None)
@@ -191,18 +223,16 @@ def norm_keep(
 
 def norm_differentiate(
     geometry: NormGeometry,
-    backward_op: Callable[..., tuple[Tensor, ...]],
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
-    gradient: Tensor | None,
+    gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of z, mean, inverse, weight, bias and residual.
 
     Mean and inverse have none: what they owe to z is in the gradient of z.
     """
     needs = [ctx.needs_input_grad[index] for index in (0, 3, 4, 5)]
-    if gradient is None or not any(needs):
-        return None, None, None, None, None, None
-    dz, sums, dresidual = backward_op(gradient, *ctx.saved_tensors, needs[:1])
+    dz, sums, dresidual = run_backward(gradient, *ctx.saved_tensors, needs[:1])
     dbias, dweight = sums
     if geometry.activation == "none":
         dresidual = gradient  # an operator may not return what it was given
@@ -266,90 +296,25 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
     ) -> tuple[Tensor, Tensor]:
         return sums.new_empty(geometry.channels), sums.new_empty(geometry.channels)
 
-    def forward(
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        return norm_values(geometry, launches, z, mean, inverse, weight, bias, residual)
-
-    def fake_forward(
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        return norm_outputs(geometry, z)
-
-    def backward(
-        gradient: Tensor,
-        winner: Tensor,
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_gradients(
-            geometry,
-            launches,
-            gradient,
-            winner,
-            z,
-            mean,
-            inverse,
-            weight,
-            bias,
-            residual,
-            needs,
-        )
-
-    def fake_backward(
-        gradient: Tensor,
-        winner: Tensor,
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_empty_gradients(geometry, z, needs)
-
     statistics_op = torch.library.custom_op(
         f"{name}_statistics", statistics, mutates_args=("running_mean", "running_var")
     )
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, ...],
-    ) -> None:
-        norm_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _winner: None
-    ) -> tuple[Tensor | None, ...]:
-        return norm_differentiate(geometry, backward_op, ctx, gradient)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(f"{name}: the gradient of a gradient is not computed by fused kernels")
-
     statistics_op.register_fake(fake_statistics)
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            NORM_FORWARD,
+            compute=partial(norm_values, geometry, launches),
+            allocate=partial(norm_outputs, geometry),
+        ),
+        Direction(
+            NORM_BACKWARD,
+            compute=partial(norm_gradients, geometry, launches),
+            allocate=partial(norm_empty_gradients, geometry),
+        ),
+        partial(norm_keep, geometry),
+        partial(norm_differentiate, geometry),
+    )
 
     def run(
         z: Tensor,
@@ -361,14 +326,13 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
         running = norm_running(norm, sums)
         if geometry.residual:
             residual = residual.to(z.dtype)
-        mean, inverse = statistics_op(sums, *running, values, norm.eps)
-        y, _ = forward_op(z, mean, inverse, norm.weight, norm.bias, residual)
+        if is_watched(z, sums, *running[:2]):
+            mean, inverse = statistics_op(sums, *running, values, norm.eps)
+        else:
+            mean, inverse = statistics(sums, *running, values, norm.eps)
+            increment_version(running[:2])
+        y, _ = region(z, mean, inverse, norm.weight, norm.bias, residual)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {
-        name: forward,
-        f"{name}_statistics": statistics,
-        f"{name}_backward": backward,
-    }
+    run.operators = {**region.operators, f"{name}_statistics": statistics}
     return run

@@ -9,6 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .shared import count_blocks, launch
+
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -79,7 +81,9 @@ def norm_launch_statistics(
 ) -> None:
     """Launch the kernel that merges the tiles, which fills mean and inverse."""
     channels = sums.shape[2]
-    norm_statistics[(triton.cdiv(channels, 16),)](
+    launch(
+        norm_statistics,
+        count_blocks(channels, 16),
         sums_ptr=sums,
         mean_ptr=mean,
         inverse_ptr=inverse,

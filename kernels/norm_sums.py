@@ -14,7 +14,7 @@ from .conv_geometry import channels_last
 from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, refuse_launch, split_count
+from .shared import block_size, count_blocks, launch, refuse_launch, split_count
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -146,11 +146,13 @@ def norm_launch_gradient_sums(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(geometry.channels, block_channels)
-    splits = split_count(programs, triton.cdiv(pixels, block_pixels))
+    programs = count_blocks(geometry.channels, block_channels)
+    splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
     partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
-    norm_gradient_sums[(programs * splits,)](
+    launch(
+        norm_gradient_sums,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=winner,
         z_ptr=channels_last(z),

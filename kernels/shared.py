@@ -1,11 +1,21 @@
 """What the launches of all kernels share."""
 
+import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
+from triton.compiler import CompiledKernel
+
+from .module import INTERPRETED
+
+# What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
+COMPILED = {}
+MOST_COMPILED = 4096
+REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
 class Tile(NamedTuple):
@@ -18,14 +28,67 @@ class Tile(NamedTuple):
     stages: int
 
 
+def power_of_two(size: int) -> int:
+    """Give the least power of two that is no less."""
+    return 1 << (size - 1).bit_length()
+
+
+def count_blocks(size: int, block: int) -> int:
+    """Count the blocks that cover the size."""
+    return -(-size // block)
+
+
 def block_size(size: int, most: int) -> int:
     """Give the least power of two that holds the size, from 16, the least a matrix unit takes."""
-    return min(most, max(16, triton.next_power_of_2(size)))
+    return min(most, max(16, power_of_two(size)))
 
 
 def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, most // programs))
+
+
+@cache
+def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
+    """Name a kernel's parameters, and count those before the first that is a constant."""
+    constants = [parameter.is_constexpr for parameter in kernel.params]
+    return tuple(kernel.arg_names), (*constants, True).index(True)
+
+
+def launch_kind(value: object) -> object:
+    """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.data_ptr() % 16 == 0
+    if isinstance(value, int):
+        return value if value == 1 else (value % 16 == 0, value < 2**31)
+    return type(value)
+
+
+def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
+    """Do `kernel[(programs,)](**arguments)`: first what the kernel takes, in its order.
+
+    Triton looks for what it compiled at each launch anew, which takes longer than many a kernel
+    runs. Here that is remembered. Tools that record launches, or hook into them, see each.
+    """
+    if not REMEMBERS:
+        kernel[(programs,)](**arguments)
+        return
+    names, count = launch_parameters(kernel)
+    if tuple(arguments)[: len(names)] != names:
+        raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
+    values = tuple(arguments.values())
+    kinds = [launch_kind(value) for value in values[:count]]
+    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    compiled = COMPILED.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*values[: len(names)])
+        return
+    compiled = kernel[(programs,)](**arguments)
+    # A tool that records launches gives something else, or nothing.
+    if isinstance(compiled, CompiledKernel):
+        if len(COMPILED) >= MOST_COMPILED:
+            COMPILED.clear()
+        COMPILED[key] = compiled
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -38,7 +101,7 @@ def packed(tensor: Tensor | None) -> Tensor | None:
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)
     return x, weight
@@ -50,9 +113,9 @@ def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     Programs, pixels and the place of a value within its image are counted in 32 bits; an image
     starts at a 64-bit address. The margin is for tiles that are not full.
     """
-    if x.device.type == "cpu" and not triton.knobs.runtime.interpret:
+    if not INTERPRETED and x.device.type == "cpu":
         raise RuntimeError(f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1")
-    if max(programs, pixels, x[:1].numel()) >= 2**31 - 2**20:
+    if max(programs, pixels, math.prod(x.shape[1:])) >= 2**31 - 2**20:
         raise ValueError("this batch has 2³¹ pixels or more, or an image 2³¹ values: split it")
 
 

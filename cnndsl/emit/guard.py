@@ -8,14 +8,15 @@ import ast
 from collections.abc import Iterator
 
 IMPORTS = frozenset(
-    {"collections.abc", "math", "torch", "torch.autograd.function", "torch.nn.functional"}
-    | {"triton", "triton.language", "typing"}
+    {"collections.abc", "functools", "math", "torch", "torch.autograd.function"}
+    | {"torch.autograd.graph", "torch.nn.functional", "torch.utils._python_dispatch"}
+    | {"triton", "triton.compiler", "triton.language", "typing"}
 )
 # Every other name must be defined in the file itself.
 BUILTINS = frozenset(
     {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "int"}
-    | {"isinstance", "len", "list", "max", "min", "pow", "range", "str", "sum", "super"}
-    | {"tuple", "zip"}
+    | {"isinstance", "len", "list", "max", "min", "object", "pow", "range", "staticmethod"}
+    | {"str", "sum", "super", "tuple", "type", "zip"}
 )
 # Parts of torch and triton that read files, load code or leave Python.
 FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})

@@ -77,7 +77,7 @@ def _files(regions: Sequence[Region]) -> dict[str, str]:
     if not regions:
         return {}
     found = families(regions)
-    names = [AROUND, kernels.SHARED, LOSS]
+    names = [AROUND, *kernels.SHARED, LOSS]
     names += [name for kind in found for name in kernels.OPERATORS[kind]]
     names += [name for kind in found for name in kernels.KERNELS[kind]]
     return {name: assets.read("kernels", name) for name in names}
@@ -162,7 +162,7 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
     found: list[str] = []
     users = list(body)
     operators = [name for kind in families(regions) for name in kernels.OPERATORS[kind]]
-    for name in [*reversed(operators), kernels.SHARED, AROUND] if files else []:
+    for name in [*reversed(operators), *reversed(kernels.SHARED), AROUND] if files else []:
         text, _ = splice.bare(files[name])
         if name in operators:
             text = splice.settle(text, _common_switches(regions, name))

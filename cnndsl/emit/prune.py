@@ -151,7 +151,7 @@ def _has_effect(call: ast.Call) -> bool:
     match call.func:
         case ast.Attribute(attr=name):
             return name in _EFFECTS
-        case ast.Subscript():  # the launch of a kernel
+        case ast.Name(id="launch") | ast.Subscript():  # of a kernel
             return True
         case _:
             return False
@@ -208,6 +208,8 @@ def _is_kernel(function: ast.FunctionDef) -> bool:
 def _called(call: ast.Call) -> str:
     """The name of the function that is called, or of the kernel that is launched."""
     match call.func:
+        case ast.Name(id="launch") if call.args and isinstance(call.args[0], ast.Name):
+            return call.args[0].id
         case ast.Name(id=name) | ast.Subscript(value=ast.Name(id=name)):
             return name
         case _:
@@ -222,6 +224,7 @@ def _without_arguments(
     for keyword in call.keywords:
         value_start = source.extent(keyword.value)[0]
         starts.append(source.text.rfind(keyword.arg or "", 0, value_start))
-    unwanted = {i for i in range(len(call.args)) if i in positions}
+    is_launch = isinstance(call.func, ast.Name) and call.func.id == "launch"
+    unwanted = {i for i in range(len(call.args)) if i in positions and not is_launch}
     unwanted |= {len(call.args) + i for i, k in enumerate(call.keywords) if k.arg in names}
     return without(source, elements, unwanted, starts) if unwanted else []

@@ -218,6 +218,23 @@ def test_a_kernel_that_is_passed_around_keeps_its_parameters():
     assert prune(text, ["g"]) == text
 
 
+def test_a_remembered_launch_loses_what_its_kernel_does_not_take():
+    text = LAUNCH.replace("    kernel[(1,)](\n", "    launch(\n        kernel,\n        1,\n")
+    text = text.replace("def launch(", "def launch_kernel(")
+    assert prune(text, ["launch_kernel"]).endswith(
+        """\
+def launch_kernel(a, b):
+    size = 2
+    launch(
+        kernel,
+        1,
+        a_ptr=a,
+        WIDTH=size,
+    )
+"""
+    )
+
+
 def test_lines_with_effects_stay():
     text = "def g(x):\n    y = tl.atomic_add(x, 1)\n    z = kernel[(1,)](x)\n    return x\n"
     assert prune(text, ["g"]) == text

@@ -268,4 +268,7 @@ def test_a_large_window_still_fits_a_byte() -> None:
 
 def test_averages_of_many_positions_keep_more_bits() -> None:
     geometry = conv_geometry(1, 2, 1, pool="average", pool_size=(3, 3), activation="relu")
-    assert conv_outputs(geometry, LAUNCHES, torch.zeros(1, 1, 6, 6)).code.dtype == torch.int32
+    x, weight, bias = torch.zeros(1, 1, 6, 6), torch.zeros(2, 1, 1, 1), torch.zeros(2)
+    outputs = conv_outputs(geometry, LAUNCHES, x, weight, bias, None, None)
+    assert outputs.code is not None
+    assert outputs.code.dtype == torch.int32

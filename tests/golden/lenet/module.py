@@ -11,7 +11,8 @@ PyTorch's operators. To see how, begin with the function at the end of a region.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,11 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_2c3714354f9e"
+NAMESPACE = "cnndsl_lenet_d00c1395152e"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -43,6 +46,12 @@ def runs_kernels(x: Tensor) -> bool:
     return INTERPRETED and is_exact
 
 
+# What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
+COMPILED = {}
+MOST_COMPILED = 4096
+REMEMBERS = not INTERPRETED and torch.version.hip is None
+
+
 class Tile(NamedTuple):
     """The share of one program: a tile of a matrix product, terms a step; warps and stages."""
 
@@ -53,14 +62,67 @@ class Tile(NamedTuple):
     stages: int
 
 
+def power_of_two(size: int) -> int:
+    """Give the least power of two that is no less."""
+    return 1 << (size - 1).bit_length()
+
+
+def count_blocks(size: int, block: int) -> int:
+    """Count the blocks that cover the size."""
+    return -(-size // block)
+
+
 def block_size(size: int, most: int) -> int:
     """Give the least power of two that holds the size, from 16, the least a matrix unit takes."""
-    return min(most, max(16, triton.next_power_of_2(size)))
+    return min(most, max(16, power_of_two(size)))
 
 
 def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, most // programs))
+
+
+@cache
+def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
+    """Name a kernel's parameters, and count those before the first that is a constant."""
+    constants = [parameter.is_constexpr for parameter in kernel.params]
+    return tuple(kernel.arg_names), (*constants, True).index(True)
+
+
+def launch_kind(value: object) -> object:
+    """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.data_ptr() % 16 == 0
+    if isinstance(value, int):
+        return value if value == 1 else (value % 16 == 0, value < 2**31)
+    return type(value)
+
+
+def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
+    """Do `kernel[(programs,)](**arguments)`: first what the kernel takes, in its order.
+
+    Triton looks for what it compiled at each launch anew, which takes longer than many a kernel
+    runs. Here that is remembered. Tools that record launches, or hook into them, see each.
+    """
+    if not REMEMBERS:
+        kernel[(programs,)](**arguments)
+        return
+    names, count = launch_parameters(kernel)
+    if tuple(arguments)[: len(names)] != names:
+        raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
+    values = tuple(arguments.values())
+    kinds = [launch_kind(value) for value in values[:count]]
+    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    compiled = COMPILED.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*values[: len(names)])
+        return
+    compiled = kernel[(programs,)](**arguments)
+    # A tool that records launches gives something else, or nothing.
+    if isinstance(compiled, CompiledKernel):
+        if len(COMPILED) >= MOST_COMPILED:
+            COMPILED.clear()
+        COMPILED[key] = compiled
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -73,7 +135,7 @@ def packed(tensor: Tensor | None) -> Tensor | None:
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)
     return x, weight
@@ -85,11 +147,11 @@ def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     Programs, pixels and the place of a value within its image are counted in 32 bits; an image
     starts at a 64-bit address. The margin is for tiles that are not full.
     """
-    if x.device.type == "cpu" and not triton.knobs.runtime.interpret:
+    if not INTERPRETED and x.device.type == "cpu":
         raise RuntimeError(
             f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1",
         )
-    if max(programs, pixels, x[:1].numel()) >= 2**31 - 2**20:
+    if max(programs, pixels, math.prod(x.shape[1:])) >= 2**31 - 2**20:
         raise ValueError(
             "this batch has 2³¹ pixels or more, or an image 2³¹ values: split it",
         )
@@ -121,6 +183,124 @@ def refuse_tensors(
             raise ValueError(
                 f"{name} has shape {tuple(vector.shape)}, not ({shape[0]},)",
             )
+
+
+PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
+
+
+class Direction(NamedTuple):
+    """Forward or backward of a region.
+
+    `compute` gives what the schema says, but may give None for a tensor that the region has no use
+    for; `allocate` gives the same without values, for tracers.
+    """
+
+    schema: str
+    compute: Callable[..., tuple[Tensor | None, ...]]
+    allocate: Callable[..., tuple[Tensor | None, ...]]
+
+
+def is_watched(*given: Tensor | None) -> bool:
+    """Say whether more than autograd looks on: a tracer, a mode, a transform, a tensor's class."""
+    return (
+        torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+        or torch.jit.is_tracing()
+        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
+    )
+
+
+def without_none(
+    function: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., object]:
+    """Give empty tensors for None: an operator must return a tensor for each."""
+
+    def run(*given: object) -> object:
+        found = function(*given)
+        if len(found) == 1:
+            return found[0]
+        return tuple(given[0].new_empty(0) if t is None else t for t in found)
+
+    return run
+
+
+def new_operator(name: str, direction: Direction) -> Callable[..., object]:
+    """Register an operator with PyTorch, in place of an earlier one of this name."""
+    compute = without_none(direction.compute)
+    operator = torch.library.custom_op(
+        name,
+        compute,
+        mutates_args=(),
+        schema=direction.schema,
+    )
+    operator.register_fake(without_none(direction.allocate))
+    return operator
+
+
+def differentiable(
+    name: str,
+    forward: Direction,
+    backward: Direction,
+    keep: Callable[..., None],
+    differentiate: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Give the function that runs a region; behind it are the operators `name`, `name_backward`.
+
+    keep(ctx, inputs, outputs) saves for backward. differentiate(run_backward, ctx, gradient) gives
+    the gradients of all inputs from that of the first output, which is the only one that has one.
+    """
+    forward_op = new_operator(name, forward)
+    backward_op = new_operator(f"{name}_backward", backward)
+
+    def gradients(
+        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
+    ) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * len(ctx.needs_input_grad)
+        # With gradients enabled, that of a gradient is wanted: the operator refuses that.
+        is_seen = torch.is_grad_enabled() or is_watched(gradient)
+        return differentiate(
+            backward_op if is_seen else backward.compute,
+            ctx,
+            gradient,
+        )
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(
+            f"{name}: the gradient of a gradient is not computed by fused kernels",
+        )
+
+    forward_op.register_autograd(gradients, setup_context=keep)
+    backward_op.register_autograd(refuse_second)
+
+    class Region(torch.autograd.Function):
+        """The short way."""
+
+        @staticmethod
+        def forward(
+            ctx: FunctionCtx,
+            *given: Tensor | None,
+        ) -> tuple[Tensor | None, ...]:
+            found = forward.compute(*given)
+            keep(ctx, given, found)
+            return found
+
+        backward = staticmethod(gradients)
+
+    def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
+        if is_watched(*given):
+            return forward_op(*given)
+        if torch.is_grad_enabled():
+            return Region.apply(*given)
+        return forward.compute(*given)
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {
+        name: without_none(forward.compute),
+        f"{name}_backward": without_none(backward.compute),
+    }
+    return run
 
 
 @triton.jit
@@ -170,7 +350,7 @@ class ConvGeometry(NamedTuple):
 
 
 class ConvOutputs(NamedTuple):
-    """What forward computes; a part that a region has no use for has no elements.
+    """What forward computes; None for a part that a region has no use for.
 
     y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
     like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
@@ -178,9 +358,9 @@ class ConvOutputs(NamedTuple):
     """
 
     y: Tensor
-    code: Tensor
-    before: Tensor
-    sums: Tensor
+    code: Tensor | None
+    before: Tensor | None
+    sums: Tensor | None
 
 
 class ConvSizes(NamedTuple):
@@ -294,8 +474,8 @@ def refuse_conv(
     bias: Tensor | None,
     scale: Tensor | None,
     residual: Tensor | None,
-) -> None:
-    """Raise for tensors that do not fit together or do not fit the region."""
+) -> ConvSizes:
+    """Give the sizes; raise for tensors that do not fit together or do not fit the region."""
     shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
     has_scale = geometry.scale != "none"
     vectors = [("bias", bias, geometry.bias), ("scale", scale, has_scale)]
@@ -313,12 +493,22 @@ def refuse_conv(
         raise ValueError(
             f"this region takes {'a' if geometry.residual else 'no'} residual",
         )
+    return sizes
 
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
     wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+
+
+CONV_FORWARD = """(
+    Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual
+) -> (Tensor y, Tensor code, Tensor before, Tensor sums)"""
+CONV_BACKWARD = """(
+    Tensor gradient, Tensor? code, Tensor? saved, Tensor? x, Tensor? weight, Tensor? scale,
+    SymInt[] size, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dscale, Tensor dresidual)"""
 
 
 class ConvLaunches(NamedTuple):
@@ -340,18 +530,38 @@ def conv_outputs(
     geometry: ConvGeometry,
     launches: ConvLaunches,
     x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
 ) -> ConvOutputs:
-    """Allocate what forward fills."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    """Allocate what forward fills; raise for tensors that do not fit the region."""
+    sizes = refuse_conv(geometry, x, weight, bias, scale, residual)
     shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
     y = new_image(x, shape)
-    code = x.new_empty(0, dtype=torch.uint8)
-    before = x.new_empty(0)
-    sums = x.new_empty(0, dtype=torch.float32)
+    code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
         code = torch.empty_like(y, dtype=dtype)
     return ConvOutputs(y, code, before, sums)
+
+
+def conv_values(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+) -> ConvOutputs:
+    """Compute y, and what is kept beside it."""
+    outputs = conv_outputs(geometry, launches, x, weight, bias, scale, residual)
+    if outputs.y.numel() > 0:
+        bias, scale = packed(bias), packed(scale)
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, x, weight, bias, scale, residual, outputs)
+    return outputs
 
 
 def conv_empty_gradients(
@@ -359,44 +569,59 @@ def conv_empty_gradients(
     gradient: Tensor,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight, bias, scale and residual, those that are computed."""
     g = geometry
-    dx = gradient.new_empty(0)
-    dweight = gradient.new_empty(0)
-    dresidual = gradient.new_empty(0)
+    dx, dweight, dbias, dscale, dresidual = None, None, None, None, None
     if needs[0]:
         dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
-    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
-    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
+    if needs[2]:
+        dbias = gradient.new_empty(g.filters, dtype=torch.float32)
+    if needs[3]:
+        dscale = gradient.new_empty(g.filters, dtype=torch.float32)
     if g.residual and g.activation != "none":
         dresidual = new_image(gradient, gradient.shape)
     return dx, dweight, dbias, dscale, dresidual
 
 
-def conv_gradients(
+def conv_allocate_gradients(
     geometry: ConvGeometry,
-    launches: ConvLaunches,
     gradient: Tensor,
-    code: Tensor,
+    code: Tensor | None,
     saved: Tensor | None,
     x: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
+    """Allocate what conv_gradients gives for the same."""
+    return conv_empty_gradients(geometry, gradient, size, needs)
+
+
+def conv_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Compute the gradients of x, weight, bias, scale and residual that are needed.
 
-    The others are empty. With z = conv(x, weight) · scale + bias and dz its gradient:
+    With z = conv(x, weight) · scale + bias and dz its gradient:
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
     if gradient.numel() == 0:
         empty = conv_empty_gradients(geometry, gradient, size, needs)
-        return tuple(tensor.zero_() for tensor in empty)
+        return tuple(None if t is None else t.zero_() for t in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
@@ -413,12 +638,7 @@ def conv_gradients(
             if scale is not None:
                 raw = raw.float() * scale.float()[:, None, None, None]
             dweight = channels_last(raw.to(gradient.dtype))
-    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
-    dtypes = (None, None, torch.float32, torch.float32, None)
-    return tuple(
-        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
-        for tensor, dtype in zip(found, dtypes, strict=True)
-    )
+    return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
 
 def conv_fused_gradients(
@@ -465,7 +685,7 @@ def conv_keep(
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(code, before, sums)
+    ctx.mark_non_differentiable(*(t for t in (code, before, sums) if t is not None))
     ctx.size = (x.shape[0], x.shape[2], x.shape[3])
     ctx.dtypes = (
         x.dtype,
@@ -486,15 +706,13 @@ def conv_keep(
 
 def conv_differentiate(
     geometry: ConvGeometry,
-    backward_op: Callable[..., tuple[Tensor, ...]],
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
-    gradient: Tensor | None,
+    gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
-    needs = list(ctx.needs_input_grad[:5])
-    if gradient is None or not any(needs):
-        return None, None, None, None, None
-    *found, dresidual = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
+    needs = ctx.needs_input_grad[:5]
+    *found, dresidual = run_backward(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
     found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
     return *found, dresidual if needs[4] else None
@@ -512,82 +730,21 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        outputs = conv_outputs(geometry, launches, x)
-        if outputs.y.numel() > 0:
-            bias, scale = packed(bias), packed(scale)
-            with torch.cuda.device_of(x):
-                launches.forward(geometry, x, weight, bias, scale, residual, outputs)
-        return outputs
-
-    def fake_forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        return conv_outputs(geometry, launches, x)
-
-    def backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_gradients(
-            geometry, launches, gradient, code, saved, x, weight, scale, size, needs
-        )
-
-    def fake_backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_empty_gradients(geometry, gradient, size, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, ...],
-    ) -> None:
-        conv_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
-    ) -> tuple[Tensor | None, ...]:
-        return conv_differentiate(geometry, backward_op, ctx, gradient)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            CONV_FORWARD,
+            compute=partial(conv_values, geometry, launches),
+            allocate=partial(conv_outputs, geometry, launches),
+        ),
+        Direction(
+            CONV_BACKWARD,
+            compute=partial(conv_gradients, geometry, launches),
+            allocate=partial(conv_allocate_gradients, geometry),
+        ),
+        partial(conv_keep, geometry),
+        partial(conv_differentiate, geometry),
+    )
 
     def run(
         x: Tensor,
@@ -597,12 +754,17 @@ def conv_op(
         residual: Tensor | None = None,
     ) -> Tensor:
         x, weight = cast_as_wished(x, weight)
-        y, _, _, _ = forward_op(x, weight, bias, scale, residual)
+        y, _, _, _ = region(x, weight, bias, scale, residual)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
+
+
+FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
+FC_BACKWARD = """(
+    Tensor gradient, Tensor? saved, Tensor? x, Tensor? weight, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias)"""
 
 
 class FcGeometry(NamedTuple):
@@ -626,7 +788,7 @@ class FcLaunches(NamedTuple):
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
     wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(
@@ -644,23 +806,50 @@ def refuse_fc(
         raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
 
 
-def fc_outputs(geometry: FcGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y, and the input of the activation where its slope follows from that."""
+def fc_outputs(
+    geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Allocate y, and the input of the activation where its slope follows from that.
+
+    Raise for tensors that do not fit the region.
+    """
+    refuse_fc(geometry, x, weight, bias)
     y = x.new_empty((x.shape[0], geometry.outputs))
-    if geometry.activation == "input":
-        return y, torch.empty_like(y)
-    return y, x.new_empty(0)
+    return y, torch.empty_like(y) if geometry.activation == "input" else None
+
+
+def fc_values(
+    geometry: FcGeometry,
+    launches: FcLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute y, and what is kept beside it."""
+    y, kept = fc_outputs(geometry, x, weight, bias)
+    if y.numel() > 0:
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
+    return y, kept
 
 
 def fc_empty_gradients(
-    geometry: FcGeometry, gradient: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate the gradients of x, weight and bias; without elements where there is no need."""
-    dx = gradient.new_empty((gradient.shape[0], geometry.features) if needs[0] else 0)
-    dweight = gradient.new_empty(
-        (geometry.outputs, geometry.features) if needs[1] else 0,
-    )
-    return dx, dweight, gradient.new_empty(geometry.outputs if needs[2] else 0)
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight and bias that are needed."""
+    dx, dweight, dbias = None, None, None
+    if needs[0]:
+        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+    if needs[1]:
+        dweight = gradient.new_empty((geometry.outputs, geometry.features))
+    if needs[2]:
+        dbias = gradient.new_empty(geometry.outputs)
+    return dx, dweight, dbias
 
 
 def fc_gradients(
@@ -671,11 +860,12 @@ def fc_gradients(
     x: Tensor | None,
     weight: Tensor | None,
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight and bias that are needed; the others are empty."""
-    dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of x, weight and bias that are needed."""
+    empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_()
+        return tuple(None if t is None else t.zero_() for t in empty)
+    dx, dweight, dbias = empty
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
@@ -691,14 +881,15 @@ def fc_keep(
     geometry: FcGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor | None],
 ) -> None:
     """Save for backward what the needed gradients read, and no more."""
     x, weight, bias = inputs
     y, kept = output
     needs_x, needs_weight, _ = ctx.needs_input_grad[:3]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
+    if kept is not None:
+        ctx.mark_non_differentiable(kept)
     ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
     saved = {"none": None, "input": kept}.get(geometry.activation, y)
     ctx.save_for_backward(
@@ -706,6 +897,18 @@ def fc_keep(
         x if needs_weight else None,
         weight if needs_x else None,
     )
+
+
+def fc_differentiate(
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight and bias, in the types of these."""
+    needs = ctx.needs_input_grad[:3]
+    found = run_backward(gradient, *ctx.saved_tensors, needs)
+    dtypes = zip(found, needs, ctx.dtypes, strict=True)
+    return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
 def fc_op(
@@ -718,88 +921,27 @@ def fc_op(
     The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
     only. A region may be registered again under the same name: the last one counts.
     """
-
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        y, kept = fc_outputs(geometry, x)
-        if y.numel() > 0:
-            with torch.cuda.device_of(x):
-                launches.forward(
-                    geometry,
-                    packed(x),
-                    packed(weight),
-                    packed(bias),
-                    y,
-                    kept,
-                )
-        return y, kept
-
-    def fake_forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        return fc_outputs(geometry, x)
-
-    def backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_gradients(geometry, launches, gradient, saved, x, weight, needs)
-
-    def fake_backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_empty_gradients(geometry, gradient, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, Tensor],
-    ) -> None:
-        fc_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
-    ) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:3])
-        if gradient is None or not any(needs):
-            return None, None, None
-        found = backward_op(gradient, *ctx.saved_tensors, needs)
-        dtypes = zip(found, needs, ctx.dtypes, strict=True)
-        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            FC_FORWARD,
+            compute=partial(fc_values, geometry, launches),
+            allocate=partial(fc_outputs, geometry),
+        ),
+        Direction(
+            FC_BACKWARD,
+            compute=partial(fc_gradients, geometry, launches),
+            allocate=partial(fc_empty_gradients, geometry),
+        ),
+        partial(fc_keep, geometry),
+        fc_differentiate,
+    )
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y, _ = forward_op(*cast_as_wished(x, weight), bias)
+        y, _ = region(*cast_as_wished(x, weight), bias)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
 
 
@@ -1127,13 +1269,15 @@ def conv_few_relu_max2_launch_forward(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_few_relu_max2_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_few_relu_max2_forward[(programs,)](
+    launch(
+        conv_few_relu_max2_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -1384,20 +1528,22 @@ def conv_few_relu_max2_launch_input_gradient(
     tile = conv_few_relu_max2_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
+    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
+    cells *= count_blocks(sizes.width, cell_width)
+    blocks = geometry.groups * count_blocks(
         geometry.channels // geometry.groups,
         tile.columns,
     )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     tap_step, tap_inverse = conv_few_relu_max2_steps(geometry.stride, geometry.dilation)
     window_step, window_inverse = conv_few_relu_max2_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_few_relu_max2_input_gradient[(programs,)](
+    launch(
+        conv_few_relu_max2_input_gradient,
+        programs,
         gradient_ptr=gradient,
         winner_ptr=code,
         weight_ptr=channels_last(weight),
@@ -1534,10 +1680,10 @@ def conv_few_relu_max2_weight_gradient_tile(
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     terms *= geometry.kernel[0] * geometry.kernel[1]
-    is_exact = x.element_size() == 4 and precision == "ieee"
-    if is_exact:
-        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
+    most, windows = 64, 32
+    if x.element_size() == 4 and precision == "ieee":
+        most, windows = 32, 16
+    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
 def conv_few_relu_max2_launch_weight_gradient(
@@ -1554,13 +1700,13 @@ def conv_few_relu_max2_launch_weight_gradient(
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    programs = triton.cdiv(taps * channels, tile.columns)
-    programs *= geometry.groups * triton.cdiv(
+    programs = count_blocks(taps * channels, tile.columns)
+    programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
     )
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
+    splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(
         x,
         programs * splits,
@@ -1570,7 +1716,9 @@ def conv_few_relu_max2_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_few_relu_max2_weight_gradient[(programs * splits,)](
+    launch(
+        conv_few_relu_max2_weight_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
         x_ptr=channels_last(x),
@@ -1664,11 +1812,13 @@ def conv_few_relu_max2_launch_bias_gradient(
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_few_relu_max2_bias_gradient[(programs * splits,)](
+    launch(
+        conv_few_relu_max2_bias_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
         partial_ptr=partial,
@@ -1999,12 +2149,14 @@ def fc_relu_launch_forward(
     """Launch the forward kernel, which fills y."""
     precision = fc_precision()
     tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
     )
     refuse_launch(x, programs, x.shape[0])
-    fc_relu_forward[(programs,)](
+    launch(
+        fc_relu_forward,
+        programs,
         x_ptr=x,
         weight_ptr=weight,
         bias_ptr=bias,
@@ -2031,12 +2183,14 @@ def fc_relu_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision()
     tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
     )
     refuse_launch(dx, programs, dx.shape[0])
-    fc_relu_input_gradient[(programs,)](
+    launch(
+        fc_relu_input_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=weight,
@@ -2063,10 +2217,12 @@ def fc_relu_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision()
     tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = triton.cdiv(geometry.outputs, tile.rows)
-    programs *= triton.cdiv(geometry.features, tile.columns)
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
-    fc_relu_weight_gradient[(programs,)](
+    launch(
+        fc_relu_weight_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=x,
@@ -2091,9 +2247,11 @@ def fc_relu_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    programs = triton.cdiv(geometry.outputs, block_outputs)
+    programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
-    fc_relu_bias_gradient[(programs,)](
+    launch(
+        fc_relu_bias_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         dbias_ptr=dbias,
@@ -2339,12 +2497,14 @@ def fc_launch_forward(
     """Launch the forward kernel, which fills y."""
     precision = fc_precision()
     tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
     )
     refuse_launch(x, programs, x.shape[0])
-    fc_forward[(programs,)](
+    launch(
+        fc_forward,
+        programs,
         x_ptr=x,
         weight_ptr=weight,
         bias_ptr=bias,
@@ -2371,12 +2531,14 @@ def fc_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision()
     tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
     )
     refuse_launch(dx, programs, dx.shape[0])
-    fc_input_gradient[(programs,)](
+    launch(
+        fc_input_gradient,
+        programs,
         gradient_ptr=gradient,
         weight_ptr=weight,
         dx_ptr=dx,
@@ -2402,10 +2564,12 @@ def fc_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision()
     tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = triton.cdiv(geometry.outputs, tile.rows)
-    programs *= triton.cdiv(geometry.features, tile.columns)
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
-    fc_weight_gradient[(programs,)](
+    launch(
+        fc_weight_gradient,
+        programs,
         gradient_ptr=gradient,
         x_ptr=x,
         dweight_ptr=dweight,
@@ -2429,9 +2593,11 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    programs = triton.cdiv(geometry.outputs, block_outputs)
+    programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
-    fc_bias_gradient[(programs,)](
+    launch(
+        fc_bias_gradient,
+        programs,
         gradient_ptr=gradient,
         dbias_ptr=dbias,
         batch=gradient.shape[0],
@@ -2471,6 +2637,12 @@ def fc3(x: Tensor, linear: nn.Linear) -> Tensor:
 #   probabilities are never stored.
 
 
+LOSS_FORWARD = """(
+    Tensor logits, Tensor target
+) -> (Tensor loss, Tensor count, Tensor spread)"""
+LOSS_BACKWARD = """(
+    Tensor gradient, Tensor logits, Tensor target, Tensor spread, Tensor count
+) -> Tensor"""
 LOSS_IGNORED = -100  # the class that counts as none, as in PyTorch
 LOSS_TILE = 4096  # logits at a time
 LOSS_CLASSES = 1024  # of them at most so many of one row
@@ -2574,7 +2746,7 @@ def loss_backward(
 
 def loss_blocks(classes: int) -> tuple[int, int]:
     """Choose rows x classes of a tile."""
-    block_classes = min(LOSS_CLASSES, triton.next_power_of_2(classes))
+    block_classes = min(LOSS_CLASSES, power_of_two(classes))
     return max(1, min(64, LOSS_TILE // block_classes)), block_classes
 
 
@@ -2585,20 +2757,22 @@ def loss_launch_forward(
     """Give the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    all_tiles = triton.cdiv(rows, block_rows)
+    all_tiles = count_blocks(rows, block_rows)
     programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
     refuse_launch(logits, programs, rows)
     loss = logits.new_empty(programs, dtype=torch.float32)
     count = torch.empty_like(loss)
     spread = logits.new_empty(rows, dtype=torch.float32)
-    loss_forward[(programs,)](
+    launch(
+        loss_forward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         loss_ptr=loss,
         count_ptr=count,
         spread_ptr=spread,
         rows=rows,
-        tiles=triton.cdiv(all_tiles, programs),
+        tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
         IS_ONE=programs == 1,
@@ -2618,10 +2792,12 @@ def loss_launch_backward(
     """Give the gradient of the logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    programs = triton.cdiv(rows, block_rows) * triton.cdiv(classes, block_classes)
+    programs = count_blocks(rows, block_rows) * count_blocks(classes, block_classes)
     refuse_launch(logits, programs, rows)
     dlogits = torch.empty_like(logits)
-    loss_backward[(programs,)](
+    launch(
+        loss_backward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         gradient_ptr=gradient,
@@ -2654,79 +2830,85 @@ def refuse_loss(logits: Tensor, target: Tensor) -> None:
         raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
 
 
+def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
+    with torch.cuda.device_of(logits):
+        return loss_launch_forward(packed(logits), packed(target))
+
+
+def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate what loss_values gives."""
+    one = logits.new_empty(1, dtype=torch.float32)
+    spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    return one, torch.empty_like(one), spread
+
+
+def loss_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Compute the gradient of the logits."""
+    with torch.cuda.device_of(logits):
+        rows, classes = packed(logits), packed(target)
+        return (
+            loss_launch_backward(
+                packed(gradient),
+                rows,
+                classes,
+                packed(spread),
+                count,
+            ),
+        )
+
+
+def loss_empty_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Allocate what loss_gradient gives."""
+    return (logits.new_empty(logits.shape),)
+
+
+def loss_keep(
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Save for backward."""
+    _, count, spread = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(count, spread)
+    ctx.save_for_backward(*inputs, spread, count)
+
+
+def loss_differentiate(
+    run_backward: Callable[..., object], ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, None]:
+    """Give the gradient of the logits; a target has none."""
+    found = run_backward(gradient, *ctx.saved_tensors)
+    return found if isinstance(found, Tensor) else found[0], None
+
+
 def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
     """
-
-    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.cuda.device_of(logits):
-            return loss_launch_forward(packed(logits), packed(target))
-
-    def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        one = logits.new_empty(1, dtype=torch.float32)
-        spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
-        return one, torch.empty_like(one), spread
-
-    def backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        with torch.cuda.device_of(logits):
-            rows, classes = packed(logits), packed(target)
-            return loss_launch_backward(
-                packed(gradient),
-                rows,
-                classes,
-                packed(spread),
-                count,
-            )
-
-    def fake_backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        return logits.new_empty(logits.shape)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor, Tensor],
-        output: tuple[Tensor, Tensor, Tensor],
-    ) -> None:
-        _, count, spread = output
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(count, spread)
-        ctx.save_for_backward(*inputs, spread, count)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _count: None, _spread: None
-    ) -> tuple[Tensor | None, None]:
-        if gradient is None:
-            return None, None
-        return backward_op(gradient, *ctx.saved_tensors), None
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
+        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        loss_keep,
+        loss_differentiate,
+    )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
         refuse_loss(logits, target)
         if logits.numel() == 0:
             return F.cross_entropy(logits.float(), target)
-        loss, _, _ = forward_op(loss_rows(logits), target.reshape(-1).long())
+        loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
 
 

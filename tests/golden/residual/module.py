@@ -11,7 +11,8 @@ PyTorch's operators. To see how, begin with the function at the end of a region.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +20,12 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
+from torch.autograd.graph import increment_version
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_c66c03effe1b"
+NAMESPACE = "cnndsl_residual_9d13d3fecd98"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -67,6 +71,12 @@ def takes_batch(norm: nn.BatchNorm2d) -> bool:
     return norm.training or norm.running_mean is None
 
 
+# What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
+COMPILED = {}
+MOST_COMPILED = 4096
+REMEMBERS = not INTERPRETED and torch.version.hip is None
+
+
 class Tile(NamedTuple):
     """The share of one program: a tile of a matrix product, terms a step; warps and stages."""
 
@@ -77,14 +87,67 @@ class Tile(NamedTuple):
     stages: int
 
 
+def power_of_two(size: int) -> int:
+    """Give the least power of two that is no less."""
+    return 1 << (size - 1).bit_length()
+
+
+def count_blocks(size: int, block: int) -> int:
+    """Count the blocks that cover the size."""
+    return -(-size // block)
+
+
 def block_size(size: int, most: int) -> int:
     """Give the least power of two that holds the size, from 16, the least a matrix unit takes."""
-    return min(most, max(16, triton.next_power_of_2(size)))
+    return min(most, max(16, power_of_two(size)))
 
 
 def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, most // programs))
+
+
+@cache
+def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
+    """Name a kernel's parameters, and count those before the first that is a constant."""
+    constants = [parameter.is_constexpr for parameter in kernel.params]
+    return tuple(kernel.arg_names), (*constants, True).index(True)
+
+
+def launch_kind(value: object) -> object:
+    """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.data_ptr() % 16 == 0
+    if isinstance(value, int):
+        return value if value == 1 else (value % 16 == 0, value < 2**31)
+    return type(value)
+
+
+def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
+    """Do `kernel[(programs,)](**arguments)`: first what the kernel takes, in its order.
+
+    Triton looks for what it compiled at each launch anew, which takes longer than many a kernel
+    runs. Here that is remembered. Tools that record launches, or hook into them, see each.
+    """
+    if not REMEMBERS:
+        kernel[(programs,)](**arguments)
+        return
+    names, count = launch_parameters(kernel)
+    if tuple(arguments)[: len(names)] != names:
+        raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
+    values = tuple(arguments.values())
+    kinds = [launch_kind(value) for value in values[:count]]
+    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    compiled = COMPILED.get(key)
+    if compiled is not None:
+        compiled[programs, 1, 1](*values[: len(names)])
+        return
+    compiled = kernel[(programs,)](**arguments)
+    # A tool that records launches gives something else, or nothing.
+    if isinstance(compiled, CompiledKernel):
+        if len(COMPILED) >= MOST_COMPILED:
+            COMPILED.clear()
+        COMPILED[key] = compiled
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -97,7 +160,7 @@ def packed(tensor: Tensor | None) -> Tensor | None:
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
     device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)
     return x, weight
@@ -109,11 +172,11 @@ def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     Programs, pixels and the place of a value within its image are counted in 32 bits; an image
     starts at a 64-bit address. The margin is for tiles that are not full.
     """
-    if x.device.type == "cpu" and not triton.knobs.runtime.interpret:
+    if not INTERPRETED and x.device.type == "cpu":
         raise RuntimeError(
             f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1",
         )
-    if max(programs, pixels, x[:1].numel()) >= 2**31 - 2**20:
+    if max(programs, pixels, math.prod(x.shape[1:])) >= 2**31 - 2**20:
         raise ValueError(
             "this batch has 2³¹ pixels or more, or an image 2³¹ values: split it",
         )
@@ -159,6 +222,124 @@ def refuse_residual(x: Tensor, residual: Tensor, shape: Sequence[int]) -> None:
         )
 
 
+PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
+
+
+class Direction(NamedTuple):
+    """Forward or backward of a region.
+
+    `compute` gives what the schema says, but may give None for a tensor that the region has no use
+    for; `allocate` gives the same without values, for tracers.
+    """
+
+    schema: str
+    compute: Callable[..., tuple[Tensor | None, ...]]
+    allocate: Callable[..., tuple[Tensor | None, ...]]
+
+
+def is_watched(*given: Tensor | None) -> bool:
+    """Say whether more than autograd looks on: a tracer, a mode, a transform, a tensor's class."""
+    return (
+        torch.compiler.is_compiling()
+        or is_in_torch_dispatch_mode()
+        or torch._C._are_functorch_transforms_active()
+        or torch.jit.is_tracing()
+        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
+    )
+
+
+def without_none(
+    function: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., object]:
+    """Give empty tensors for None: an operator must return a tensor for each."""
+
+    def run(*given: object) -> object:
+        found = function(*given)
+        if len(found) == 1:
+            return found[0]
+        return tuple(given[0].new_empty(0) if t is None else t for t in found)
+
+    return run
+
+
+def new_operator(name: str, direction: Direction) -> Callable[..., object]:
+    """Register an operator with PyTorch, in place of an earlier one of this name."""
+    compute = without_none(direction.compute)
+    operator = torch.library.custom_op(
+        name,
+        compute,
+        mutates_args=(),
+        schema=direction.schema,
+    )
+    operator.register_fake(without_none(direction.allocate))
+    return operator
+
+
+def differentiable(
+    name: str,
+    forward: Direction,
+    backward: Direction,
+    keep: Callable[..., None],
+    differentiate: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Give the function that runs a region; behind it are the operators `name`, `name_backward`.
+
+    keep(ctx, inputs, outputs) saves for backward. differentiate(run_backward, ctx, gradient) gives
+    the gradients of all inputs from that of the first output, which is the only one that has one.
+    """
+    forward_op = new_operator(name, forward)
+    backward_op = new_operator(f"{name}_backward", backward)
+
+    def gradients(
+        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
+    ) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * len(ctx.needs_input_grad)
+        # With gradients enabled, that of a gradient is wanted: the operator refuses that.
+        is_seen = torch.is_grad_enabled() or is_watched(gradient)
+        return differentiate(
+            backward_op if is_seen else backward.compute,
+            ctx,
+            gradient,
+        )
+
+    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+        raise RuntimeError(
+            f"{name}: the gradient of a gradient is not computed by fused kernels",
+        )
+
+    forward_op.register_autograd(gradients, setup_context=keep)
+    backward_op.register_autograd(refuse_second)
+
+    class Region(torch.autograd.Function):
+        """The short way."""
+
+        @staticmethod
+        def forward(
+            ctx: FunctionCtx,
+            *given: Tensor | None,
+        ) -> tuple[Tensor | None, ...]:
+            found = forward.compute(*given)
+            keep(ctx, given, found)
+            return found
+
+        backward = staticmethod(gradients)
+
+    def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
+        if is_watched(*given):
+            return forward_op(*given)
+        if torch.is_grad_enabled():
+            return Region.apply(*given)
+        return forward.compute(*given)
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {
+        name: without_none(forward.compute),
+        f"{name}_backward": without_none(backward.compute),
+    }
+    return run
+
+
 @triton.jit
 def pixel_place(pixel, rows, columns):
     """Say in which image, row and column a pixel lies; the image in 64 bits, for addresses."""
@@ -199,7 +380,7 @@ class ConvGeometry(NamedTuple):
 
 
 class ConvOutputs(NamedTuple):
-    """What forward computes; a part that a region has no use for has no elements.
+    """What forward computes; None for a part that a region has no use for.
 
     y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
     like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
@@ -207,9 +388,9 @@ class ConvOutputs(NamedTuple):
     """
 
     y: Tensor
-    code: Tensor
-    before: Tensor
-    sums: Tensor
+    code: Tensor | None
+    before: Tensor | None
+    sums: Tensor | None
 
 
 class ConvSizes(NamedTuple):
@@ -319,8 +500,8 @@ def refuse_conv(
     bias: Tensor | None,
     scale: Tensor | None,
     residual: Tensor | None,
-) -> None:
-    """Raise for tensors that do not fit together or do not fit the region."""
+) -> ConvSizes:
+    """Give the sizes; raise for tensors that do not fit together or do not fit the region."""
     shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
     has_scale = geometry.scale != "none"
     vectors = [("bias", bias, geometry.bias), ("scale", scale, has_scale)]
@@ -340,12 +521,13 @@ def refuse_conv(
         )
     if geometry.residual:
         refuse_residual(x, residual, (x.shape[0], geometry.filters, *sizes[4:]))
+    return sizes
 
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
     wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 @triton.jit
@@ -381,7 +563,7 @@ def conv_lay_out(
 
 def conv_row_terms(geometry: ConvGeometry) -> int:
     """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, triton.next_power_of_2(4 * geometry.kernel[1]))
+    return max(16, power_of_two(4 * geometry.kernel[1]))
 
 
 def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
@@ -398,9 +580,11 @@ def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
     )
     pixels = x.shape[0] * height * width
     block_pixels = 256
-    programs = triton.cdiv(pixels, block_pixels)
+    programs = count_blocks(pixels, block_pixels)
     refuse_launch(rows, programs, pixels)
-    conv_lay_out[(programs,)](
+    launch(
+        conv_lay_out,
+        programs,
         x_ptr=x,
         rows_ptr=rows,
         batch=x.shape[0],
@@ -463,6 +647,15 @@ def conv_product_gradients(
     return dx, dweight
 
 
+CONV_FORWARD = """(
+    Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual
+) -> (Tensor y, Tensor code, Tensor before, Tensor sums)"""
+CONV_BACKWARD = """(
+    Tensor gradient, Tensor? code, Tensor? saved, Tensor? x, Tensor? weight, Tensor? scale,
+    SymInt[] size, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias, Tensor dscale, Tensor dresidual)"""
+
+
 class ConvLaunches(NamedTuple):
     """The functions of a region that launch its kernels; those that it has no use for are absent.
 
@@ -482,14 +675,16 @@ def conv_outputs(
     geometry: ConvGeometry,
     launches: ConvLaunches,
     x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
 ) -> ConvOutputs:
-    """Allocate what forward fills."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    """Allocate what forward fills; raise for tensors that do not fit the region."""
+    sizes = refuse_conv(geometry, x, weight, bias, scale, residual)
     shape = (x.shape[0], geometry.filters, sizes.out_height, sizes.out_width)
     y = new_image(x, shape)
-    code = x.new_empty(0, dtype=torch.uint8)
-    before = x.new_empty(0)
-    sums = x.new_empty(0, dtype=torch.float32)
+    code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
         code = torch.empty_like(y, dtype=dtype)
@@ -502,49 +697,82 @@ def conv_outputs(
     return ConvOutputs(y, code, before, sums)
 
 
+def conv_values(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+) -> ConvOutputs:
+    """Compute y, and what is kept beside it."""
+    outputs = conv_outputs(geometry, launches, x, weight, bias, scale, residual)
+    if outputs.y.numel() > 0:
+        bias, scale = packed(bias), packed(scale)
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, x, weight, bias, scale, residual, outputs)
+    return outputs
+
+
 def conv_empty_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Allocate what conv_gradients returns; an operator must return a tensor for each."""
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight, bias, scale and residual, those that are computed."""
     g = geometry
-    dx = gradient.new_empty(0)
-    dweight = gradient.new_empty(0)
-    dresidual = gradient.new_empty(0)
+    dx, dweight, dbias, dscale, dresidual = None, None, None, None, None
     if needs[0]:
         dx = new_image(gradient, (size[0], g.channels, size[1], size[2]))
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
-    dbias = gradient.new_empty(g.filters if needs[2] else 0, dtype=torch.float32)
-    dscale = gradient.new_empty(g.filters if needs[3] else 0, dtype=torch.float32)
+    if needs[2]:
+        dbias = gradient.new_empty(g.filters, dtype=torch.float32)
+    if needs[3]:
+        dscale = gradient.new_empty(g.filters, dtype=torch.float32)
     if g.residual and g.activation != "none":
         dresidual = new_image(gradient, gradient.shape)
     return dx, dweight, dbias, dscale, dresidual
 
 
-def conv_gradients(
+def conv_allocate_gradients(
     geometry: ConvGeometry,
-    launches: ConvLaunches,
     gradient: Tensor,
-    code: Tensor,
+    code: Tensor | None,
     saved: Tensor | None,
     x: Tensor | None,
     weight: Tensor | None,
     scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, ...]:
+    """Allocate what conv_gradients gives for the same."""
+    return conv_empty_gradients(geometry, gradient, size, needs)
+
+
+def conv_gradients(
+    geometry: ConvGeometry,
+    launches: ConvLaunches,
+    gradient: Tensor,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    scale: Tensor | None,
+    size: Sequence[int],
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
     """Compute the gradients of x, weight, bias, scale and residual that are needed.
 
-    The others are empty. With z = conv(x, weight) · scale + bias and dz its gradient:
+    With z = conv(x, weight) · scale + bias and dz its gradient:
     dx = dconv(dz, weight · scale), dweight = raw · scale and dscale = Σ raw · weight, where raw is
     an unscaled weight's gradient. The residual's is dz itself.
     """
     if gradient.numel() == 0:
         empty = conv_empty_gradients(geometry, gradient, size, needs)
-        return tuple(tensor.zero_() for tensor in empty)
+        return tuple(None if t is None else t.zero_() for t in empty)
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
@@ -564,12 +792,7 @@ def conv_gradients(
             if scale is not None:
                 raw = raw.float() * scale.float()[:, None, None, None]
             dweight = channels_last(raw.to(gradient.dtype))
-    found = dx, dweight, dbias if needs[2] else None, dscale, dresidual
-    dtypes = (None, None, torch.float32, torch.float32, None)
-    return tuple(
-        gradient.new_empty(0, dtype=dtype) if tensor is None else tensor
-        for tensor, dtype in zip(found, dtypes, strict=True)
-    )
+    return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
 
 def conv_fused_gradients(
@@ -651,7 +874,7 @@ def conv_keep(
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(code, before, sums)
+    ctx.mark_non_differentiable(*(t for t in (code, before, sums) if t is not None))
     ctx.size = (x.shape[0], x.shape[2], x.shape[3])
     ctx.dtypes = (
         x.dtype,
@@ -672,15 +895,13 @@ def conv_keep(
 
 def conv_differentiate(
     geometry: ConvGeometry,
-    backward_op: Callable[..., tuple[Tensor, ...]],
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
-    gradient: Tensor | None,
+    gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
-    needs = list(ctx.needs_input_grad[:5])
-    if gradient is None or not any(needs):
-        return None, None, None, None, None
-    *found, dresidual = backward_op(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
+    needs = ctx.needs_input_grad[:5]
+    *found, dresidual = run_backward(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
     if geometry.activation == "none":
         dresidual = gradient  # an operator may not return what it was given
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
@@ -700,82 +921,21 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        outputs = conv_outputs(geometry, launches, x)
-        if outputs.y.numel() > 0:
-            bias, scale = packed(bias), packed(scale)
-            with torch.cuda.device_of(x):
-                launches.forward(geometry, x, weight, bias, scale, residual, outputs)
-        return outputs
-
-    def fake_forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        scale: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        refuse_conv(geometry, x, weight, bias, scale, residual)
-        return conv_outputs(geometry, launches, x)
-
-    def backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_gradients(
-            geometry, launches, gradient, code, saved, x, weight, scale, size, needs
-        )
-
-    def fake_backward(
-        gradient: Tensor,
-        code: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        scale: Tensor | None,
-        size: Sequence[int],
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        return conv_empty_gradients(geometry, gradient, size, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, ...],
-    ) -> None:
-        conv_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
-    ) -> tuple[Tensor | None, ...]:
-        return conv_differentiate(geometry, backward_op, ctx, gradient)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            CONV_FORWARD,
+            compute=partial(conv_values, geometry, launches),
+            allocate=partial(conv_outputs, geometry, launches),
+        ),
+        Direction(
+            CONV_BACKWARD,
+            compute=partial(conv_gradients, geometry, launches),
+            allocate=partial(conv_allocate_gradients, geometry),
+        ),
+        partial(conv_keep, geometry),
+        partial(conv_differentiate, geometry),
+    )
 
     def run(
         x: Tensor,
@@ -787,14 +947,22 @@ def conv_op(
         x, weight = cast_as_wished(x, weight)
         if geometry.residual:
             residual = residual.to(x.dtype)
-        y, _, _, sums = forward_op(x, weight, bias, scale, residual)
+        y, _, _, sums = region(x, weight, bias, scale, residual)
         if geometry.statistics:
             return y, sums
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
+
+
+NORM_FORWARD = """(
+    Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual
+) -> (Tensor y, Tensor winner)"""
+NORM_BACKWARD = """(
+    Tensor gradient, Tensor? winner, Tensor z, Tensor mean, Tensor inverse,
+    Tensor? weight, Tensor? bias, Tensor? residual, bool[] needs
+) -> (Tensor dz, Tensor sums, Tensor dresidual)"""
 
 
 class NormGeometry(NamedTuple):
@@ -842,11 +1010,24 @@ def refuse_norm(geometry: NormGeometry) -> None:
     """Raise for a region that these kernels cannot compute, whatever its input."""
 
 
-def norm_outputs(geometry: NormGeometry, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y, and shaped as y a byte for the position that won (none where there is no max)."""
+def norm_outputs(
+    geometry: NormGeometry,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Allocate y, and shaped as y a byte for the position that won, where there is a maximum.
+
+    Raise for a residual that does not fit.
+    """
     sizes = norm_sizes(geometry, z.shape[2], z.shape[3])
     y = new_image(z, (z.shape[0], geometry.channels, *sizes))
-    return y, z.new_empty(0, dtype=torch.uint8)
+    if geometry.residual:
+        refuse_residual(z, residual, y.shape)
+    return y, torch.empty_like(y, dtype=torch.uint8) if geometry.pool == "max" else None
 
 
 def norm_merged(
@@ -888,11 +1069,9 @@ def norm_values(
     weight: Tensor | None,
     bias: Tensor | None,
     residual: Tensor | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Compute y, and the winners of a maximum."""
-    y, winner = norm_outputs(geometry, z)
-    if geometry.residual:
-        refuse_residual(z, residual, y.shape)
+    y, winner = norm_outputs(geometry, z, mean, inverse, weight, bias, residual)
     if y.numel() > 0:
         mean, inverse = packed(mean), packed(inverse)
         weight, bias = packed(weight), packed(bias)
@@ -912,12 +1091,21 @@ def norm_values(
 
 
 def norm_empty_gradients(
-    geometry: NormGeometry, z: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate what norm_gradients returns; an operator must return a tensor for each."""
-    dz = new_image(z, z.shape) if needs[0] else z.new_empty(0)
+    geometry: NormGeometry,
+    gradient: Tensor,
+    winner: Tensor | None,
+    z: Tensor,
+    mean: Tensor,
+    inverse: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """Allocate what norm_gradients gives."""
+    dz = new_image(z, z.shape) if needs[0] else None
     sums = z.new_empty((2, geometry.channels), dtype=torch.float32)
-    dresidual = z.new_empty(0)
+    dresidual = None
     if geometry.residual and geometry.activation != "none":
         dresidual = new_image(z, z.shape)
     return dz, sums, dresidual
@@ -927,7 +1115,7 @@ def norm_gradients(
     geometry: NormGeometry,
     launches: NormLaunches,
     gradient: Tensor,
-    winner: Tensor,
+    winner: Tensor | None,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -935,9 +1123,11 @@ def norm_gradients(
     bias: Tensor | None,
     residual: Tensor | None,
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Compute the gradients of z (if needed), of bias and weight (a pair), and of the residual."""
-    dz, sums, dresidual = norm_empty_gradients(geometry, z, needs)
+    dz, sums, dresidual = norm_empty_gradients(
+        geometry, gradient, winner, z, mean, inverse, weight, bias, residual, needs
+    )
     if z.numel() == 0:
         return dz, sums.zero_(), dresidual
     gradient, winner = channels_last(gradient), packed(winner)
@@ -969,12 +1159,13 @@ def norm_keep(
     geometry: NormGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor | None],
 ) -> None:
     """Save for backward what was normalised, and the rest of which slopes are computed anew."""
     *others, residual = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(output[1])
+    if output[1] is not None:
+        ctx.mark_non_differentiable(output[1])
     ctx.dtype = None if inputs[3] is None else inputs[3].dtype
     slope = geometry.activation != "none"
     ctx.save_for_backward(output[1], *others, residual if slope else None)
@@ -982,18 +1173,16 @@ def norm_keep(
 
 def norm_differentiate(
     geometry: NormGeometry,
-    backward_op: Callable[..., tuple[Tensor, ...]],
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
-    gradient: Tensor | None,
+    gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of z, mean, inverse, weight, bias and residual.
 
     Mean and inverse have none: what they owe to z is in the gradient of z.
     """
     needs = [ctx.needs_input_grad[index] for index in (0, 3, 4, 5)]
-    if gradient is None or not any(needs):
-        return None, None, None, None, None, None
-    dz, sums, dresidual = backward_op(gradient, *ctx.saved_tensors, needs[:1])
+    dz, sums, dresidual = run_backward(gradient, *ctx.saved_tensors, needs[:1])
     dbias, dweight = sums
     if geometry.activation == "none":
         dresidual = gradient  # an operator may not return what it was given
@@ -1061,92 +1250,25 @@ def norm_op(
     ) -> tuple[Tensor, Tensor]:
         return sums.new_empty(geometry.channels), sums.new_empty(geometry.channels)
 
-    def forward(
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        return norm_values(geometry, launches, z, mean, inverse, weight, bias, residual)
-
-    def fake_forward(
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        return norm_outputs(geometry, z)
-
-    def backward(
-        gradient: Tensor,
-        winner: Tensor,
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_gradients(
-            geometry,
-            launches,
-            gradient,
-            winner,
-            z,
-            mean,
-            inverse,
-            weight,
-            bias,
-            residual,
-            needs,
-        )
-
-    def fake_backward(
-        gradient: Tensor,
-        winner: Tensor,
-        z: Tensor,
-        mean: Tensor,
-        inverse: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        residual: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return norm_empty_gradients(geometry, z, needs)
-
     statistics_op = torch.library.custom_op(
         f"{name}_statistics", statistics, mutates_args=("running_mean", "running_var")
     )
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, ...],
-    ) -> None:
-        norm_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _winner: None
-    ) -> tuple[Tensor | None, ...]:
-        return norm_differentiate(geometry, backward_op, ctx, gradient)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
     statistics_op.register_fake(fake_statistics)
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            NORM_FORWARD,
+            compute=partial(norm_values, geometry, launches),
+            allocate=partial(norm_outputs, geometry),
+        ),
+        Direction(
+            NORM_BACKWARD,
+            compute=partial(norm_gradients, geometry, launches),
+            allocate=partial(norm_empty_gradients, geometry),
+        ),
+        partial(norm_keep, geometry),
+        partial(norm_differentiate, geometry),
+    )
 
     def run(
         z: Tensor,
@@ -1158,17 +1280,22 @@ def norm_op(
         running = norm_running(norm, sums)
         if geometry.residual:
             residual = residual.to(z.dtype)
-        mean, inverse = statistics_op(sums, *running, values, norm.eps)
-        y, _ = forward_op(z, mean, inverse, norm.weight, norm.bias, residual)
+        if is_watched(z, sums, *running[:2]):
+            mean, inverse = statistics_op(sums, *running, values, norm.eps)
+        else:
+            mean, inverse = statistics(sums, *running, values, norm.eps)
+            increment_version(running[:2])
+        y, _ = region(z, mean, inverse, norm.weight, norm.bias, residual)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {
-        name: forward,
-        f"{name}_statistics": statistics,
-        f"{name}_backward": backward,
-    }
+    run.operators = {**region.operators, f"{name}_statistics": statistics}
     return run
+
+
+FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
+FC_BACKWARD = """(
+    Tensor gradient, Tensor? saved, Tensor? x, Tensor? weight, bool[] needs
+) -> (Tensor dx, Tensor dweight, Tensor dbias)"""
 
 
 class FcGeometry(NamedTuple):
@@ -1192,7 +1319,7 @@ class FcLaunches(NamedTuple):
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
     wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not triton.knobs.runtime.interpret else "ieee"
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(
@@ -1210,21 +1337,50 @@ def refuse_fc(
         raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
 
 
-def fc_outputs(geometry: FcGeometry, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Allocate y, and the input of the activation where its slope follows from that."""
+def fc_outputs(
+    geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Allocate y, and the input of the activation where its slope follows from that.
+
+    Raise for tensors that do not fit the region.
+    """
+    refuse_fc(geometry, x, weight, bias)
     y = x.new_empty((x.shape[0], geometry.outputs))
-    return y, x.new_empty(0)
+    return y, torch.empty_like(y) if geometry.activation == "input" else None
+
+
+def fc_values(
+    geometry: FcGeometry,
+    launches: FcLaunches,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor | None]:
+    """Compute y, and what is kept beside it."""
+    y, kept = fc_outputs(geometry, x, weight, bias)
+    if y.numel() > 0:
+        with torch.cuda.device_of(x):
+            launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
+    return y, kept
 
 
 def fc_empty_gradients(
-    geometry: FcGeometry, gradient: Tensor, needs: Sequence[bool]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Allocate the gradients of x, weight and bias; without elements where there is no need."""
-    dx = gradient.new_empty((gradient.shape[0], geometry.features) if needs[0] else 0)
-    dweight = gradient.new_empty(
-        (geometry.outputs, geometry.features) if needs[1] else 0,
-    )
-    return dx, dweight, gradient.new_empty(geometry.outputs if needs[2] else 0)
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor | None,
+    weight: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Allocate the gradients of x, weight and bias that are needed."""
+    dx, dweight, dbias = None, None, None
+    if needs[0]:
+        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+    if needs[1]:
+        dweight = gradient.new_empty((geometry.outputs, geometry.features))
+    if needs[2]:
+        dbias = gradient.new_empty(geometry.outputs)
+    return dx, dweight, dbias
 
 
 def fc_gradients(
@@ -1235,11 +1391,12 @@ def fc_gradients(
     x: Tensor | None,
     weight: Tensor | None,
     needs: Sequence[bool],
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the gradients of x, weight and bias that are needed; the others are empty."""
-    dx, dweight, dbias = fc_empty_gradients(geometry, gradient, needs)
+) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of x, weight and bias that are needed."""
+    empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
     if gradient.numel() == 0:
-        return dx, dweight.zero_(), dbias.zero_()
+        return tuple(None if t is None else t.zero_() for t in empty)
+    dx, dweight, dbias = empty
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
@@ -1255,14 +1412,15 @@ def fc_keep(
     geometry: FcGeometry,
     ctx: FunctionCtx,
     inputs: tuple[Tensor | None, ...],
-    output: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor | None],
 ) -> None:
     """Save for backward what the needed gradients read, and no more."""
     x, weight, bias = inputs
     y, kept = output
     needs_x, needs_weight, _ = ctx.needs_input_grad[:3]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(kept)
+    if kept is not None:
+        ctx.mark_non_differentiable(kept)
     ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
     saved = {"none": None, "input": kept}.get(geometry.activation, y)
     ctx.save_for_backward(
@@ -1270,6 +1428,18 @@ def fc_keep(
         x if needs_weight else None,
         weight if needs_x else None,
     )
+
+
+def fc_differentiate(
+    run_backward: Callable[..., tuple[Tensor | None, ...]],
+    ctx: FunctionCtx,
+    gradient: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight and bias, in the types of these."""
+    needs = ctx.needs_input_grad[:3]
+    found = run_backward(gradient, *ctx.saved_tensors, needs)
+    dtypes = zip(found, needs, ctx.dtypes, strict=True)
+    return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
 def fc_op(
@@ -1282,88 +1452,27 @@ def fc_op(
     The operators `name` and `name_backward` are opaque to torch.compile, which sees their shapes
     only. A region may be registered again under the same name: the last one counts.
     """
-
-    def forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        y, kept = fc_outputs(geometry, x)
-        if y.numel() > 0:
-            with torch.cuda.device_of(x):
-                launches.forward(
-                    geometry,
-                    packed(x),
-                    packed(weight),
-                    packed(bias),
-                    y,
-                    kept,
-                )
-        return y, kept
-
-    def fake_forward(
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        refuse_fc(geometry, x, weight, bias)
-        return fc_outputs(geometry, x)
-
-    def backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_gradients(geometry, launches, gradient, saved, x, weight, needs)
-
-    def fake_backward(
-        gradient: Tensor,
-        saved: Tensor | None,
-        x: Tensor | None,
-        weight: Tensor | None,
-        needs: Sequence[bool],
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        return fc_empty_gradients(geometry, gradient, needs)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor | None, ...],
-        output: tuple[Tensor, Tensor],
-    ) -> None:
-        fc_keep(geometry, ctx, inputs, output)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _kept: None
-    ) -> tuple[Tensor | None, ...]:
-        needs = list(ctx.needs_input_grad[:3])
-        if gradient is None or not any(needs):
-            return None, None, None
-        found = backward_op(gradient, *ctx.saved_tensors, needs)
-        dtypes = zip(found, needs, ctx.dtypes, strict=True)
-        return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(
+            FC_FORWARD,
+            compute=partial(fc_values, geometry, launches),
+            allocate=partial(fc_outputs, geometry),
+        ),
+        Direction(
+            FC_BACKWARD,
+            compute=partial(fc_gradients, geometry, launches),
+            allocate=partial(fc_empty_gradients, geometry),
+        ),
+        partial(fc_keep, geometry),
+        fc_differentiate,
+    )
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        y, _ = forward_op(*cast_as_wished(x, weight), bias)
+        y, _ = region(*cast_as_wished(x, weight), bias)
         return y
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
 
 
@@ -1675,13 +1784,15 @@ def conv_rows_scale_relu_launch_forward(
     channels, groups = geometry.channels, geometry.groups
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_rows_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_rows_scale_relu_forward[(programs,)](
+    launch(
+        conv_rows_scale_relu_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -1907,13 +2018,13 @@ def conv_rows_scale_relu_launch_input_gradient(
     tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
+    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
+    cells *= count_blocks(sizes.width, cell_width)
+    blocks = geometry.groups * count_blocks(
         geometry.channels // geometry.groups,
         tile.columns,
     )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     tap_step, tap_inverse = conv_rows_scale_relu_steps(
         geometry.stride,
@@ -1923,7 +2034,9 @@ def conv_rows_scale_relu_launch_input_gradient(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_rows_scale_relu_input_gradient[(programs,)](
+    launch(
+        conv_rows_scale_relu_input_gradient,
+        programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=channels_last(weight),
@@ -2037,19 +2150,12 @@ def conv_rows_scale_relu_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    is_exact = x.element_size() == 4 and precision == "ieee"
-    terms = conv_row_terms(geometry) * triton.next_power_of_2(geometry.kernel[0])
-    warps = 8 if terms > 64 else 4
-    return Tile(
-        block_size(filters, 32 if is_exact else 64),
-        terms,
-        16 if is_exact else 32,
-        warps,
-        2,
-    )
-    if is_exact:
-        return Tile(block_size(filters, 32), block_size(terms, 64), 16, 4, 2)
-    return Tile(block_size(filters, 64), block_size(terms, 64), 32, 4, 2)
+    most, windows = 64, 32
+    if x.element_size() == 4 and precision == "ieee":
+        most, windows = 32, 16
+    terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
+    return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
+    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
 def conv_rows_scale_relu_launch_weight_gradient(
@@ -2069,12 +2175,12 @@ def conv_rows_scale_relu_launch_weight_gradient(
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
     programs = 1
-    programs *= geometry.groups * triton.cdiv(
+    programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
     )
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
+    splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(
         x,
         programs * splits,
@@ -2084,7 +2190,9 @@ def conv_rows_scale_relu_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_rows_scale_relu_weight_gradient[(programs * splits,)](
+    launch(
+        conv_rows_scale_relu_weight_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=channels_last(x),
@@ -2171,11 +2279,13 @@ def conv_rows_scale_relu_launch_bias_gradient(
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_rows_scale_relu_bias_gradient[(programs * splits,)](
+    launch(
+        conv_rows_scale_relu_bias_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
         partial_ptr=partial,
@@ -2393,13 +2503,15 @@ def conv_rows_nobias_sums_launch_forward(
     channels, groups = geometry.channels, geometry.groups
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_rows_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_rows_nobias_sums_forward[(programs,)](
+    launch(
+        conv_rows_nobias_sums_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         y_ptr=outputs.y,
@@ -2572,13 +2684,13 @@ def conv_rows_nobias_sums_launch_input_gradient(
     tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * triton.cdiv(sizes.height, cell_height)
-    cells *= triton.cdiv(sizes.width, cell_width)
-    blocks = geometry.groups * triton.cdiv(
+    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
+    cells *= count_blocks(sizes.width, cell_width)
+    blocks = geometry.groups * count_blocks(
         geometry.channels // geometry.groups,
         tile.columns,
     )
-    programs = triton.cdiv(cells, tile.rows) * cell_height * cell_width * blocks
+    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     tap_step, tap_inverse = conv_rows_scale_relu_steps(
         geometry.stride,
@@ -2588,7 +2700,9 @@ def conv_rows_nobias_sums_launch_input_gradient(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
-    conv_rows_nobias_sums_input_gradient[(programs,)](
+    launch(
+        conv_rows_nobias_sums_input_gradient,
+        programs,
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
@@ -2708,12 +2822,12 @@ def conv_rows_nobias_sums_launch_weight_gradient(
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
     programs = 1
-    programs *= geometry.groups * triton.cdiv(
+    programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
     )
     windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, triton.cdiv(windows, tile.terms))
+    splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(
         x,
         programs * splits,
@@ -2723,7 +2837,9 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         (splits, geometry.filters, taps, channels),
         dtype=torch.float32,
     )
-    conv_rows_nobias_sums_weight_gradient[(programs * splits,)](
+    launch(
+        conv_rows_nobias_sums_weight_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
         partial_ptr=partial,
@@ -2806,11 +2922,13 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_rows_nobias_sums_bias_gradient[(programs * splits,)](
+    launch(
+        conv_rows_nobias_sums_bias_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         partial_ptr=partial,
         splits=splits,
@@ -2902,7 +3020,9 @@ def norm_relu_launch_statistics(
 ) -> None:
     """Launch the kernel that merges the tiles, which fills mean and inverse."""
     channels = sums.shape[2]
-    norm_relu_statistics[(triton.cdiv(channels, 16),)](
+    launch(
+        norm_relu_statistics,
+        count_blocks(channels, 16),
         sums_ptr=sums,
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -2999,10 +3119,12 @@ def norm_relu_launch_forward(
     windows = z.shape[0] * out_height * out_width
     block_windows = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(windows, block_windows)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(windows, block_windows)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    norm_relu_forward[(programs,)](
+    launch(
+        norm_relu_forward,
+        programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -3115,11 +3237,13 @@ def norm_relu_launch_gradient_sums(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(geometry.channels, block_channels)
-    splits = split_count(programs, triton.cdiv(pixels, block_pixels))
+    programs = count_blocks(geometry.channels, block_channels)
+    splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
     partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
-    norm_relu_gradient_sums[(programs * splits,)](
+    launch(
+        norm_relu_gradient_sums,
+        programs * splits,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
         mean_ptr=mean,
@@ -3208,10 +3332,12 @@ def norm_relu_launch_input_gradient(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(pixels, block_pixels)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(pixels, block_pixels)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, pixels)
-    norm_relu_input_gradient[(programs,)](
+    launch(
+        norm_relu_input_gradient,
+        programs,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
         mean_ptr=mean,
@@ -3509,13 +3635,15 @@ def conv_scale_relu_launch_forward(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_scale_relu_forward[(programs,)](
+    launch(
+        conv_scale_relu_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -3604,11 +3732,13 @@ def conv_scale_relu_launch_bias_gradient(
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
     block_filters = block_size(geometry.filters, 64)
-    programs = triton.cdiv(geometry.filters, block_filters)
-    splits = split_count(programs, triton.cdiv(windows, block_windows))
+    programs = count_blocks(geometry.filters, block_filters)
+    splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
-    conv_scale_relu_bias_gradient[(programs * splits,)](
+    launch(
+        conv_scale_relu_bias_gradient,
+        programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
         dz_ptr=dz,
@@ -3803,13 +3933,15 @@ def conv_nobias_sums_launch_forward(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_nobias_sums_forward[(programs,)](
+    launch(
+        conv_nobias_sums_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         y_ptr=outputs.y,
@@ -4036,13 +4168,15 @@ def conv_scale_add_relu_launch_forward(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_scale_add_relu_forward[(programs,)](
+    launch(
+        conv_scale_add_relu_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -4132,10 +4266,12 @@ def norm_add_relu_launch_forward(
     windows = z.shape[0] * out_height * out_width
     block_windows = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(windows, block_windows)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(windows, block_windows)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    norm_add_relu_forward[(programs,)](
+    launch(
+        norm_add_relu_forward,
+        programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -4257,11 +4393,13 @@ def norm_add_relu_launch_gradient_sums(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(geometry.channels, block_channels)
-    splits = split_count(programs, triton.cdiv(pixels, block_pixels))
+    programs = count_blocks(geometry.channels, block_channels)
+    splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
     partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
-    norm_add_relu_gradient_sums[(programs * splits,)](
+    launch(
+        norm_add_relu_gradient_sums,
+        programs * splits,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
         mean_ptr=mean,
@@ -4343,10 +4481,12 @@ def norm_add_relu_launch_input_gradient(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(pixels, block_pixels)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(pixels, block_pixels)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, pixels)
-    norm_add_relu_input_gradient[(programs,)](
+    launch(
+        norm_add_relu_input_gradient,
+        programs,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
         mean_ptr=mean,
@@ -4629,13 +4769,15 @@ def conv_scale_launch_forward(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    blocks = groups * triton.cdiv(geometry.filters // groups, tile.rows)
-    programs = blocks * triton.cdiv(
+    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
+    programs = blocks * count_blocks(
         windows,
         conv_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
-    conv_scale_forward[(programs,)](
+    launch(
+        conv_scale_forward,
+        programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
@@ -4720,10 +4862,12 @@ def norm_launch_forward(
     windows = z.shape[0] * out_height * out_width
     block_windows = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(windows, block_windows)
-    programs *= triton.cdiv(geometry.channels, block_channels)
+    programs = count_blocks(windows, block_windows)
+    programs *= count_blocks(geometry.channels, block_channels)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    norm_forward[(programs,)](
+    launch(
+        norm_forward,
+        programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -4803,11 +4947,13 @@ def norm_launch_gradient_sums(
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
     block_pixels = 32
     block_channels = block_size(geometry.channels, 64)
-    programs = triton.cdiv(geometry.channels, block_channels)
-    splits = split_count(programs, triton.cdiv(pixels, block_pixels))
+    programs = count_blocks(geometry.channels, block_channels)
+    splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
     partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
-    norm_gradient_sums[(programs * splits,)](
+    launch(
+        norm_gradient_sums,
+        programs * splits,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
         mean_ptr=mean,
@@ -5194,12 +5340,14 @@ def fc_launch_forward(
     """Launch the forward kernel, which fills y."""
     precision = fc_precision()
     tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = triton.cdiv(x.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
     )
     refuse_launch(x, programs, x.shape[0])
-    fc_forward[(programs,)](
+    launch(
+        fc_forward,
+        programs,
         x_ptr=x,
         weight_ptr=weight,
         bias_ptr=bias,
@@ -5226,12 +5374,14 @@ def fc_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision()
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = triton.cdiv(dx.shape[0], tile.rows) * triton.cdiv(
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
     )
     refuse_launch(dx, programs, dx.shape[0])
-    fc_input_gradient[(programs,)](
+    launch(
+        fc_input_gradient,
+        programs,
         gradient_ptr=gradient,
         weight_ptr=weight,
         dx_ptr=dx,
@@ -5257,10 +5407,12 @@ def fc_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision()
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = triton.cdiv(geometry.outputs, tile.rows)
-    programs *= triton.cdiv(geometry.features, tile.columns)
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
-    fc_weight_gradient[(programs,)](
+    launch(
+        fc_weight_gradient,
+        programs,
         gradient_ptr=gradient,
         x_ptr=x,
         dweight_ptr=dweight,
@@ -5284,9 +5436,11 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    programs = triton.cdiv(geometry.outputs, block_outputs)
+    programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
-    fc_bias_gradient[(programs,)](
+    launch(
+        fc_bias_gradient,
+        programs,
         gradient_ptr=gradient,
         dbias_ptr=dbias,
         batch=gradient.shape[0],
@@ -5326,6 +5480,12 @@ def fc(x: Tensor, linear: nn.Linear) -> Tensor:
 #   probabilities are never stored.
 
 
+LOSS_FORWARD = """(
+    Tensor logits, Tensor target
+) -> (Tensor loss, Tensor count, Tensor spread)"""
+LOSS_BACKWARD = """(
+    Tensor gradient, Tensor logits, Tensor target, Tensor spread, Tensor count
+) -> Tensor"""
 LOSS_IGNORED = -100  # the class that counts as none, as in PyTorch
 LOSS_TILE = 4096  # logits at a time
 LOSS_CLASSES = 1024  # of them at most so many of one row
@@ -5429,7 +5589,7 @@ def loss_backward(
 
 def loss_blocks(classes: int) -> tuple[int, int]:
     """Choose rows x classes of a tile."""
-    block_classes = min(LOSS_CLASSES, triton.next_power_of_2(classes))
+    block_classes = min(LOSS_CLASSES, power_of_two(classes))
     return max(1, min(64, LOSS_TILE // block_classes)), block_classes
 
 
@@ -5440,20 +5600,22 @@ def loss_launch_forward(
     """Give the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    all_tiles = triton.cdiv(rows, block_rows)
+    all_tiles = count_blocks(rows, block_rows)
     programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
     refuse_launch(logits, programs, rows)
     loss = logits.new_empty(programs, dtype=torch.float32)
     count = torch.empty_like(loss)
     spread = logits.new_empty(rows, dtype=torch.float32)
-    loss_forward[(programs,)](
+    launch(
+        loss_forward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         loss_ptr=loss,
         count_ptr=count,
         spread_ptr=spread,
         rows=rows,
-        tiles=triton.cdiv(all_tiles, programs),
+        tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
         IS_ONE=programs == 1,
@@ -5473,10 +5635,12 @@ def loss_launch_backward(
     """Give the gradient of the logits."""
     rows, classes = logits.shape
     block_rows, block_classes = loss_blocks(classes)
-    programs = triton.cdiv(rows, block_rows) * triton.cdiv(classes, block_classes)
+    programs = count_blocks(rows, block_rows) * count_blocks(classes, block_classes)
     refuse_launch(logits, programs, rows)
     dlogits = torch.empty_like(logits)
-    loss_backward[(programs,)](
+    launch(
+        loss_backward,
+        programs,
         logits_ptr=logits,
         target_ptr=target,
         gradient_ptr=gradient,
@@ -5509,79 +5673,85 @@ def refuse_loss(logits: Tensor, target: Tensor) -> None:
         raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
 
 
+def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the mean loss, how many rows it is of, and log Σ exp of each row's logits."""
+    with torch.cuda.device_of(logits):
+        return loss_launch_forward(packed(logits), packed(target))
+
+
+def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Allocate what loss_values gives."""
+    one = logits.new_empty(1, dtype=torch.float32)
+    spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    return one, torch.empty_like(one), spread
+
+
+def loss_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Compute the gradient of the logits."""
+    with torch.cuda.device_of(logits):
+        rows, classes = packed(logits), packed(target)
+        return (
+            loss_launch_backward(
+                packed(gradient),
+                rows,
+                classes,
+                packed(spread),
+                count,
+            ),
+        )
+
+
+def loss_empty_gradient(
+    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+) -> tuple[Tensor]:
+    """Allocate what loss_gradient gives."""
+    return (logits.new_empty(logits.shape),)
+
+
+def loss_keep(
+    ctx: FunctionCtx,
+    inputs: tuple[Tensor, Tensor],
+    output: tuple[Tensor, Tensor, Tensor],
+) -> None:
+    """Save for backward."""
+    _, count, spread = output
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(count, spread)
+    ctx.save_for_backward(*inputs, spread, count)
+
+
+def loss_differentiate(
+    run_backward: Callable[..., object], ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, None]:
+    """Give the gradient of the logits; a target has none."""
+    found = run_backward(gradient, *ctx.saved_tensors)
+    return found if isinstance(found, Tensor) else found[0], None
+
+
 def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
     """
-
-    def forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        with torch.cuda.device_of(logits):
-            return loss_launch_forward(packed(logits), packed(target))
-
-    def fake_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        one = logits.new_empty(1, dtype=torch.float32)
-        spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
-        return one, torch.empty_like(one), spread
-
-    def backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        with torch.cuda.device_of(logits):
-            rows, classes = packed(logits), packed(target)
-            return loss_launch_backward(
-                packed(gradient),
-                rows,
-                classes,
-                packed(spread),
-                count,
-            )
-
-    def fake_backward(
-        gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
-    ) -> Tensor:
-        return logits.new_empty(logits.shape)
-
-    forward_op = torch.library.custom_op(name, forward, mutates_args=())
-    backward_op = torch.library.custom_op(f"{name}_backward", backward, mutates_args=())
-
-    def keep(
-        ctx: FunctionCtx,
-        inputs: tuple[Tensor, Tensor],
-        output: tuple[Tensor, Tensor, Tensor],
-    ) -> None:
-        _, count, spread = output
-        ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(count, spread)
-        ctx.save_for_backward(*inputs, spread, count)
-
-    def differentiate(
-        ctx: FunctionCtx, gradient: Tensor | None, _count: None, _spread: None
-    ) -> tuple[Tensor | None, None]:
-        if gradient is None:
-            return None, None
-        return backward_op(gradient, *ctx.saved_tensors), None
-
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_fake(fake_forward)
-    forward_op.register_autograd(differentiate, setup_context=keep)
-    backward_op.register_fake(fake_backward)
-    backward_op.register_autograd(refuse_second)
+    region = differentiable(
+        name,
+        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
+        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        loss_keep,
+        loss_differentiate,
+    )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
         refuse_loss(logits, target)
         if logits.numel() == 0:
             return F.cross_entropy(logits.float(), target)
-        loss, _, _ = forward_op(loss_rows(logits), target.reshape(-1).long())
+        loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
 
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {name: forward, f"{name}_backward": backward}
+    run.operators = region.operators
     return run
 
 
