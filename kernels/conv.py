@@ -241,12 +241,7 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
     if geometry.taps == "rows":
-        row = conv_row_terms(geometry)
-        if x.element_size() == 4 and precision == "ieee":
-            return Tile(block_size(filters, 32), 32, row, 4, 2)
-        most = 64 if x.element_size() == 4 else 128
-        pixels = 32 if geometry.window == "loop" else most
-        return Tile(block_size(filters, 64), pixels, row, 4, 3)
+        return conv_rows_tile(geometry, x, precision)
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(block_size(filters, 32), 32 if geometry.window == "loop" else 64, 16, 4, 2)
@@ -264,6 +259,19 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
         return Tile(128, 128, 64, 8, 3)
     most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
+
+
+def conv_rows_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
+    """Choose where a step takes a row of the filter."""
+    row = conv_row_terms(geometry)
+    if x.element_size() == 4 and precision == "ieee":
+        return Tile(block_size(geometry.filters, 32), 32, row, 4, 2)
+    filters = block_size(geometry.filters, 64)
+    if x.element_size() == 4:
+        return Tile(filters, 32 if geometry.window == "loop" else 64, row, 4, 3)
+    if geometry.window == "loop":
+        return Tile(filters, 128, row, 8, 3)
+    return Tile(filters, 256 if geometry.window == "one" else 128, row, 4, 3)
 
 
 def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:

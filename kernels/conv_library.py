@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .conv_geometry import ConvGeometry, channels_last
+from .conv_geometry import ConvGeometry, channels_last, new_image
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
@@ -48,18 +48,26 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
-    dx = dweight = None
-    dz = conv_full(dz)
-    window = g.stride, g.pad, g.dilation, g.groups
+    if x is None:  # its shape and layout alone are read
+        x = new_image(dz, (size[0], g.channels, *size[1:]))
+    if weight is None:
+        weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
     chosen = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        if needs[0]:
-            shape = (size[0], g.channels, *size[1:])
-            dx = nn.grad.conv2d_input(shape, conv_full(channels_last(weight)), dz, *window)
-        if needs[1]:
-            shape = (g.filters, g.channels // g.groups, *g.kernel)
-            dweight = nn.grad.conv2d_weight(conv_full(channels_last(x)), shape, dz, *window)
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            conv_full(dz),
+            conv_full(channels_last(x)),
+            conv_full(channels_last(weight)),
+            None,
+            g.stride,
+            g.pad,
+            g.dilation,
+            False,
+            (0, 0),
+            g.groups,
+            (needs[0], needs[1], False),
+        )
     finally:
         torch.backends.cudnn.deterministic = chosen
     return dx, dweight

@@ -11,7 +11,7 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
 from .shared import block_size, count_blocks, launch, refuse_launch, split_count
-from .windows import pixel_place, window_pixels
+from .windows import pixel_place, window_holding, window_pixels, windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -38,16 +38,12 @@ def conv_unpool(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
 ):
     """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
     FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # So far a window reaches, and at most so many hold one pixel, along each axis.
-    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
-    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
-    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
-    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
@@ -59,21 +55,20 @@ def conv_unpool(
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * conv_height * conv_width
         image, row, column = pixel_place(pixel, conv_height, conv_width)
-        top = row + POOL_PAD[0]
-        left = column + POOL_PAD[1]
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
-        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
-            # A window that may hold the pixel, and how far into it that lies.
-            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
-            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
-            down = top - window_row * POOL_STRIDE[0]
-            right = left - window_column * POOL_STRIDE[1]
-            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
-            holds &= (window_column >= 0) & (window_column < out_width)
-            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
-            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
-            position = down // POOL_DILATION[0] * POOL_SIZE[1]
-            position += right // POOL_DILATION[1]
+        for turn in range(WINDOWS[0] * WINDOWS[1]):
+            window_row, window_column, position, holds = window_holding(
+                row=row,
+                column=column,
+                turn=turn,
+                out_height=out_height,
+                out_width=out_width,
+                POOL_SIZE=POOL_SIZE,
+                POOL_STRIDE=POOL_STRIDE,
+                POOL_PAD=POOL_PAD,
+                POOL_DILATION=POOL_DILATION,
+                WINDOWS=WINDOWS,
+            )
             window = (image * out_height + window_row) * out_width + window_column
             gradient = conv_rebuilt(
                 gradient_ptr=gradient_ptr,
@@ -81,9 +76,8 @@ def conv_unpool(
                 alive_ptr=alive_ptr,
                 saved_ptr=saved_ptr,
                 offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=holds[:, None] & filter_mask[None, :],
-                # A pixel outside the window is masked, but shifts by its position all the same.
-                position=tl.where(holds, position, 0)[:, None],
+                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
+                position=position[:, None],
                 ACTIVATION=ACTIVATION,
                 POOL=POOL,
             ).to(tl.float32)
@@ -154,6 +148,7 @@ def conv_launch_unpool(
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
+        WINDOWS=windows_of_pixel(geometry.pool_size, geometry.pool_stride, geometry.pool_dilation),
         BLOCK_PIXELS=block_pixels,
         BLOCK_FILTERS=block_filters,
         num_warps=4,

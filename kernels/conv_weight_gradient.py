@@ -206,7 +206,9 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
         most, windows = 32, 16
     if geometry.taps == "rows":
         terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
-        return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
+        if x.element_size() == 4:
+            return Tile(block_size(filters, most), terms, windows, 8, 2)
+        return Tile(block_size(filters, most), terms, windows, 4, 3)
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 

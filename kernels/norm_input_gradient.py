@@ -13,6 +13,7 @@ from .norm import norm_affine, norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
 from .shared import block_size, count_blocks, launch, refuse_launch
+from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -28,7 +29,6 @@ def norm_input_gradient(
     bias_ptr,  # [CHANNELS]
     sums_ptr,  # [2, CHANNELS] float32: the gradients of bias and weight
     dz_ptr,  # like z
-    positions,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -44,6 +44,7 @@ def norm_input_gradient(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
@@ -63,7 +64,6 @@ def norm_input_gradient(
         gradient = norm_unpooled(
             gradient_ptr=gradient_ptr,
             winner_ptr=winner_ptr,
-            positions=positions,
             pixel=pixel,
             pixel_mask=pixel_mask,
             channel=channel,
@@ -79,6 +79,7 @@ def norm_input_gradient(
             POOL_PAD=POOL_PAD,
             POOL_DILATION=POOL_DILATION,
             COUNT_PAD=COUNT_PAD,
+            WINDOWS=WINDOWS,
             BLOCK_PIXELS=BLOCK_PIXELS,
             BLOCK_CHANNELS=BLOCK_CHANNELS,
         )
@@ -144,7 +145,6 @@ def norm_launch_input_gradient(
         bias_ptr=bias,
         sums_ptr=sums,
         dz_ptr=dz,
-        positions=geometry.pool_size[0] * geometry.pool_size[1],
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
@@ -160,6 +160,7 @@ def norm_launch_input_gradient(
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
+        WINDOWS=windows_of_pixel(geometry.pool_size, geometry.pool_stride, geometry.pool_dilation),
         BLOCK_PIXELS=block_pixels,
         BLOCK_CHANNELS=block_channels,
         num_warps=4,

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from .norm import norm_activation, norm_affine
-from .windows import pixel_place, window_pixels
+from .windows import pixel_place, window_holding, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -26,7 +26,6 @@ def norm_activation_gradient(saved, gradient):
 def norm_unpooled(
     gradient_ptr,
     winner_ptr,
-    positions,
     pixel,
     pixel_mask,
     channel,
@@ -42,27 +41,33 @@ def norm_unpooled(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Add up what the windows give to the pixels of a tile: in each it has another position."""
     image, row, column = pixel_place(pixel, height, width)
     total = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    for position in range(positions):
-        top = row + POOL_PAD[0] - position // POOL_SIZE[1] * POOL_DILATION[0]
-        left = column + POOL_PAD[1] - position % POOL_SIZE[1] * POOL_DILATION[1]
-        window_row = top // POOL_STRIDE[0]
-        window_column = left // POOL_STRIDE[1]
-        exists = pixel_mask & (top >= 0) & (left >= 0)
-        exists &= (window_row * POOL_STRIDE[0] == top) & (window_row < out_height)
-        exists &= (window_column * POOL_STRIDE[1] == left) & (window_column < out_width)
+    for turn in range(WINDOWS[0] * WINDOWS[1]):
+        window_row, window_column, position, exists = window_holding(
+            row=row,
+            column=column,
+            turn=turn,
+            out_height=out_height,
+            out_width=out_width,
+            POOL_SIZE=POOL_SIZE,
+            POOL_STRIDE=POOL_STRIDE,
+            POOL_PAD=POOL_PAD,
+            POOL_DILATION=POOL_DILATION,
+            WINDOWS=WINDOWS,
+        )
         place = (image * out_height + window_row) * out_width + window_column
         offset = (place * CHANNELS)[:, None] + channel[None, :]
-        mask = exists[:, None] & channel_mask[None, :]
+        mask = (exists & pixel_mask)[:, None] & channel_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         if POOL == "max":
             winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
-            gradient = tl.where(winner == position + 1, gradient, 0.0)
+            gradient = tl.where(winner == position[:, None] + 1, gradient, 0.0)
         else:
             pixels = window_pixels(
                 row=window_row,

@@ -15,6 +15,7 @@ from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
 from .shared import block_size, count_blocks, launch, refuse_launch, split_count
+from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -32,7 +33,6 @@ def norm_gradient_sums(
     dresidual_ptr,  # like z: the gradient before the activation
     partial_ptr,  # [splits, 2, CHANNELS] float32
     splits,
-    positions,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -48,6 +48,7 @@ def norm_gradient_sums(
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
     COUNT_PAD: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
@@ -74,7 +75,6 @@ def norm_gradient_sums(
             gradient = norm_unpooled(
                 gradient_ptr=gradient_ptr,
                 winner_ptr=winner_ptr,
-                positions=positions,
                 pixel=pixel,
                 pixel_mask=pixel_mask,
                 channel=channel,
@@ -90,6 +90,7 @@ def norm_gradient_sums(
                 POOL_PAD=POOL_PAD,
                 POOL_DILATION=POOL_DILATION,
                 COUNT_PAD=COUNT_PAD,
+                WINDOWS=WINDOWS,
                 BLOCK_PIXELS=BLOCK_PIXELS,
                 BLOCK_CHANNELS=BLOCK_CHANNELS,
             )
@@ -164,7 +165,6 @@ def norm_launch_gradient_sums(
         dresidual_ptr=dresidual,
         partial_ptr=partial,
         splits=splits,
-        positions=geometry.pool_size[0] * geometry.pool_size[1],
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
@@ -180,6 +180,7 @@ def norm_launch_gradient_sums(
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
         COUNT_PAD=geometry.count_pad,
+        WINDOWS=windows_of_pixel(geometry.pool_size, geometry.pool_stride, geometry.pool_dilation),
         BLOCK_PIXELS=block_pixels,
         BLOCK_CHANNELS=block_channels,
         num_warps=4,

@@ -19,6 +19,40 @@ def is_better(z, best):
 
 
 @triton.jit
+def window_holding(
+    row,
+    column,
+    turn,
+    out_height,
+    out_width,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    WINDOWS: tl.constexpr,
+):
+    """Say which window may hold a pixel, at which position, and whether it does.
+
+    At most WINDOWS (down, right) hold one pixel: each turn is another of these.
+    """
+    top = row + POOL_PAD[0]
+    left = column + POOL_PAD[1]
+    window_row = top // POOL_STRIDE[0] - turn // WINDOWS[1]
+    window_column = left // POOL_STRIDE[1] - turn % WINDOWS[1]
+    # How far into the window the pixel lies.
+    down = top - window_row * POOL_STRIDE[0]
+    right = left - window_column * POOL_STRIDE[1]
+    holds = (window_row >= 0) & (window_row < out_height)
+    holds &= (window_column >= 0) & (window_column < out_width)
+    holds &= (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
+    down = down // POOL_DILATION[0]
+    right = right // POOL_DILATION[1]
+    holds &= (down < POOL_SIZE[0]) & (right < POOL_SIZE[1])
+    # Outside a window there is no position; a position is shifted by all the same.
+    return window_row, window_column, tl.where(holds, down * POOL_SIZE[1] + right, 0), holds
+
+
+@triton.jit
 def window_pixels(
     row,
     column,
@@ -41,3 +75,13 @@ def window_pixels(
         columns = tl.minimum(left + POOL_SIZE[1], width) - tl.maximum(left, 0)
     # Windows outside the image, in a tile that is not full, must not divide by zero.
     return tl.maximum(rows * columns, 1).to(tl.float32)
+
+
+def windows_of_pixel(
+    size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """Give how many windows may hold one pixel, along each axis."""
+    down, right = (
+        -(-((w - 1) * d + 1) // s) for w, s, d in zip(size, stride, dilation, strict=True)
+    )
+    return down, right

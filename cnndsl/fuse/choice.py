@@ -19,7 +19,7 @@ Taps = Literal["apart", "packed", "rows"]
 # With fewer channels in a group than this, one step of the sum takes several taps of the filter.
 FEW_CHANNELS = 16
 # Of a first layer, so many channels are laid out as four, and a row of so wide a filter takes one
-# step of the sum.
+# step of the sum: where a filter is so large that this saves more than the laying out costs.
 CHANNELS_OF_A_ROW, WIDTH_OF_A_ROW = 4, 8
 # A tile of the weight's gradient has so many terms: with more, it reads all pixels again.
 TERMS_OF_A_TILE = 64
@@ -45,16 +45,13 @@ def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:
         return Choice("apart", "fused", "library")
     if groups > 1:
         return Choice("packed", "library", "library")  # a matrix unit would multiply zeros
-    if (
-        1 < channels <= CHANNELS_OF_A_ROW
-        and conv.size.width <= WIDTH_OF_A_ROW
-        and conv.dilation == ONE
-    ):
-        return Choice("rows", "fused", "fused")
+    reads_once = conv.size.height * conv.size.width * channels <= TERMS_OF_A_TILE
+    is_row = 1 < channels <= CHANNELS_OF_A_ROW and conv.size.width <= WIDTH_OF_A_ROW
+    if is_row and not reads_once and conv.dilation == ONE:
+        return Choice("rows", "fused", "library" if pool and _overlaps(pool) else "fused")
     leaves = conv.output(arrives)
     pixels = (leaves.height * leaves.width).constant
-    is_small = pixels is not None and pixels <= PIXELS_OF_A_SMALL_IMAGE
-    reads_once = is_small or conv.size.height * conv.size.width * channels <= TERMS_OF_A_TILE
+    reads_once |= pixels is not None and pixels <= PIXELS_OF_A_SMALL_IMAGE
     is_fused = reads_once and not (pool and _overlaps(pool))
     return Choice("packed", "fused", "fused" if is_fused else "library")
 

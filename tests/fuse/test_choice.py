@@ -29,8 +29,12 @@ def regions(text: str) -> list[Region]:
     ("text", "wanted"),
     [
         # first layers read each pixel once
-        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 2", choices("rows", "fused")),
+        ("input 32 x 32 x 3; conv 64 3x3 pad=1; relu; pool max 2", choices("packed", "fused")),
         ("input H x W x 3; conv 64 7x7 stride=2 pad=3; relu", choices("rows", "fused")),
+        (
+            "input H x W x 3; conv 64 7x7 stride=2 pad=3; relu; pool max 3 stride=2",
+            choices("rows", "library"),
+        ),
         ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 2", choices("packed", "fused")),
         ("input 28 x 28 x 6; conv 16 5x5", choices("packed", "fused")),
         ("input 32 x 32 x 3; conv 8 3x3 dilation=2", choices("packed", "fused")),

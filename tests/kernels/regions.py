@@ -46,7 +46,8 @@ def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> Con
     else:
         window = "loop"
     taps = "packed" if channels // g.groups < 16 else "apart"
-    if 2 <= channels <= 4 and g.groups == 1 and g.dilation == (1, 1) and g.kernel[1] <= 8:
+    is_large = g.kernel[0] * g.kernel[1] * channels > 64
+    if 2 <= channels <= 4 and is_large and g.groups == 1 and g.dilation == (1, 1):
         taps = "rows"
     return g._replace(window=window, taps=taps)
 

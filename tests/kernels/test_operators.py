@@ -6,8 +6,11 @@ import pytest
 import torch
 from cnndsl.kernels.conv_op import conv_op
 
+from .conftest import ON_GPU
 from .hostile import HostileInterpreter
 from .regions import LAUNCHES, Case, check, conv_geometry, ours
+
+DEVICE = "cuda" if ON_GPU else "cpu"
 
 REGIONS: list[dict[str, Any]] = [
     {"activation": "relu", "pool_size": 2},
@@ -56,7 +59,7 @@ def test_autocast(hostile: HostileInterpreter) -> None:
     case = Case(conv_geometry(2, 3, 3, **REGIONS[0]), (1, 6, 6))
     run = conv_op("tests::autocast", case.geometry, LAUNCHES)
     weight = case.weight.requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         y = run(case.x, weight, case.bias)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()
@@ -69,7 +72,7 @@ def test_a_residual_under_autocast(hostile: HostileInterpreter) -> None:
     case = Case(conv_geometry(2, 3, 3, activation="relu", residual=True), (1, 6, 6))
     run = conv_op("tests::autocast", case.geometry, LAUNCHES)
     leaves = [None if t is None else t.requires_grad_() for t in case.given]
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(DEVICE, torch.bfloat16):
         y = run(*leaves)
     assert y.dtype == torch.bfloat16
     y.float().sum().backward()

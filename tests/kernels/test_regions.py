@@ -138,12 +138,14 @@ def test_a_librarys_products(index: int, hostile: HostileInterpreter) -> None:
     check(Case(geometry, shape, dtype=dtype, seed=index))
 
 
-@pytest.mark.parametrize("index", range(2, len(REGIONS), 3))
-def test_terms_of_several_taps(index: int, hostile: HostileInterpreter) -> None:
+@pytest.mark.parametrize("index", range(len(REGIONS)))
+def test_rows_of_filters(index: int, hostile: HostileInterpreter) -> None:
+    """Of small filters too, for which the emitter chooses otherwise."""
     geometry, shape = region(index)
-    if geometry.taps != "rows":
-        pytest.skip("it takes them anyway, or has too many channels")
-    check(Case(geometry._replace(taps="packed"), shape, seed=index))
+    if not (2 <= geometry.channels <= 4 and geometry.groups == 1 and geometry.dilation == (1, 1)):
+        pytest.skip("not of so few channels")
+    dtype = torch.bfloat16 if index % 5 == 0 else torch.float32
+    check(Case(geometry._replace(taps="rows"), shape, dtype=dtype, seed=index))
 
 
 @pytest.mark.parametrize("index", range(2, len(REGIONS), 5))
@@ -161,8 +163,11 @@ def test_tf32(index: int, hostile: HostileInterpreter, monkeypatch: pytest.Monke
     for file in ("conv", "conv_input_gradient", "conv_weight_gradient"):
         monkeypatch.setattr(f"cnndsl.kernels.{file}.conv_precision", lambda _: "tf32")
     geometry, shape = region(index)
-    case = Case(geometry, shape, seed=index)
-    check(case, mma=2.0**-11)
+    if ON_GPU:
+        # Values near zero may have another sign than in float64, and then another gradient.
+        geometry = geometry._replace(activation="none")
+    # The interpreter rounds to 11 bits; a GPU's matrix unit may cut off.
+    check(Case(geometry, shape, seed=index), mma=2.0**-10 if ON_GPU else 2.0**-11)
 
 
 @pytest.mark.parametrize("index", [7, 33, 42, 58])

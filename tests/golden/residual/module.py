@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_9d13d3fecd98"
+NAMESPACE = "cnndsl_residual_422625cd7fc1"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -530,76 +530,6 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
-@triton.jit
-def conv_lay_out(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    rows_ptr,  # [batch, padded_height, padded_width, 4]
-    batch,
-    height,
-    width,
-    padded_height,
-    padded_width,
-    CHANNELS: tl.constexpr,
-    PAD: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
-    """Copy pixels to where they lie between zeros."""
-    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    channel = tl.arange(0, 4)
-    row = pixel // padded_width % padded_height - PAD[0]
-    column = pixel % padded_width - PAD[1]
-    image = (pixel // (padded_height * padded_width)).to(tl.int64)
-    inside = (image < batch) & (row >= 0) & (row < height)
-    inside &= (column >= 0) & (column < width)
-    place = ((image * height + row) * width + column) * CHANNELS
-    x = tl.load(
-        x_ptr + place[:, None] + channel[None, :],
-        mask=inside[:, None] & (channel < CHANNELS)[None, :],
-        other=0.0,
-    )
-    offset = pixel.to(tl.int64)[:, None] * 4 + channel[None, :]
-    tl.store(rows_ptr + offset, x, mask=(image < batch)[:, None])
-
-
-def conv_row_terms(geometry: ConvGeometry) -> int:
-    """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, power_of_two(4 * geometry.kernel[1]))
-
-
-def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
-    """Give x (N, C, H, W) with 4 channels, innermost, and with its padding; of an even width."""
-    height = x.shape[2] + 2 * geometry.pad[0]
-    width = x.shape[3] + 2 * geometry.pad[1]
-    width += width % 2
-    shape = (x.shape[0], 4, height, width)
-    rows = torch.empty(
-        shape,
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
-    pixels = x.shape[0] * height * width
-    block_pixels = 256
-    programs = count_blocks(pixels, block_pixels)
-    refuse_launch(rows, programs, pixels)
-    launch(
-        conv_lay_out,
-        programs,
-        x_ptr=x,
-        rows_ptr=rows,
-        batch=x.shape[0],
-        height=x.shape[2],
-        width=x.shape[3],
-        padded_height=height,
-        padded_width=width,
-        CHANNELS=geometry.channels,
-        PAD=geometry.pad,
-        BLOCK_PIXELS=block_pixels,
-        num_warps=4,
-    )
-    return rows
-
-
 def conv_full(tensor: Tensor | None) -> Tensor | None:
     """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
     if tensor is None or tensor.device.type != "cpu":
@@ -620,28 +550,26 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
-    dx = dweight = None
-    dz = conv_full(dz)
-    window = g.stride, g.pad, g.dilation, g.groups
+    if x is None:  # its shape and layout alone are read
+        x = new_image(dz, (size[0], g.channels, *size[1:]))
+    if weight is None:
+        weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
     chosen = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        if needs[0]:
-            shape = (size[0], g.channels, *size[1:])
-            dx = nn.grad.conv2d_input(
-                shape,
-                conv_full(channels_last(weight)),
-                dz,
-                *window,
-            )
-        if needs[1]:
-            shape = (g.filters, g.channels // g.groups, *g.kernel)
-            dweight = nn.grad.conv2d_weight(
-                conv_full(channels_last(x)),
-                shape,
-                dz,
-                *window,
-            )
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            conv_full(dz),
+            conv_full(channels_last(x)),
+            conv_full(channels_last(weight)),
+            None,
+            g.stride,
+            g.pad,
+            g.dilation,
+            False,
+            (0, 0),
+            g.groups,
+            (needs[0], needs[1], False),
+        )
     finally:
         torch.backends.cudnn.deterministic = chosen
     return dx, dweight
@@ -1562,32 +1490,32 @@ def fc_op(
 
 
 @triton.jit
-def conv_rows_scale_relu_activation(z):
+def conv_few_scale_relu_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def conv_rows_scale_relu_each(vector_ptr, filter, filter_mask):
+def conv_few_scale_relu_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
     return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_rows_scale_relu_shifted(
+def conv_few_scale_relu_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
     return y
 
 
 @triton.jit
-def conv_rows_scale_relu_sum(
+def conv_few_scale_relu_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -1604,6 +1532,8 @@ def conv_rows_scale_relu_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1623,32 +1553,35 @@ def conv_rows_scale_relu_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_rows_scale_relu_forward(
+def conv_few_scale_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     bias_ptr,  # [FILTERS]
@@ -1664,6 +1597,8 @@ def conv_rows_scale_relu_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1690,7 +1625,7 @@ def conv_rows_scale_relu_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_scale_relu_sum(
+    y = conv_few_scale_relu_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -1707,6 +1642,8 @@ def conv_rows_scale_relu_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -1717,18 +1654,18 @@ def conv_rows_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_rows_scale_relu_forward_tile(
+def conv_few_scale_relu_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1736,12 +1673,7 @@ def conv_rows_scale_relu_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    row = conv_row_terms(geometry)
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(filters, 32), 32, row, 4, 2)
-    most = 64 if x.element_size() == 4 else 128
-    pixels = 32 if geometry.window == "loop" else most
-    return Tile(block_size(filters, 64), pixels, row, 4, 3)
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -1760,13 +1692,13 @@ def conv_rows_scale_relu_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_rows_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_scale_relu_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_rows_scale_relu_launch_forward(
+def conv_few_scale_relu_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1778,20 +1710,18 @@ def conv_rows_scale_relu_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu_launch_windows(geometry, x),
+        conv_few_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_scale_relu_forward,
+        conv_few_scale_relu_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -1808,6 +1738,8 @@ def conv_rows_scale_relu_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -1820,13 +1752,13 @@ def conv_rows_scale_relu_launch_forward(
 
 
 @triton.jit
-def conv_rows_scale_relu_activation_gradient(saved, gradient):
+def conv_few_scale_relu_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def conv_rows_scale_relu_unpooled(
+def conv_few_scale_relu_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -1838,12 +1770,12 @@ def conv_rows_scale_relu_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_rows_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
+    gradient = conv_few_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_rows_scale_relu_first(
+def conv_few_scale_relu_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -1859,7 +1791,7 @@ def conv_rows_scale_relu_first(
 
 
 @triton.jit
-def conv_rows_scale_relu_input_gradient(
+def conv_few_scale_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -1916,14 +1848,14 @@ def conv_rows_scale_relu_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu_first(
+    first_down = conv_few_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu_first(
+    first_right = conv_few_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -1953,7 +1885,7 @@ def conv_rows_scale_relu_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_scale_relu_unpooled(
+        gradient = conv_few_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -1979,18 +1911,18 @@ def conv_rows_scale_relu_input_gradient(
     )
 
 
-def conv_rows_scale_relu_steps(
+def conv_few_scale_relu_steps(
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_rows_scale_relu_first`, a pair each."""
+    """Give STEP and INVERSE of `conv_few_scale_relu_first`, a pair each."""
     steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_rows_scale_relu_input_gradient_tile(
+def conv_few_scale_relu_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -2004,7 +1936,7 @@ def conv_rows_scale_relu_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_rows_scale_relu_launch_input_gradient(
+def conv_few_scale_relu_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2015,7 +1947,7 @@ def conv_rows_scale_relu_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2026,16 +1958,16 @@ def conv_rows_scale_relu_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu_steps(
+    tap_step, tap_inverse = conv_few_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu_steps(
+    window_step, _ = conv_few_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_scale_relu_input_gradient,
+        conv_few_scale_relu_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2068,7 +2000,7 @@ def conv_rows_scale_relu_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_scale_relu_weight_gradient(
+def conv_few_scale_relu_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -2084,8 +2016,9 @@ def conv_rows_scale_relu_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2097,15 +2030,14 @@ def conv_rows_scale_relu_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2122,19 +2054,25 @@ def conv_rows_scale_relu_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_scale_relu_unpooled(
+        gradient = conv_few_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2142,7 +2080,7 @@ def conv_rows_scale_relu_weight_gradient(
     )
 
 
-def conv_rows_scale_relu_weight_gradient_tile(
+def conv_few_scale_relu_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -2150,15 +2088,14 @@ def conv_rows_scale_relu_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
     if x.element_size() == 4 and precision == "ieee":
         most, windows = 32, 16
-    terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
-    return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
-def conv_rows_scale_relu_launch_weight_gradient(
+def conv_few_scale_relu_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2168,13 +2105,11 @@ def conv_rows_scale_relu_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2191,7 +2126,7 @@ def conv_rows_scale_relu_launch_weight_gradient(
         dtype=torch.float32,
     )
     launch(
-        conv_rows_scale_relu_weight_gradient,
+        conv_few_scale_relu_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2208,8 +2143,9 @@ def conv_rows_scale_relu_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2222,7 +2158,7 @@ def conv_rows_scale_relu_launch_weight_gradient(
 
 
 @triton.jit
-def conv_rows_scale_relu_bias_gradient(
+def conv_few_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     partial_ptr,  # [splits, FILTERS] float32
@@ -2253,7 +2189,7 @@ def conv_rows_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -2262,7 +2198,7 @@ def conv_rows_scale_relu_bias_gradient(
     )
 
 
-def conv_rows_scale_relu_launch_bias_gradient(
+def conv_few_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2284,7 +2220,7 @@ def conv_rows_scale_relu_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_scale_relu_bias_gradient,
+        conv_few_scale_relu_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2301,16 +2237,16 @@ def conv_rows_scale_relu_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_rows_scale_relu_launches = ConvLaunches(
-    forward=conv_rows_scale_relu_launch_forward,
-    input_gradient=conv_rows_scale_relu_launch_input_gradient,
-    weight_gradient=conv_rows_scale_relu_launch_weight_gradient,
-    bias_gradient=conv_rows_scale_relu_launch_bias_gradient,
+conv_few_scale_relu_launches = ConvLaunches(
+    forward=conv_few_scale_relu_launch_forward,
+    input_gradient=conv_few_scale_relu_launch_input_gradient,
+    weight_gradient=conv_few_scale_relu_launch_weight_gradient,
+    bias_gradient=conv_few_scale_relu_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_rows_nobias_sums_shifted(
+def conv_few_nobias_sums_shifted(
     y,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
@@ -2318,7 +2254,7 @@ def conv_rows_nobias_sums_shifted(
 
 
 @triton.jit
-def conv_rows_nobias_sums_statistics(
+def conv_few_nobias_sums_statistics(
     sums_ptr,
     y,
     mask,
@@ -2342,7 +2278,7 @@ def conv_rows_nobias_sums_statistics(
 
 
 @triton.jit
-def conv_rows_nobias_sums_sum(
+def conv_few_nobias_sums_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2358,6 +2294,8 @@ def conv_rows_nobias_sums_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2377,20 +2315,23 @@ def conv_rows_nobias_sums_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
@@ -2401,7 +2342,7 @@ def conv_rows_nobias_sums_sum(
 
 
 @triton.jit
-def conv_rows_nobias_sums_forward(
+def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -2416,6 +2357,8 @@ def conv_rows_nobias_sums_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2442,7 +2385,7 @@ def conv_rows_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_nobias_sums_sum(
+    y = conv_few_nobias_sums_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2458,6 +2401,8 @@ def conv_rows_nobias_sums_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -2468,12 +2413,12 @@ def conv_rows_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -2485,7 +2430,7 @@ def conv_rows_nobias_sums_forward(
     )
 
 
-def conv_rows_nobias_sums_launch_forward(
+def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2497,20 +2442,18 @@ def conv_rows_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu_launch_windows(geometry, x),
+        conv_few_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_nobias_sums_forward,
+        conv_few_nobias_sums_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -2526,6 +2469,8 @@ def conv_rows_nobias_sums_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -2538,7 +2483,7 @@ def conv_rows_nobias_sums_launch_forward(
 
 
 @triton.jit
-def conv_rows_nobias_sums_unpooled(
+def conv_few_nobias_sums_unpooled(
     gradient_ptr,
     offset,
     mask,
@@ -2552,7 +2497,7 @@ def conv_rows_nobias_sums_unpooled(
 
 
 @triton.jit
-def conv_rows_nobias_sums_input_gradient(
+def conv_few_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     dx_ptr,  # [batch, height, width, CHANNELS]
@@ -2608,14 +2553,14 @@ def conv_rows_nobias_sums_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu_first(
+    first_down = conv_few_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu_first(
+    first_right = conv_few_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2645,7 +2590,7 @@ def conv_rows_nobias_sums_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
@@ -2670,7 +2615,7 @@ def conv_rows_nobias_sums_input_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_input_gradient(
+def conv_few_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2681,7 +2626,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2692,16 +2637,16 @@ def conv_rows_nobias_sums_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu_steps(
+    tap_step, tap_inverse = conv_few_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu_steps(
+    window_step, _ = conv_few_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_nobias_sums_input_gradient,
+        conv_few_nobias_sums_input_gradient,
         programs,
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
@@ -2733,7 +2678,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_nobias_sums_weight_gradient(
+def conv_few_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
     partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
@@ -2748,8 +2693,9 @@ def conv_rows_nobias_sums_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2761,15 +2707,14 @@ def conv_rows_nobias_sums_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2786,18 +2731,24 @@ def conv_rows_nobias_sums_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2805,7 +2756,7 @@ def conv_rows_nobias_sums_weight_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_weight_gradient(
+def conv_few_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2815,13 +2766,11 @@ def conv_rows_nobias_sums_launch_weight_gradient(
     """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2838,7 +2787,7 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         dtype=torch.float32,
     )
     launch(
-        conv_rows_nobias_sums_weight_gradient,
+        conv_few_nobias_sums_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
@@ -2854,8 +2803,9 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2868,7 +2818,7 @@ def conv_rows_nobias_sums_launch_weight_gradient(
 
 
 @triton.jit
-def conv_rows_nobias_sums_bias_gradient(
+def conv_few_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS] float32
     splits,
@@ -2905,7 +2855,7 @@ def conv_rows_nobias_sums_bias_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_bias_gradient(
+def conv_few_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2927,7 +2877,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_nobias_sums_bias_gradient,
+        conv_few_nobias_sums_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         partial_ptr=partial,
@@ -2943,12 +2893,12 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     return partial.sum(0)
 
 
-conv_rows_nobias_sums_launches = ConvLaunches(
-    forward=conv_rows_nobias_sums_launch_forward,
-    input_gradient=conv_rows_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_rows_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
-    windows=conv_rows_scale_relu_launch_windows,
+conv_few_nobias_sums_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_launch_forward,
+    input_gradient=conv_few_nobias_sums_launch_input_gradient,
+    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    windows=conv_few_scale_relu_launch_windows,
 )
 
 
@@ -3371,12 +3321,11 @@ CONV1_BN1_RELU1 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     activation="relu",
-    taps="rows",
 )
 conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1",
     CONV1_BN1_RELU1,
-    conv_rows_scale_relu_launches,
+    conv_few_scale_relu_launches,
 )
 
 
@@ -3386,13 +3335,12 @@ CONV1_BN1_RELU1_SUMS = ConvGeometry(
     kernel=(3, 3),
     pad=(1, 1),
     bias=False,
-    taps="rows",
     statistics=True,
 )
 conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1_sums",
     CONV1_BN1_RELU1_SUMS,
-    conv_rows_nobias_sums_launches,
+    conv_few_nobias_sums_launches,
 )
 
 
@@ -3496,7 +3444,7 @@ def conv_scale_relu_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
@@ -3574,13 +3522,13 @@ def conv_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3705,7 +3653,7 @@ def conv_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
@@ -3900,12 +3848,12 @@ def conv_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -4057,7 +4005,7 @@ def conv_scale_add_relu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
     y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     return y
 
@@ -4146,7 +4094,7 @@ def conv_scale_add_relu_forward(
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -4743,7 +4691,7 @@ def conv_scale_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
@@ -4808,7 +4756,7 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
 
