@@ -119,7 +119,7 @@ def conv_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -159,4 +159,4 @@ def conv_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial

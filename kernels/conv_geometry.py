@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .module import INTERPRETED
-from .shared import refuse_residual, refuse_tensors
+from .shared import notes, packed, refuse_residual, refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
@@ -112,17 +112,20 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
 
 def channels_last(tensor: Tensor) -> Tensor:
     """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return packed(tensor)
 
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return torch.empty(
+    image = torch.empty(
         shape,
         dtype=like.dtype,
         device=like.device,
         memory_format=torch.channels_last,
     )
+    if notes.launches is not None:
+        notes.images.append(image)
+    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -190,7 +193,11 @@ def refuse_conv(
     return sizes
 
 
+def conv_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own convolutions may multiply float32."""
+    return torch.backends.cudnn.conv.fp32_precision
+
+
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"

@@ -18,6 +18,7 @@ from .conv_geometry import (
     channels_last,
     conv_code_dtype,
     conv_keeps_output,
+    conv_settings,
     conv_sizes,
     new_image,
     refuse_conv,
@@ -25,6 +26,7 @@ from .conv_geometry import (
 )
 from .conv_library import conv_product_gradients
 from .dispatch import Direction, differentiable
+from .replay import remembered
 from .shared import cast_as_wished, packed
 
 CONV_FORWARD = """(
@@ -191,14 +193,16 @@ def conv_fused_gradients(
     if geometry.residual and geometry.activation != "none":
         dresidual = torch.empty_like(gradient)
     if needs[2] or dresidual is not None:
-        dbias = launches.bias_gradient(geometry, gradient, code, saved, dresidual, size[1], size[2])
+        parts = launches.bias_gradient(geometry, gradient, code, saved, dresidual, size[1], size[2])
+        dbias = parts.sum(0)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
         dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
-        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+        parts = launches.weight_gradient(geometry, gradient, code, saved, x)
+        raw = parts.sum(0).permute(0, 3, 1, 2)
     return dx, raw, dbias, dresidual
 
 
@@ -219,11 +223,12 @@ def conv_library_gradients(
         sizes = conv_sizes(geometry, size[1], size[2])
         shape = (size[0], geometry.filters, sizes.conv_height, sizes.conv_width)
         dz = new_image(gradient, shape)
-        dbias = launches.unpool(geometry, gradient, code, saved, dz)
+        dbias = launches.unpool(geometry, gradient, code, saved, dz).sum(0)
     elif needs[2] or geometry.activation != "none":
         if geometry.activation != "none":
             dz = torch.empty_like(gradient)
-        dbias = launches.bias_gradient(geometry, gradient, code, saved, dz, size[1], size[2])
+        parts = launches.bias_gradient(geometry, gradient, code, saved, dz, size[1], size[2])
+        dbias = parts.sum(0)
     wanted = needs[0], needs[1] or needs[3]
     dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
     if dx is not None:
@@ -282,11 +287,17 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
+    launches = launches._replace(
+        input_gradient=remembered(launches.input_gradient, conv_settings),
+        weight_gradient=remembered(launches.weight_gradient, conv_settings),
+        bias_gradient=remembered(launches.bias_gradient),
+        unpool=remembered(launches.unpool),
+    )
     region = differentiable(
         name,
         Direction(
             CONV_FORWARD,
-            compute=partial(conv_values, geometry, launches),
+            compute=remembered(partial(conv_values, geometry, launches), conv_settings),
             allocate=partial(conv_outputs, geometry, launches),
         ),
         Direction(

@@ -5,12 +5,11 @@ fourth zero, and the image its padding: a filter of seven pixels then reads 28 v
 no bound need be checked.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry
+from .conv_geometry import ConvGeometry, new_image
 from .shared import count_blocks, launch, power_of_two, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -61,7 +60,7 @@ def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
     width = x.shape[3] + 2 * geometry.pad[1]
     width += width % 2
     shape = (x.shape[0], 4, height, width)
-    rows = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    rows = new_image(x, shape)
     pixels = x.shape[0] * height * width
     block_pixels = 256
     programs = count_blocks(pixels, block_pixels)

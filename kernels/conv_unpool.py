@@ -117,7 +117,7 @@ def conv_launch_unpool(
     saved: Tensor | None,
     dz: Tensor,
 ) -> Tensor:
-    """Launch the kernel that fills dz, and give the gradient of the bias, in float32."""
+    """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
     block_pixels = 32
     block_filters = block_size(geometry.filters, 64)
@@ -153,4 +153,4 @@ def conv_launch_unpool(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial

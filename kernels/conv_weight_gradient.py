@@ -219,7 +219,7 @@ def conv_launch_weight_gradient(
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_weight_gradient_tile(geometry, x, precision)
@@ -238,7 +238,8 @@ def conv_launch_weight_gradient(
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(x, programs * splits, windows * geometry.pool_size[0] * geometry.pool_size[1])
-    partial = x.new_empty((splits, geometry.filters, taps, channels), dtype=torch.float32)
+    shape = (splits, geometry.filters, *geometry.kernel, channels)
+    partial = x.new_empty(shape, dtype=torch.float32)
     launch(
         conv_weight_gradient,
         programs * splits,
@@ -280,5 +281,4 @@ def conv_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
 from .module import INTERPRETED
+from .replay import remembered
 from .shared import cast_as_wished, packed, refuse_tensors
 
 FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
@@ -40,10 +41,14 @@ class FcLaunches(NamedTuple):
     bias_gradient: Callable[..., None]
 
 
+def fc_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own products may multiply float32."""
+    return torch.backends.cuda.matmul.fp32_precision
+
+
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -119,9 +124,9 @@ def fc_gradients(
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
-            launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
+            launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
         if needs[1]:
-            launches.weight_gradient(geometry, gradient, saved, x.contiguous(), dweight)
+            launches.weight_gradient(geometry, gradient, saved, packed(x), dweight)
         if needs[2]:
             launches.bias_gradient(geometry, gradient, saved, dbias)
     return dx, dweight, dbias
@@ -167,12 +172,12 @@ def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[...
         name,
         Direction(
             FC_FORWARD,
-            compute=partial(fc_values, geometry, launches),
+            compute=remembered(partial(fc_values, geometry, launches), fc_settings),
             allocate=partial(fc_outputs, geometry),
         ),
         Direction(
             FC_BACKWARD,
-            compute=partial(fc_gradients, geometry, launches),
+            compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
             allocate=partial(fc_empty_gradients, geometry),
         ),
         partial(fc_keep, geometry),

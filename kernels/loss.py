@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
+from .replay import remembered
 from .shared import count_blocks, launch, packed, power_of_two, refuse_launch
 
 LOSS_FORWARD = """(
@@ -261,8 +262,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """
     region = differentiable(
         name,
-        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
-        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        Direction(LOSS_FORWARD, compute=remembered(loss_values), allocate=loss_outputs),
+        Direction(LOSS_BACKWARD, compute=remembered(loss_gradient), allocate=loss_empty_gradient),
         loss_keep,
         loss_differentiate,
     )

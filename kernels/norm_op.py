@@ -17,6 +17,7 @@ from torch.autograd.graph import increment_version
 
 from .conv_geometry import channels_last, new_image, window_count
 from .dispatch import Direction, differentiable, is_watched
+from .replay import remembered
 from .shared import packed, refuse_residual
 
 NORM_FORWARD = """(
@@ -184,7 +185,7 @@ def norm_gradients(
     mean, inverse = packed(mean), packed(inverse)
     weight, bias = packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
-        sums = launches.gradient_sums(
+        parts = launches.gradient_sums(
             geometry,
             gradient,
             winner,
@@ -196,6 +197,7 @@ def norm_gradients(
             residual,
             dresidual,
         )
+        sums = parts.sum(0)
         if geometry.residual and geometry.activation != "none":
             gradient = dresidual
         if needs[0]:
@@ -274,6 +276,10 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
     sees their shapes only. The second moves the running statistics in place.
     """
     refuse_norm(geometry)
+    launches = launches._replace(
+        gradient_sums=remembered(launches.gradient_sums),
+        input_gradient=remembered(launches.input_gradient),
+    )
 
     def statistics(
         sums: Tensor,
@@ -304,7 +310,7 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
         name,
         Direction(
             NORM_FORWARD,
-            compute=partial(norm_values, geometry, launches),
+            compute=remembered(partial(norm_values, geometry, launches)),
             allocate=partial(norm_outputs, geometry),
         ),
         Direction(

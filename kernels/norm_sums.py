@@ -137,7 +137,7 @@ def norm_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
+    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -185,4 +185,4 @@ def norm_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial

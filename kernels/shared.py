@@ -1,6 +1,7 @@
 """What the launches of all kernels share."""
 
 import math
+import threading
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,6 +17,17 @@ from .module import INTERPRETED
 COMPILED = {}
 MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
+
+
+class Notes(threading.local):
+    """Where the launches of a thread are noted, while they are, and copies in another layout."""
+
+    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
+    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
+    images: list[Tensor] = ()  # that were allocated meanwhile
+
+
+notes = Notes()
 
 
 class Tile(NamedTuple):
@@ -82,20 +94,26 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
-        return
-    compiled = kernel[(programs,)](**arguments)
-    # A tool that records launches gives something else, or nothing.
-    if isinstance(compiled, CompiledKernel):
-        if len(COMPILED) >= MOST_COMPILED:
-            COMPILED.clear()
-        COMPILED[key] = compiled
+    else:
+        compiled = kernel[(programs,)](**arguments)
+        # A tool that records launches gives something else, or nothing.
+        if isinstance(compiled, CompiledKernel):
+            if len(COMPILED) >= MOST_COMPILED:
+                COMPILED.clear()
+            COMPILED[key] = compiled
+    if notes.launches is not None:
+        notes.launches.append((compiled, programs, values[: len(names)]))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
-    if tensor is not None and tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return None if tensor is None else tensor.contiguous()
+    if tensor is None:
+        return None
+    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+    found = tensor.contiguous(memory_format=layout)
+    if found is not tensor and notes.launches is not None:
+        notes.copies.append((tensor, found, layout))
+    return found
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 IMPORTS = frozenset(
     {"collections.abc", "functools", "math", "torch", "torch.autograd.function"}
     | {"torch.autograd.graph", "torch.nn.functional", "torch.utils._python_dispatch"}
-    | {"triton", "triton.compiler", "triton.language", "typing"}
+    | {"threading", "triton", "triton.compiler", "triton.language", "typing"}
 )
 # Every other name must be defined in the file itself.
 BUILTINS = frozenset(
-    {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "int"}
-    | {"isinstance", "len", "list", "max", "min", "object", "pow", "range", "staticmethod"}
-    | {"str", "sum", "super", "tuple", "type", "zip"}
+    {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "id"}
+    | {"int", "isinstance", "len", "list", "max", "min", "object", "pow", "range", "set"}
+    | {"staticmethod", "str", "sum", "super", "tuple", "type", "zip"}
 )
 # Parts of torch and triton that read files, load code or leave Python.
 FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})
@@ -38,6 +38,7 @@ _STATEMENTS = (
     ast.Pass,
     ast.Raise,
     ast.Return,
+    ast.Try,
     ast.While,
     ast.With,
 )

@@ -10,6 +10,7 @@ PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_d00c1395152e"
+NAMESPACE = "cnndsl_lenet_429aaab3a8df"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -50,6 +51,17 @@ def runs_kernels(x: Tensor) -> bool:
 COMPILED = {}
 MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
+
+
+class Notes(threading.local):
+    """Where the launches of a thread are noted, while they are, and copies in another layout."""
+
+    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
+    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
+    images: list[Tensor] = ()  # that were allocated meanwhile
+
+
+notes = Notes()
 
 
 class Tile(NamedTuple):
@@ -116,20 +128,26 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
-        return
-    compiled = kernel[(programs,)](**arguments)
-    # A tool that records launches gives something else, or nothing.
-    if isinstance(compiled, CompiledKernel):
-        if len(COMPILED) >= MOST_COMPILED:
-            COMPILED.clear()
-        COMPILED[key] = compiled
+    else:
+        compiled = kernel[(programs,)](**arguments)
+        # A tool that records launches gives something else, or nothing.
+        if isinstance(compiled, CompiledKernel):
+            if len(COMPILED) >= MOST_COMPILED:
+                COMPILED.clear()
+            COMPILED[key] = compiled
+    if notes.launches is not None:
+        notes.launches.append((compiled, programs, values[: len(names)]))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
-    if tensor is not None and tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return None if tensor is None else tensor.contiguous()
+    if tensor is None:
+        return None
+    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+    found = tensor.contiguous(memory_format=layout)
+    if found is not tensor and notes.launches is not None:
+        notes.copies.append((tensor, found, layout))
+    return found
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -183,6 +201,133 @@ def refuse_tensors(
             raise ValueError(
                 f"{name} has shape {tuple(vector.shape)}, not ({shape[0]},)",
             )
+
+
+MOST_PLANS = 256
+
+
+class Plan(NamedTuple):
+    """What a call does; a place is an index into the values given, then the new tensors.
+
+    new: size, stride and type of each new tensor. copies: of which place, in which layout; these
+    have the places behind the new ones. launches: kernel, programs, values, and for those
+    that are tensors (index of the value, place). results: places, or None.
+    """
+
+    new: list[tuple[Sequence[int], Sequence[int], torch.dtype]]
+    copies: list[tuple[int, torch.memory_format]]
+    launches: list[tuple[CompiledKernel, int, list[Any], list[tuple[int, int]]]]
+    results: list[int | None]
+    is_single: bool
+
+
+def likeness(value: object) -> object:
+    """Give of a value all that a plan may depend on."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0
+    # An operator is given lists.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def new_plan(
+    given: Sequence[object],
+    noted: Sequence[Any],
+    copied: Sequence[tuple[Tensor, Tensor, torch.memory_format]],
+    images: Sequence[Tensor],
+    found: object,
+) -> Plan | None:
+    """Make a plan of what was noted; None where more was done than to launch kernels."""
+    results = list(found) if isinstance(found, tuple) else [found]
+    fresh = [t for t in results if t is not None]
+    known = {id(t) for t in fresh}
+    fresh += [t for t in images if id(t) not in known]
+    tensors = [*given, *fresh, *[copy for _, copy, _ in copied]]
+    places = {id(t): place for place, t in enumerate(tensors) if isinstance(t, Tensor)}
+    launches = []
+    filled = set()
+    for compiled, programs, values in noted:
+        plain, slots = [], []
+        for index, value in enumerate(values):
+            is_tensor = isinstance(value, Tensor)
+            plain.append(None if is_tensor else value)
+            if is_tensor:
+                slots.append((index, places.get(id(value))))
+                filled.add(places.get(id(value)))
+        # None: it works on a copy, or a tool records launches.
+        if None in filled or not isinstance(compiled, CompiledKernel):
+            return None
+        launches.append((compiled, programs, plain, slots))
+    for place, tensor in enumerate(fresh, len(given)):
+        # Each must be new, and written by kernels alone.
+        if places[id(tensor)] != place or place not in filled or tensor._version:
+            return None
+    copies = [(places.get(id(t)), layout) for t, _, layout in copied]
+    if None in [place for place, _ in copies]:
+        return None
+    return Plan(
+        [(t.shape, t.stride(), t.dtype) for t in fresh],
+        copies,
+        launches,
+        [None if t is None else places[id(t)] for t in results],
+        not isinstance(found, tuple),
+    )
+
+
+def carry_out(plan: Plan, given: Sequence[object], device: torch.device) -> object:
+    """Do again what was noted, with other tensors."""
+    tensors = list(given)
+    for size, stride, dtype in plan.new:
+        tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=device))
+    for place, layout in plan.copies:
+        tensors.append(tensors[place].contiguous(memory_format=layout))
+    for compiled, programs, plain, slots in plan.launches:
+        values = plain.copy()
+        for index, place in slots:
+            values[index] = tensors[place]
+        compiled[programs, 1, 1](*values)
+    results = [None if place is None else tensors[place] for place in plan.results]
+    return results[0] if plan.is_single else tuple(results)
+
+
+def remembered(
+    function: Callable[..., Any] | None, settings: Callable[[], object] | None = None
+) -> Callable[..., Any]:
+    """Give a function that does the same: it looks again at the first of calls that are alike only.
+
+    The function is given a tensor first, or a geometry and a tensor. It launches kernels on what it
+    is given, on copies of `packed`, on what `new_image` allocates, and on what it gives back, which
+    is new; where it does more, it is called each time. `settings` gives what else it looks at.
+    """
+    if not REMEMBERS or function is None:
+        return function
+    plans = {}
+
+    def run(*given: object) -> object:
+        like = given[0] if isinstance(given[0], Tensor) else given[1]
+        device = like.device
+        key = (device, *[likeness(value) for value in given])
+        if settings is not None:
+            key = (*key, settings())
+        plan = plans.get(key)
+        if plan is not None:
+            with torch.cuda.device_of(like):
+                return carry_out(plan, given, device)
+        if key in plans:
+            return function(*given)
+        noted, copied, images = [], [], []
+        notes.launches, notes.copies, notes.images = noted, copied, images
+        try:
+            found = function(*given)
+        finally:
+            notes.launches, notes.copies, notes.images = None, (), ()
+        tensors = [id(t) for t in given if isinstance(t, Tensor)]
+        if len(set(tensors)) == len(tensors):  # or it could not be told which is which
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            plans[key] = new_plan(given, noted, copied, images, found)
+        return found
+
+    return run
 
 
 PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
@@ -422,17 +567,20 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
 
 def channels_last(tensor: Tensor) -> Tensor:
     """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return packed(tensor)
 
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return torch.empty(
+    image = torch.empty(
         shape,
         dtype=like.dtype,
         device=like.device,
         memory_format=torch.channels_last,
     )
+    if notes.launches is not None:
+        notes.images.append(image)
+    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -496,10 +644,14 @@ def refuse_conv(
     return sizes
 
 
+def conv_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own convolutions may multiply float32."""
+    return torch.backends.cudnn.conv.fp32_precision
+
+
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
 CONV_FORWARD = """(
@@ -655,7 +807,7 @@ def conv_fused_gradients(
     """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
     dx = raw = dbias = dresidual = None
     if needs[2] or dresidual is not None:
-        dbias = launches.bias_gradient(
+        parts = launches.bias_gradient(
             geometry,
             gradient,
             code,
@@ -664,13 +816,15 @@ def conv_fused_gradients(
             size[1],
             size[2],
         )
+        dbias = parts.sum(0)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
         dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
-        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+        parts = launches.weight_gradient(geometry, gradient, code, saved, x)
+        raw = parts.sum(0).permute(0, 3, 1, 2)
     return dx, raw, dbias, dresidual
 
 
@@ -730,11 +884,17 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
+    launches = launches._replace(
+        input_gradient=remembered(launches.input_gradient, conv_settings),
+        weight_gradient=remembered(launches.weight_gradient, conv_settings),
+        bias_gradient=remembered(launches.bias_gradient),
+        unpool=remembered(launches.unpool),
+    )
     region = differentiable(
         name,
         Direction(
             CONV_FORWARD,
-            compute=partial(conv_values, geometry, launches),
+            compute=remembered(partial(conv_values, geometry, launches), conv_settings),
             allocate=partial(conv_outputs, geometry, launches),
         ),
         Direction(
@@ -785,10 +945,14 @@ class FcLaunches(NamedTuple):
     bias_gradient: Callable[..., None]
 
 
+def fc_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own products may multiply float32."""
+    return torch.backends.cuda.matmul.fp32_precision
+
+
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(
@@ -869,9 +1033,9 @@ def fc_gradients(
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
-            launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
+            launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
         if needs[1]:
-            launches.weight_gradient(geometry, gradient, saved, x.contiguous(), dweight)
+            launches.weight_gradient(geometry, gradient, saved, packed(x), dweight)
         if needs[2]:
             launches.bias_gradient(geometry, gradient, saved, dbias)
     return dx, dweight, dbias
@@ -925,12 +1089,12 @@ def fc_op(
         name,
         Direction(
             FC_FORWARD,
-            compute=partial(fc_values, geometry, launches),
+            compute=remembered(partial(fc_values, geometry, launches), fc_settings),
             allocate=partial(fc_outputs, geometry),
         ),
         Direction(
             FC_BACKWARD,
-            compute=partial(fc_gradients, geometry, launches),
+            compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
             allocate=partial(fc_empty_gradients, geometry),
         ),
         partial(fc_keep, geometry),
@@ -1693,7 +1857,7 @@ def conv_few_relu_max2_launch_weight_gradient(
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_few_relu_max2_weight_gradient_tile(geometry, x, precision)
@@ -1712,10 +1876,8 @@ def conv_few_relu_max2_launch_weight_gradient(
         programs * splits,
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
+    shape = (splits, geometry.filters, *geometry.kernel, channels)
+    partial = x.new_empty(shape, dtype=torch.float32)
     launch(
         conv_few_relu_max2_weight_gradient,
         programs * splits,
@@ -1749,8 +1911,7 @@ def conv_few_relu_max2_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial
 
 
 @triton.jit
@@ -1804,7 +1965,7 @@ def conv_few_relu_max2_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -1831,7 +1992,7 @@ def conv_few_relu_max2_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
 conv_few_relu_max2_launches = ConvLaunches(
@@ -2895,8 +3056,12 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """
     region = differentiable(
         name,
-        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
-        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        Direction(LOSS_FORWARD, compute=remembered(loss_values), allocate=loss_outputs),
+        Direction(
+            LOSS_BACKWARD,
+            compute=remembered(loss_gradient),
+            allocate=loss_empty_gradient,
+        ),
         loss_keep,
         loss_differentiate,
     )
