@@ -1,12 +1,12 @@
-"""Host time: what Python costs for each call of a region, beside eager PyTorch in the same run.
+"""Host time: what Python costs for a forward pass and for a step of training.
 
-    python benchmarks/host.py [FILE.cnn] [--batch 32] [--rounds 200] [--gpu]
+    python benchmarks/host.py [FILE.cnn] [--batch 2] [--rounds 200] [--gpu]
 
 On a GPU this is the time until the calls return: the queue of the device is emptied before each.
 Without one (the default) Triton is given a driver that launches nothing: its compiler, its binder
 and all of our own Python run as they would, on tensors of the CPU, whose values mean nothing then.
-What is missing there is the last step of a launch, in C (about 5 µs each), and PyTorch's operators
-compute, so that eager's own times are too long: there, look at ours alone.
+What is missing there is the last step of a launch, in C. A small batch keeps the CPU's memory out
+of it, which is slower to get than a GPU's. The least time is that of a machine without other work.
 """
 
 import argparse
@@ -90,7 +90,7 @@ def main() -> None:
     """Measure one network."""
     parser = argparse.ArgumentParser()
     parser.add_argument("file", nargs="?", default=str(EXAMPLES / "lenet.cnn"))
-    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--gpu", action="store_true")
     options = parser.parse_args()
