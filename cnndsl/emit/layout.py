@@ -71,6 +71,11 @@ def function(
     return "\n".join([head, *(indent(statement) for statement in body)]) + "\n"
 
 
+def method(name: str, parameters: Sequence[str], result: str, body: Iterable[str]) -> str:
+    """A function in a class."""
+    return function(f"def {name}", parameters, result, body, column=4).rstrip("\n")
+
+
 def banner(title: str) -> str:
     """A line that starts a section."""
     line = f"# ── {title} "

@@ -109,7 +109,10 @@ def _sections(
     shown: dict[Signature, tuple[int, str]] = {}
     sections: list[Section] = []
     explained: set[Family] = set()
+    forms: dict[tuple[object, ...], list[tuple[int, Region]]] = {}
     for number, part in enumerate(regions, 1):
+        forms.setdefault(region.form(part), []).append((number, part))
+    for (number, part), *same in forms.values():
         function = _function(names, joined(node.path for node in part.nodes))
         uses: list[Use] = []
         about: list[str] = []
@@ -135,7 +138,8 @@ def _sections(
                     new.regions | {shown_in} - {number},
                 )
             )
-        sections.append(Section(number, part, function, tuple(uses), "\n\n".join(about)))
+        text = "\n\n".join(about)
+        sections.append(Section(number, part, function, tuple(uses), text, tuple(same)))
     return sections
 
 

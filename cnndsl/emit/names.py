@@ -7,7 +7,7 @@ or `layer` in front where it begins with `_`, which Python and PyTorch keep for 
 import builtins
 import keyword
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from cnndsl.record import Record
 
@@ -83,14 +83,17 @@ def joined(paths: Iterable[str]) -> str:
 
 
 class Place(Record):
-    """Where a module hangs in the network: `keys` from the root, and Python that reads it."""
+    """Where a module hangs in the network: `keys` from the root."""
 
     keys: tuple[str, ...]
 
-    @property
-    def expression(self) -> str:
-        """`self.conv1`, or `self.layer1["0"]["conv1"]`."""
-        return f"self.{self.keys[0]}" + "".join(f'["{key}"]' for key in self.keys[1:])
+    def expression(self, depth: int = 0) -> str:
+        """Python that reads it: `self.conv1`, or `self.layer1["0"]["conv1"]`.
+
+        In a block, where `depth` keys lead from the root, it is `self["conv1"]`.
+        """
+        first = "" if depth else f".{self.keys[0]}"
+        return f"self{first}" + "".join(f'["{key}"]' for key in self.keys[depth or 1 :])
 
 
 def places(paths: Iterable[str]) -> dict[str, Place]:
@@ -113,3 +116,24 @@ def places(paths: Iterable[str]) -> dict[str, Place]:
             keys = (*keys, known)
         found[path] = Place(keys)
     return {path: found[path] for path in paths}
+
+
+def branches(hung: Mapping[str, Place]) -> dict[tuple[str, ...], Place]:
+    """Where that hangs which holds others, by the words of its label."""
+    found: dict[tuple[str, ...], Place] = {}
+    for path, place in hung.items():
+        words = tuple(path.split("."))
+        for depth in range(1, len(words)):
+            found.setdefault(words[:depth], Place(place.keys[:depth]))
+    return found
+
+
+def class_name(words: Iterable[str], taken: Iterable[str]) -> str:
+    """The name of the class of a block: `Layer1Block0` for `layer1.0`."""
+    parts = [f"Block{word}" if word.isdigit() else identifier(word) for word in words]
+    name = "".join(part[:1].upper() + part[1:] for text in parts for part in text.split("_"))
+    known, found, number = set(taken), name, 1
+    while found in known:
+        number += 1
+        found = f"{name}Form{number}"
+    return found

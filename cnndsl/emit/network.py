@@ -4,23 +4,18 @@ Knows how parts of a network call each other; knows nothing of kernels.
 """
 
 import ast
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from cnndsl.emit import dynamic, layout
-from cnndsl.emit.names import KEYWORDS, Names, Place, places
-from cnndsl.emit.region import Section, modules
-from cnndsl.fuse.regions import Part, Region
-from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.emit import blocks, dynamic, layout
+from cnndsl.emit.names import KEYWORDS, Names, branches, places
+from cnndsl.emit.region import Section, functions
+from cnndsl.emit.steps import LOCALS, Known, Writer
+from cnndsl.emit.tree import tree
+from cnndsl.fuse.regions import Part
+from cnndsl.graph.graph import Graph, Node
 from cnndsl.layers.activations import Softmax
-from cnndsl.layers.reshape import Skip
 from cnndsl.layers.types import show
 from cnndsl.sizes.dim import Dim
-
-# A node with what is left of the way to it.
-Hung = tuple[tuple[str, ...], Node]
-
-# The names that the code around a symbol or a value already uses.
-_LOCALS = ("self", "x", "y", "holds", "condition", "line", "given")
 
 # A size of the input that is no symbol by itself, such as the second of `H x H x 3`.
 _UNNAMED = "size_"
@@ -43,7 +38,7 @@ def check(graph: Graph, name: str) -> str:
     """`refuse_input`: which tensors the network takes, and what it says of others."""
     order = [graph.source.dims[-1], *graph.source.dims[:-1]]  # as PyTorch orders them
     symbols = {s: s for s in graph.symbols}
-    names = Names(KEYWORDS | frozenset(_LOCALS) | {"ValueError", "range", "tuple", "where"})
+    names = Names(KEYWORDS | LOCALS | {"ValueError", "range", "tuple", "where"})
     renamed = {s: names.give(s) for s in symbols}
     shape = ", ".join(["N", *(str(dim) for dim in order)])
     where = _line(graph.place)
@@ -127,13 +122,27 @@ def network(
     name: str,
     taken: frozenset[str],
 ) -> str:
-    """The class; `taken` are the names that the file has at its top."""
-    held = [n for n in graph.nodes if n.layer.module(n.arrives) is not None]
-    hung = places([n.path for n in held])
-    steps, softmax = _Steps(parts, sections, hung, taken), _final_softmax(graph)
+    """The classes of blocks, then that of the network.
+
+    `taken` are the names that the file has at its top.
+    """
+    nodes = [n for n in graph.nodes if n.layer.module(n.arrives) is not None]
+    hung = places([n.path for n in nodes])
+    known = Known(functions(sections), hung, branches(hung), taken)
+    softmax = _final_softmax(graph)
+    result = softmax.inputs[0] if softmax else graph.result
+    steps = tree(parts, [result, *(path for _, path in graph.outputs)])
+    forms = blocks.forms(graph, steps, nodes, known)
+    writer = Writer(known)
     loss = (
         '"""Mean cross-entropy of the logits with the classes y, numbers from 0."""',
         f"return {'' if sections else 'F.'}cross_entropy(self.logits(x), y)",
+    )
+    weights = blocks.weights(nodes, known, forms)
+    logits = (
+        '"""Give what the last layer before a softmax gives."""',
+        "refuse_input(x)",
+        *writer.to_result(steps, result),
     )
     body = [
         "\n".join(
@@ -145,31 +154,22 @@ def network(
                 f"classes = {layout.strings(graph.classes, column=14)}",
             ]
         ),
-        _method("__init__", ["self"], "None", ["super().__init__()", *_weights(held, hung)]),
+        layout.method("__init__", ["self"], "None", ["super().__init__()", *weights]),
         _forward(graph),
-        _method(
-            "logits",
-            ["self", "x: Tensor"],
-            "Tensor",
-            [
-                '"""Give what the last layer before a softmax gives."""',
-                "refuse_input(x)",
-                *steps.to_result(softmax.inputs[0] if softmax else graph.result),
-            ],
-        ),
-        _method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
+        layout.method("logits", ["self", "x: Tensor"], "Tensor", logits),
+        layout.method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
     ]
-    shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
-    free = _method("dynamic_shapes", ["self"], shapes, dynamic.method(graph))
     if graph.outputs:
         lines = [
             '"""Give the tensors that the file puts out, by their labels."""',
             "refuse_input(x)",
-            *steps.to_outputs(graph.outputs),
+            *writer.to_outputs(steps, graph.outputs),
         ]
-        body.append(_method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
-    body.append(free)
-    return f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
+        body.append(layout.method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
+    shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
+    body.append(layout.method("dynamic_shapes", ["self"], shapes, dynamic.method(graph)))
+    text = f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
+    return layout.blocks([*(form.text for form in forms.classes), text])
 
 
 def outcome(graph: Graph) -> str:
@@ -183,38 +183,6 @@ def _shape(graph: Graph) -> str:
     return f"({', '.join(str(dim.constant) for dim in order)}{comma})"
 
 
-def _method(name: str, parameters: Sequence[str], result: str, body: Iterable[str]) -> str:
-    return layout.function(f"def {name}", parameters, result, body, column=4).rstrip("\n")
-
-
-def _weights(held: Sequence[Node], hung: Mapping[str, Place]) -> list[str]:
-    """The statements that make the modules; what has a dotted path lies in a `ModuleDict`."""
-    lines: list[str] = []
-    places = [(hung[node.path].keys, node) for node in held]
-    for key, inside in _by_first_key(places):
-        start = f"self.{key} = "
-        lines.append(_held(start, inside, "", 8))
-    return lines
-
-
-def _held(start: str, inside: Sequence[Hung], end: str, column: int) -> str:
-    """One module, or a `ModuleDict` of all that hangs in it."""
-    keys, node = inside[0]
-    if not keys:
-        return layout.spread(start, node.layer.module(node.arrives) or "", end, column)
-    lines = [_held(f'"{key}": ', deeper, ",", column + 8) for key, deeper in _by_first_key(inside)]
-    items = "\n".join(layout.indent(line, 8) for line in lines)
-    return f"{start}nn.ModuleDict(\n    {{\n{items}\n    }}\n){end}"
-
-
-def _by_first_key(inside: Sequence[Hung]) -> list[tuple[str, list[Hung]]]:
-    """What hangs under each key, without that key, in the order of the keys' first appearance."""
-    found: dict[str, list[Hung]] = {}
-    for keys, node in inside:
-        found.setdefault(keys[0], []).append((keys[1:], node))
-    return list(found.items())
-
-
 def _forward(graph: Graph) -> str:
     """`forward`: what the file says, with its softmax."""
     body = ['"""Give what the last layer gives."""', "return self.logits(x)"]
@@ -224,94 +192,9 @@ def _forward(graph: Graph) -> str:
             '"""Give the probabilities of the classes."""',
             f"return {softmax.layer.torch(softmax.arrives, '', 'self.logits(x)')}",
         ]
-    return _method("forward", ["self", "x: Tensor"], "Tensor", body)
+    return layout.method("forward", ["self", "x: Tensor"], "Tensor", body)
 
 
 def _final_softmax(graph: Graph) -> Node | None:
     last = graph.node(graph.result) if graph.nodes else None
     return last if last is not None and isinstance(last.layer, Softmax) else None
-
-
-class _Steps:
-    """Writes a method that runs the network, a line a part.
-
-    `x` is the current tensor; others have names of their own while they are needed.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[Part],
-        sections: Sequence[Section],
-        hung: Mapping[str, Place],
-        taken: frozenset[str],
-    ) -> None:
-        self._parts = parts
-        self._functions = {section.region.path: section.function for section in sections}
-        self._hung = hung
-        self._taken = taken | frozenset(_LOCALS)
-
-    def to_result(self, result: str) -> list[str]:
-        """The lines of a method that returns one tensor."""
-        lines, where = self._lines([result], returns=result)
-        return (
-            lines
-            if lines and lines[-1].startswith("return ")
-            else [*lines, f"return {where[result]}"]
-        )
-
-    def to_outputs(self, outputs: Sequence[tuple[str, str]]) -> list[str]:
-        """The lines of a method that returns several tensors by their labels."""
-        lines, where = self._lines([path for _, path in outputs])
-        items = [f"{layout.literal(label)}: {where[path]}," for label, path in outputs]
-        return [*lines, "return {", *(layout.indent(item) for item in items), "}"]
-
-    def _lines(
-        self, results: Sequence[str], returns: str | None = None
-    ) -> tuple[list[str], dict[str, str]]:
-        """What makes the results, and the names under which they then are.
-
-        The last line returns `returns` where it makes it.
-        """
-        parts = _needed(self._parts, results)
-        last_read = {name: i for i, part in enumerate(parts) for name in _reads(part)}
-        last_read |= dict.fromkeys(results, len(parts))
-        names = Names(self._taken)
-        lines, where = list[str](), {INPUT: "x"}
-        for index, part in enumerate(parts):
-            inputs = [where[name] for name in _reads(part)]
-            for name in _reads(part):
-                if last_read[name] == index:
-                    where.pop(name, None)
-            if isinstance(part, Node) and isinstance(part.layer, Skip):
-                where[part.path] = inputs[0]
-                continue
-            made = names.give(part.path) if "x" in where.values() else "x"
-            where[part.path] = made
-            is_last = index == len(parts) - 1 and part.path == returns
-            lines.append(self._step(part, "return " if is_last else f"{made} = ", inputs))
-        return lines, where
-
-    def _step(self, part: Part, start: str, inputs: Sequence[str]) -> str:
-        if isinstance(part, Region):
-            weights = [self._hung[node.path].expression for _, _, node in modules(part)]
-            return layout.call(
-                f"{start}{self._functions[part.path]}", [*inputs, *weights], column=8
-            )
-        module = self._hung[part.path].expression if part.path in self._hung else ""
-        call = part.layer.torch(part.arrives, module, *inputs)
-        return layout.spread(start, call, column=8)
-
-
-def _needed(parts: Sequence[Part], results: Sequence[str]) -> list[Part]:
-    """The parts without which some result could not be made, in order."""
-    wanted = set(results)
-    found: list[Part] = []
-    for part in reversed(parts):
-        if part.path in wanted:
-            found.append(part)
-            wanted.update(_reads(part))
-    return found[::-1]
-
-
-def _reads(part: Part) -> tuple[str, ...]:
-    return part.inputs

@@ -3,7 +3,7 @@
 Knows how a section reads; the kernels' text comes from `kernels`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cnndsl.emit import kernels, layout
 from cnndsl.emit.jobs import Job, family
@@ -47,7 +47,8 @@ class Use(Record):
 class Section(Record):
     """A region with its names in the emitted file.
 
-    `function` runs it; `about` says how the kernels work, once in a file.
+    `function` runs it; `about` says how the kernels work, once in a file; `same` are the regions
+    further on, with their numbers, that the function runs, too.
     """
 
     number: int
@@ -55,6 +56,7 @@ class Section(Record):
     function: str
     uses: tuple[Use, ...]
     about: str
+    same: tuple[tuple[int, Region], ...] = ()
 
 
 def title(region: Region) -> str:
@@ -80,6 +82,26 @@ def write(section: Section) -> str:
     return layout.blocks(parts)
 
 
+def functions(sections: Iterable[Section]) -> dict[str, str]:
+    """The functions that run regions, by the names of the tensors that they give."""
+    return {
+        region.path: section.function
+        for section in sections
+        for region in (section.region, *(other for _, other in section.same))
+    }
+
+
+def form(region: Region) -> tuple[object, ...]:
+    """What is equal for two regions that one function can run."""
+    names = {name: f"x{index}" for index, name in enumerate(region.inputs)}
+    names |= {node.path: str(index) for index, node in enumerate(region.nodes)}
+    nodes = tuple(
+        (node.layer, node.arrives, node.output, tuple(names[name] for name in node.inputs))
+        for node in region.nodes
+    )
+    return (region.inputs[0] == INPUT, *nodes)
+
+
 def modules(region: Region) -> list[tuple[str, str, Node]]:
     """What holds its weights: the name of the parameter, its type, and the node."""
     name, type_ = MODULES[family(region)]
@@ -100,6 +122,7 @@ def _story(section: Section) -> str:
     what = max(len(what) for _, what, _ in cells)
     lines = [f"{a:<{names}}  {b:<{what}}  {c}".rstrip() for a, b, c in cells]
     lines += plan(region).sentences()
+    lines += [f"Region {number}, {title(other)}, is the same." for number, other in section.same]
     elsewhere = sorted({number for use in section.uses for number in use.elsewhere})
     if elsewhere:
         is_new = any(use.kernels.text for use in section.uses)

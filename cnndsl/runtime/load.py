@@ -46,20 +46,26 @@ def instance(written: Written) -> nn.Module:
 
 
 def class_of(written: Written) -> type[nn.Module]:
-    """The emitted class, whose instances can be copied and pickled."""
-    found = cast("type[nn.Module]", getattr(import_text(written), written.name))
+    """The emitted class, whose instances and their blocks can be copied and pickled."""
+    module = import_text(written)
 
-    def reduce(model: nn.Module) -> tuple[Callable[..., nn.Module], tuple[str, str], object]:
+    def reduce(model: nn.Module) -> tuple[Callable[..., nn.Module], tuple[str, ...], object]:
         # `copy` and `pickle` would name the class, which no other process could import.
-        return _without_init, (written.text, written.name), model.__getstate__()
+        names = (written.text, written.name, type(model).__name__)
+        return _without_init, names, model.__getstate__()
 
-    copyreg.pickle(found, reduce)
-    return found
+    own = [v for v in vars(module).values() if getattr(v, "__module__", "") == module.__name__]
+    for value in own:
+        if isinstance(value, type) and issubclass(value, nn.Module):
+            copyreg.pickle(value, reduce)
+    return cast("type[nn.Module]", getattr(module, written.name))
 
 
-def _without_init(text: str, name: str) -> nn.Module:
+def _without_init(text: str, network: str, name: str) -> nn.Module:
     """An instance that waits for its state: what `pickle` calls first."""
-    found = class_of(Written(text, name))
+    written = Written(text, network)
+    class_of(written)
+    found = cast("type[nn.Module]", getattr(import_text(written), name))
     return found.__new__(found)
 
 

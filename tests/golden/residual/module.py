@@ -10,7 +10,6 @@ PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_9b5247aa8333"
+NAMESPACE = "cnndsl_residual_5c8d79908d2a"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -76,17 +75,6 @@ def takes_batch(norm: nn.BatchNorm2d) -> bool:
 COMPILED = {}
 MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
-
-
-class Notes(threading.local):
-    """Where the launches of a thread are noted, while they are, and copies in another layout."""
-
-    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
-    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
-    images: list[Tensor] = ()  # that were allocated meanwhile
-
-
-notes = Notes()
 
 
 class Tile(NamedTuple):
@@ -153,26 +141,20 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
-    else:
-        compiled = kernel[(programs,)](**arguments)
-        # A tool that records launches gives something else, or nothing.
-        if isinstance(compiled, CompiledKernel):
-            if len(COMPILED) >= MOST_COMPILED:
-                COMPILED.clear()
-            COMPILED[key] = compiled
-    if notes.launches is not None:
-        notes.launches.append((compiled, programs, values[: len(names)]))
+        return
+    compiled = kernel[(programs,)](**arguments)
+    # A tool that records launches gives something else, or nothing.
+    if isinstance(compiled, CompiledKernel):
+        if len(COMPILED) >= MOST_COMPILED:
+            COMPILED.clear()
+        COMPILED[key] = compiled
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
-    if tensor is None:
-        return None
-    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-    found = tensor.contiguous(memory_format=layout)
-    if found is not tensor and notes.launches is not None:
-        notes.copies.append((tensor, found, layout))
-    return found
+    if tensor is not None and tensor.dim() == 4:
+        return tensor.contiguous(memory_format=torch.channels_last)
+    return None if tensor is None else tensor.contiguous()
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,133 +220,6 @@ def refuse_residual(x: Tensor, residual: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(
             f"residual has shape {tuple(residual.shape)}, not {tuple(shape)}",
         )
-
-
-MOST_PLANS = 256
-
-
-class Plan(NamedTuple):
-    """What a call does; a place is an index into the values given, then the new tensors.
-
-    new: size, stride and type of each new tensor. copies: of which place, in which layout; these
-    have the places behind the new ones. launches: kernel, programs, values, and for those
-    that are tensors (index of the value, place). results: places, or None.
-    """
-
-    new: list[tuple[Sequence[int], Sequence[int], torch.dtype]]
-    copies: list[tuple[int, torch.memory_format]]
-    launches: list[tuple[CompiledKernel, int, list[Any], list[tuple[int, int]]]]
-    results: list[int | None]
-    is_single: bool
-
-
-def likeness(value: object) -> object:
-    """Give of a value all that a plan may depend on."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0
-    # An operator is given lists.
-    return tuple(value) if isinstance(value, list) else value
-
-
-def new_plan(
-    given: Sequence[object],
-    noted: Sequence[Any],
-    copied: Sequence[tuple[Tensor, Tensor, torch.memory_format]],
-    images: Sequence[Tensor],
-    found: object,
-) -> Plan | None:
-    """Make a plan of what was noted; None where more was done than to launch kernels."""
-    results = list(found) if isinstance(found, tuple) else [found]
-    fresh = [t for t in results if t is not None]
-    known = {id(t) for t in fresh}
-    fresh += [t for t in images if id(t) not in known]
-    tensors = [*given, *fresh, *[copy for _, copy, _ in copied]]
-    places = {id(t): place for place, t in enumerate(tensors) if isinstance(t, Tensor)}
-    launches = []
-    filled = set()
-    for compiled, programs, values in noted:
-        plain, slots = [], []
-        for index, value in enumerate(values):
-            is_tensor = isinstance(value, Tensor)
-            plain.append(None if is_tensor else value)
-            if is_tensor:
-                slots.append((index, places.get(id(value))))
-                filled.add(places.get(id(value)))
-        # None: it works on a copy, or a tool records launches.
-        if None in filled or not isinstance(compiled, CompiledKernel):
-            return None
-        launches.append((compiled, programs, plain, slots))
-    for place, tensor in enumerate(fresh, len(given)):
-        # Each must be new, and written by kernels alone.
-        if places[id(tensor)] != place or place not in filled or tensor._version:
-            return None
-    copies = [(places.get(id(t)), layout) for t, _, layout in copied]
-    if None in [place for place, _ in copies]:
-        return None
-    return Plan(
-        [(t.shape, t.stride(), t.dtype) for t in fresh],
-        copies,
-        launches,
-        [None if t is None else places[id(t)] for t in results],
-        not isinstance(found, tuple),
-    )
-
-
-def carry_out(plan: Plan, given: Sequence[object], device: torch.device) -> object:
-    """Do again what was noted, with other tensors."""
-    tensors = list(given)
-    for size, stride, dtype in plan.new:
-        tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=device))
-    for place, layout in plan.copies:
-        tensors.append(tensors[place].contiguous(memory_format=layout))
-    for compiled, programs, plain, slots in plan.launches:
-        values = plain.copy()
-        for index, place in slots:
-            values[index] = tensors[place]
-        compiled[programs, 1, 1](*values)
-    results = [None if place is None else tensors[place] for place in plan.results]
-    return results[0] if plan.is_single else tuple(results)
-
-
-def remembered(
-    function: Callable[..., Any] | None, settings: Callable[[], object] | None = None
-) -> Callable[..., Any]:
-    """Give a function that does the same: it looks again at the first of calls that are alike only.
-
-    The function is given a tensor first, or a geometry and a tensor. It launches kernels on what it
-    is given, on copies of `packed`, on what `new_image` allocates, and on what it gives back, which
-    is new; where it does more, it is called each time. `settings` gives what else it looks at.
-    """
-    if not REMEMBERS or function is None:
-        return function
-    plans = {}
-
-    def run(*given: object) -> object:
-        like = given[0] if isinstance(given[0], Tensor) else given[1]
-        device = like.device
-        key = (device, *[likeness(value) for value in given])
-        if settings is not None:
-            key = (*key, settings())
-        plan = plans.get(key)
-        if plan is not None:
-            with torch.cuda.device_of(like):
-                return carry_out(plan, given, device)
-        if key in plans:
-            return function(*given)
-        noted, copied, images = [], [], []
-        notes.launches, notes.copies, notes.images = noted, copied, images
-        try:
-            found = function(*given)
-        finally:
-            notes.launches, notes.copies, notes.images = None, (), ()
-        tensors = [id(t) for t in given if isinstance(t, Tensor)]
-        if len(set(tensors)) == len(tensors):  # or it could not be told which is which
-            if len(plans) >= MOST_PLANS:
-                plans.clear()
-            plans[key] = new_plan(given, noted, copied, images, found)
-        return found
-
-    return run
 
 
 PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
@@ -597,20 +452,17 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
 
 def channels_last(tensor: Tensor) -> Tensor:
     """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return packed(tensor)
+    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    image = torch.empty(
+    return torch.empty(
         shape,
         dtype=like.dtype,
         device=like.device,
         memory_format=torch.channels_last,
     )
-    if notes.launches is not None:
-        notes.images.append(image)
-    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -672,14 +524,10 @@ def refuse_conv(
     return sizes
 
 
-def conv_settings() -> str:
-    """Give what else a launch looks at: how PyTorch's own convolutions may multiply float32."""
-    return torch.backends.cudnn.conv.fp32_precision
-
-
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
+    wished = torch.backends.cudnn.conv.fp32_precision
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 @triton.jit
@@ -724,7 +572,12 @@ def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
     width = x.shape[3] + 2 * geometry.pad[1]
     width += width % 2
     shape = (x.shape[0], 4, height, width)
-    rows = new_image(x, shape)
+    rows = torch.empty(
+        shape,
+        dtype=x.dtype,
+        device=x.device,
+        memory_format=torch.channels_last,
+    )
     pixels = x.shape[0] * height * width
     block_pixels = 256
     programs = count_blocks(pixels, block_pixels)
@@ -958,7 +811,7 @@ def conv_fused_gradients(
     if geometry.residual and geometry.activation != "none":
         dresidual = torch.empty_like(gradient)
     if needs[2] or dresidual is not None:
-        parts = launches.bias_gradient(
+        dbias = launches.bias_gradient(
             geometry,
             gradient,
             code,
@@ -967,15 +820,13 @@ def conv_fused_gradients(
             size[1],
             size[2],
         )
-        dbias = parts.sum(0)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
         dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
-        parts = launches.weight_gradient(geometry, gradient, code, saved, x)
-        raw = parts.sum(0).permute(0, 3, 1, 2)
+        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
     return dx, raw, dbias, dresidual
 
 
@@ -995,7 +846,7 @@ def conv_library_gradients(
     if needs[2] or geometry.activation != "none":
         if geometry.activation != "none":
             dz = torch.empty_like(gradient)
-        parts = launches.bias_gradient(
+        dbias = launches.bias_gradient(
             geometry,
             gradient,
             code,
@@ -1004,7 +855,6 @@ def conv_library_gradients(
             size[1],
             size[2],
         )
-        dbias = parts.sum(0)
     wanted = needs[0], needs[1] or needs[3]
     dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
     if dx is not None:
@@ -1071,17 +921,11 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-    launches = launches._replace(
-        input_gradient=remembered(launches.input_gradient, conv_settings),
-        weight_gradient=remembered(launches.weight_gradient, conv_settings),
-        bias_gradient=remembered(launches.bias_gradient),
-        unpool=remembered(launches.unpool),
-    )
     region = differentiable(
         name,
         Direction(
             CONV_FORWARD,
-            compute=remembered(partial(conv_values, geometry, launches), conv_settings),
+            compute=partial(conv_values, geometry, launches),
             allocate=partial(conv_outputs, geometry, launches),
         ),
         Direction(
@@ -1290,7 +1134,7 @@ def norm_gradients(
     mean, inverse = packed(mean), packed(inverse)
     weight, bias = packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
-        parts = launches.gradient_sums(
+        sums = launches.gradient_sums(
             geometry,
             gradient,
             winner,
@@ -1302,7 +1146,6 @@ def norm_gradients(
             residual,
             dresidual,
         )
-        sums = parts.sum(0)
         if geometry.residual and geometry.activation != "none":
             gradient = dresidual
         if needs[0]:
@@ -1385,10 +1228,6 @@ def norm_op(
     sees their shapes only. The second moves the running statistics in place.
     """
     refuse_norm(geometry)
-    launches = launches._replace(
-        gradient_sums=remembered(launches.gradient_sums),
-        input_gradient=remembered(launches.input_gradient),
-    )
 
     def statistics(
         sums: Tensor,
@@ -1419,7 +1258,7 @@ def norm_op(
         name,
         Direction(
             NORM_FORWARD,
-            compute=remembered(partial(norm_values, geometry, launches)),
+            compute=partial(norm_values, geometry, launches),
             allocate=partial(norm_outputs, geometry),
         ),
         Direction(
@@ -1477,14 +1316,10 @@ class FcLaunches(NamedTuple):
     bias_gradient: Callable[..., None]
 
 
-def fc_settings() -> str:
-    """Give what else a launch looks at: how PyTorch's own products may multiply float32."""
-    return torch.backends.cuda.matmul.fp32_precision
-
-
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
+    wished = torch.backends.cuda.matmul.fp32_precision
+    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(
@@ -1565,9 +1400,9 @@ def fc_gradients(
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
-            launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
+            launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
         if needs[1]:
-            launches.weight_gradient(geometry, gradient, saved, packed(x), dweight)
+            launches.weight_gradient(geometry, gradient, saved, x.contiguous(), dweight)
         if needs[2]:
             launches.bias_gradient(geometry, gradient, saved, dbias)
     return dx, dweight, dbias
@@ -1621,12 +1456,12 @@ def fc_op(
         name,
         Direction(
             FC_FORWARD,
-            compute=remembered(partial(fc_values, geometry, launches), fc_settings),
+            compute=partial(fc_values, geometry, launches),
             allocate=partial(fc_outputs, geometry),
         ),
         Direction(
             FC_BACKWARD,
-            compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
+            compute=partial(fc_gradients, geometry, launches),
             allocate=partial(fc_empty_gradients, geometry),
         ),
         partial(fc_keep, geometry),
@@ -2330,11 +2165,12 @@ def conv_rows_scale_relu_launch_weight_gradient(
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
+    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
+    taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
@@ -2350,8 +2186,10 @@ def conv_rows_scale_relu_launch_weight_gradient(
         programs * splits,
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
-    shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=torch.float32)
+    partial = x.new_empty(
+        (splits, geometry.filters, taps, channels),
+        dtype=torch.float32,
+    )
     launch(
         conv_rows_scale_relu_weight_gradient,
         programs * splits,
@@ -2379,7 +2217,8 @@ def conv_rows_scale_relu_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    return partial
+    shape = (geometry.filters, *geometry.kernel, channels)
+    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
 
 
 @triton.jit
@@ -2432,7 +2271,7 @@ def conv_rows_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -2459,7 +2298,7 @@ def conv_rows_scale_relu_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 conv_rows_scale_relu_launches = ConvLaunches(
@@ -2973,11 +2812,12 @@ def conv_rows_nobias_sums_launch_weight_gradient(
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
+    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
     tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
+    taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
     x = conv_rows(geometry, channels_last(x))
     height, width = x.shape[2:]
@@ -2993,8 +2833,10 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         programs * splits,
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
-    shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=torch.float32)
+    partial = x.new_empty(
+        (splits, geometry.filters, taps, channels),
+        dtype=torch.float32,
+    )
     launch(
         conv_rows_nobias_sums_weight_gradient,
         programs * splits,
@@ -3021,7 +2863,8 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    return partial
+    shape = (geometry.filters, *geometry.kernel, channels)
+    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
 
 
 @triton.jit
@@ -3071,7 +2914,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -3097,7 +2940,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 conv_rows_nobias_sums_launches = ConvLaunches(
@@ -3387,7 +3230,7 @@ def norm_relu_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
+    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -3417,7 +3260,7 @@ def norm_relu_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 @triton.jit
@@ -3881,7 +3724,7 @@ def conv_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -3909,7 +3752,7 @@ def conv_scale_relu_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 conv_scale_relu_launches = ConvLaunches(
@@ -4542,7 +4385,7 @@ def norm_add_relu_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
+    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -4575,7 +4418,7 @@ def norm_add_relu_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 @triton.jit
@@ -5097,7 +4940,7 @@ def norm_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
+    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -5125,7 +4968,7 @@ def norm_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial
+    return partial.sum(0)
 
 
 norm_launches = NormLaunches(
@@ -5895,12 +5738,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """
     region = differentiable(
         name,
-        Direction(LOSS_FORWARD, compute=remembered(loss_values), allocate=loss_outputs),
-        Direction(
-            LOSS_BACKWARD,
-            compute=remembered(loss_gradient),
-            allocate=loss_empty_gradient,
-        ),
+        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
+        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
         loss_keep,
         loss_differentiate,
     )
@@ -5936,18 +5775,12 @@ def refuse_input(x: Tensor) -> None:
         raise ValueError(f"Residual takes (N, 3, 32, 32), not {given} (cnn line 4)")
 
 
-class Residual(nn.Module):
-    """32 x 32 x 3 to 10."""
-
-    # channels, height, width; None: any size that `refuse_input` lets pass
-    input_shape = (3, 32, 32)
-    classes = ()
+# layer1: 32 x 32 x 16 to 32 x 32 x 16
+class Layer1(nn.ModuleDict):
+    """The layers under one label."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(16)
-        self.layer1 = nn.ModuleDict(
+        super().__init__(
             {
                 "conv1": nn.Conv2d(16, 16, 3, padding=1, bias=False),
                 "bn1": nn.BatchNorm2d(16),
@@ -5955,7 +5788,18 @@ class Residual(nn.Module):
                 "bn2": nn.BatchNorm2d(16),
             }
         )
-        self.layer2 = nn.ModuleDict(
+
+    def forward(self, x: Tensor) -> Tensor:
+        relu1 = layer1_conv1_bn1_relu1(x, self["conv1"], self["bn1"])
+        return layer1_conv2_bn2_add1_relu2(relu1, x, self["conv2"], self["bn2"])
+
+
+# layer2: 32 x 32 x 16 to 16 x 16 x 32
+class Layer2(nn.ModuleDict):
+    """The layers under one label."""
+
+    def __init__(self) -> None:
+        super().__init__(
             {
                 "conv1": nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
                 "bn1": nn.BatchNorm2d(32),
@@ -5969,6 +5813,31 @@ class Residual(nn.Module):
                 ),
             }
         )
+
+    def forward(self, x: Tensor) -> Tensor:
+        relu1 = layer2_conv1_bn1_relu1(x, self["conv1"], self["bn1"])
+        bn2 = layer2_conv2_bn2(relu1, self["conv2"], self["bn2"])
+        return layer2_downsample_0_downsample_1_add1_relu2(
+            x,
+            bn2,
+            self["downsample"]["0"],
+            self["downsample"]["1"],
+        )
+
+
+class Residual(nn.Module):
+    """32 x 32 x 3 to 10."""
+
+    # channels, height, width; None: any size that `refuse_input` lets pass
+    input_shape = (3, 32, 32)
+    classes = ()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = Layer1()
+        self.layer2 = Layer2()
         self.fc = nn.Linear(32, 10)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -5979,33 +5848,8 @@ class Residual(nn.Module):
         """Give what the last layer before a softmax gives."""
         refuse_input(x)
         x = conv1_bn1_relu1(x, self.conv1, self.bn1)
-        layer1_relu1 = layer1_conv1_bn1_relu1(
-            x,
-            self.layer1["conv1"],
-            self.layer1["bn1"],
-        )
-        x = layer1_conv2_bn2_add1_relu2(
-            layer1_relu1,
-            x,
-            self.layer1["conv2"],
-            self.layer1["bn2"],
-        )
-        layer2_relu1 = layer2_conv1_bn1_relu1(
-            x,
-            self.layer2["conv1"],
-            self.layer2["bn1"],
-        )
-        layer2_bn2 = layer2_conv2_bn2(
-            layer2_relu1,
-            self.layer2["conv2"],
-            self.layer2["bn2"],
-        )
-        x = layer2_downsample_0_downsample_1_add1_relu2(
-            x,
-            layer2_bn2,
-            self.layer2["downsample"]["0"],
-            self.layer2["downsample"]["1"],
-        )
+        x = self.layer1(x)
+        x = self.layer2(x)
         x = F.adaptive_avg_pool2d(x, 1)
         x = torch.flatten(x, 1)
         return fc(x, self.fc)
