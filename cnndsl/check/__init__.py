@@ -76,6 +76,7 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
         sink.sorted(),
         graph if ok else None,
         found,
+        elaborator.library.used(),
     )
 
 
@@ -91,16 +92,18 @@ def _totals(graph: Graph, tally: Tally, sink: Sink) -> Totals | None:
 
 
 def check_file(
-    name: str, settings: Mapping[str, object], sink: Sink
+    name: str, settings: Mapping[str, object], sink: Sink, root: Path | None = None
 ) -> tuple[Report, Source | None]:
     """Read and check a file (`-`: standard input); None for one that cannot be read.
 
-    What is found goes to `sink` as well as into the report. `use` reads below the file's folder.
+    What is found goes to `sink` as well as into the report. `use` reads below the file's folder, or
+    below `root`, as if the file lay there.
     """
     source = read_source(name, sink)
     if source is None:
         return Report(name, "", False, (), "False", (), None, sink.sorted(), None), None
-    root = None if name == STANDARD_INPUT else Path(name).parent
+    if root is None and name != STANDARD_INPUT:
+        root = Path(name).parent
     return check_tree(source, settings, sink, root), source
 
 

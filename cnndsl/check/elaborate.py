@@ -63,7 +63,7 @@ class Elaborator:
         self._file, self._sink = file, sink
         self._network = Network(sink)
         self._said = Declarations(settings, self._network, sink)
-        self._library = Library(root, sink)
+        self.library = Library(root, sink)
         self._current = Tensor(INPUT, Unknown())
         self._outputs: list[tuple[str, str]] = []
         self._steps = self._depth = 0
@@ -74,7 +74,7 @@ class Elaborator:
         """The network; it is whole only if no error was reported."""
         source, said = self._file.source, self._said
         scope = Scope()
-        where = Where(scope, Place(), self._library.main(source))
+        where = Where(scope, Place(), self.library.main(source))
         try:
             self._statements(self._file.statements, where)
         except _Stop as stop:
@@ -384,7 +384,7 @@ class Elaborator:
 
     def _use(self, statement: tree.Use, where: Where) -> None:
         """Take the blocks of another file, and what they need of its values."""
-        opened = self._library.open(statement, where.file)
+        opened = self.library.open(statement, where.file)
         if opened is None:
             self._blocks_are_missing = True
             return

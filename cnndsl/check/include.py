@@ -19,9 +19,12 @@ MAX_DEPTH = 8
 
 
 class Location(Record):
-    """A file: where it really is, and the files that led there, itself the last."""
+    """A file: the folder to which its paths are relative, and the files that led there.
 
-    real: str
+    The last of these is itself; each is named by where it really is.
+    """
+
+    folder: Path
     chain: tuple[str, ...]
 
 
@@ -35,9 +38,20 @@ class Library:
         self._files: dict[str, tree.File] = {}
 
     def main(self, source: Source) -> Location:
-        """Where the main file is."""
+        """Where the main file is: in the root, also where it lies elsewhere."""
         real = os.path.realpath(source.name)
-        return Location(real, (real,))
+        folder = Path(real).parent
+        if self._root is not None and not self._holds(str(folder)):
+            folder = Path(self._root)
+        return Location(folder, (real,))
+
+    def used(self) -> tuple[Source, ...]:
+        """The files that were read, named by their paths from the root."""
+        root = self._root or ""
+        return tuple(
+            Source(Path(real).relative_to(root).as_posix(), file.source.text)
+            for real, file in self._files.items()
+        )
 
     def open(self, statement: tree.Use, at: Location) -> tuple[tree.File, Location] | None:
         """The file that a `use` names, or None after reporting why there is none."""
@@ -48,15 +62,18 @@ class Library:
             fixes = (Fix(fix),)
             self._sink.add(Diagnostic("E216", message, statement.path.span, fixes=fixes))
             return None
-        real = str(Path(at.real).parent / path)
-        real = os.path.realpath(real)
+        real = os.path.realpath(at.folder / path)
         if real not in self._files:
             source = read_source(real, self._sink)
             if source is None:
                 return None
             # Messages show the path as the user wrote it, not where it lies on this machine.
             self._files[real] = parse(Source(path, source.text), self._sink)
-        return self._files[real], Location(real, (*at.chain, real))
+        return self._files[real], Location(Path(real).parent, (*at.chain, real))
+
+    def _holds(self, path: str) -> bool:
+        """Whether a path, without links, is that of the root or lies below it."""
+        return os.path.commonpath([path, self._root or path]) == self._root
 
     def _refusal(self, path: str, at: Location) -> tuple[str, str] | None:
         """Why a path may not be used, and what to do."""
@@ -67,11 +84,9 @@ class Library:
                 "`use` takes a path relative to this file, with `/`",
                 'such as `use "blocks.cnn"`',
             )
-        folder = Path(at.real).parent
-        plain = os.path.normpath(folder / path)
-        real = os.path.realpath(folder / path)
-        inside = os.path.commonpath([real, self._root]) == self._root
-        if not inside or os.path.commonpath([plain, self._root]) != self._root:
+        plain = os.path.normpath(at.folder / path)
+        real = os.path.realpath(at.folder / path)
+        if not self._holds(real) or not self._holds(plain):
             return (
                 "this path leads out of the folder of the main file",
                 "put the blocks below the folder of the file that you check",

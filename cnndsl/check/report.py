@@ -9,6 +9,7 @@ from cnndsl.graph.graph import Graph
 from cnndsl.layers.types import TensorType, Unknown
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
+from cnndsl.source import Source
 
 VERSION = 1
 
@@ -38,7 +39,8 @@ class Report(Record):
 
     `ok` is True where there is no error (warnings are allowed); `symbols` are the free sizes and
     params, `valid` the exact condition on them as an expression of the language, which Python
-    evaluates to the same value; `graph` is there only if `ok`.
+    evaluates to the same value; `graph` is there only if `ok`; `used` are the files that a `use`
+    named, by their paths from the folder of the main one.
     """
 
     file: str
@@ -51,6 +53,7 @@ class Report(Record):
     diagnostics: tuple[Diagnostic, ...]
     graph: Graph | None
     facts: Mapping[str, Facts] = MappingProxyType({})  # by the name of the layer
+    used: tuple[Source, ...] = ()
 
 
 def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]:

@@ -12,12 +12,14 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.machinery import SourceFileLoader
 from os import PathLike
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import cast
 
 from torch import nn
 
 from cnndsl.check import TEXT, check_file, check_source
+from cnndsl.check.report import Report
 from cnndsl.diagnostics.model import Sink
 from cnndsl.emit.module import Written, emit, unbound
 from cnndsl.runtime import cache
@@ -76,11 +78,26 @@ def write(
     if (path is None) == (source is None):
         raise TypeError("compile takes the path of a .cnn file, or source=… with its text")
     if path is not None:
-        report, read = check_file(os.fspath(path), settings, Sink())
-    else:
-        read = Source(TEXT, source or "")
-        report = check_source(read, settings)
-    if read is None or report.graph is None:
+        return write_file(path, settings)[0]
+    read = Source(TEXT, source or "")
+    return _emit(check_source(read, settings), read)
+
+
+def write_file(
+    path: str | PathLike[str], settings: Mapping[str, object], root: Path | None = None
+) -> tuple[Written, Source, tuple[Source, ...]]:
+    """Check and emit a file; also gives its text and the files that it uses.
+
+    These are named by their paths from `root`, by default the folder of the file.
+    """
+    report, read = check_file(os.fspath(path), settings, Sink(), root)
+    if read is None:
+        raise CheckError(report.diagnostics)
+    return _emit(report, read), read, report.used
+
+
+def _emit(report: Report, read: Source) -> Written:
+    if report.graph is None:
         raise CheckError(report.diagnostics)
     missing = unbound(report.graph)
     if missing:

@@ -17,6 +17,14 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def write_below(folder: Path, name: Path, content: bytes) -> None:
+    """Write a file into a folder within a folder, which is made if need be."""
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    write(folder / name, content)
+    for inner in name.parents:
+        settle(folder / inner)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Put a file in place, or another content in the place of its old one, in one step."""
     fresh = path.with_name(f".{path.name}.new")

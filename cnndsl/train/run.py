@@ -2,6 +2,7 @@
 
     config.json    the settings, the data, the classes, the versions
     source.cnn     the network as it was written   (a run from Python has none)
+    used/          the files that it uses, at their paths from its folder; often there are none
     model.py       the module that it became       (likewise)
     metrics.jsonl  one line an epoch
     checkpoints/   see `checkpoint`; `best/` likewise
@@ -24,11 +25,15 @@ from cnndsl.train.errors import TrainError, UsageError
 
 
 class Origin(Record):
-    """Where a network comes from: its source, what was set (`width=64`), the emitted module."""
+    """Where a network comes from: its source, what was set (`width=64`), the emitted module.
+
+    `used` are the paths and texts of the files that the source uses.
+    """
 
     source: str
     settings: tuple[str, ...]
     module: str
+    used: tuple[tuple[str, str], ...] = ()
 
 
 class Run:
@@ -43,6 +48,11 @@ class Run:
     def source(self) -> Path:
         """The network's source."""
         return self.path / "source.cnn"
+
+    @property
+    def used(self) -> Path:
+        """The folder of the files that the source uses."""
+        return self.path / "used"
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -125,6 +135,8 @@ def _fill(fresh: Path, config: dict[str, Any], origin: Origin | None, first: Che
     if origin is not None:
         disk.write(fresh / "source.cnn", origin.source.encode())
         disk.write(fresh / "model.py", origin.module.encode())
+        for name, text in origin.used:
+            disk.write_below(fresh, Path("used") / name, text.encode())
     save(fresh, first)
     disk.settle(fresh)
 

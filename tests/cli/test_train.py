@@ -1,6 +1,7 @@
 """`cnndsl train`, `eval` and `predict` on a small network, from the file to the answer."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import cnndsl
 from cnndsl.cli.eval import show
 from cnndsl.cli.main import main
 from cnndsl.train import Recipe, Scores
@@ -53,6 +55,43 @@ def run(network: Path) -> Path:
 def train(network: Path, out: Path, *more: str) -> list[str]:
     command = ["train", str(network), "--data", "digits", "--out", str(out)]
     return [*command, "--epochs", "2", "--lr", "0.02", "--device", "cpu", *more]
+
+
+def test_a_run_keeps_the_files_that_its_network_uses(tmp_path, capsys):
+    """It goes on, is measured and loaded where the files are gone, and where others have come."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    (here / "parts").mkdir(parents=True)
+    main_text = 'model Small\nuse "parts/a.cnn"\nuse "source.cnn"\ninput 8 x 8 x 1\na 4\nend\n'
+    texts = {
+        "small.cnn": main_text,
+        "parts/a.cnn": 'use "b.cnn"\nblock a(n) { b n }\n',
+        "parts/b.cnn": "block b(n) { conv n 3x3; relu; pool max 2 }\n",
+        "source.cnn": "block end() { flatten; fc 10; softmax }\n",
+    }
+    for name, text in texts.items():
+        (here / name).write_text(text)
+    assert main(train(here / "small.cnn", here / "run")) == 0
+    files = [p for p in (here / "run" / "used").rglob("*") if p.is_file()]
+    kept = {str(p.relative_to(here / "run" / "used")): p.read_text() for p in files}
+    assert kept == {name: text for name, text in texts.items() if name != "small.cnn"}
+    assert (here / "run" / "source.cnn").read_text() == main_text
+
+    (here / "run").rename(there)
+    shutil.rmtree(here)
+    config = json.loads((there / "config.json").read_text())
+    config["recipe"]["epochs"] = 3
+    (there / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert main(["train", "--resume", str(there)]) == 0
+    assert "epoch 3/3" in capsys.readouterr().out
+    assert main(["eval", str(there)]) == 0
+    assert cnndsl.load(there).conv1.weight.shape == (4, 1, 3, 3)
+    (there / "used" / "parts" / "b.cnn").write_text('use "../../config.json"\n')
+    assert main(["eval", str(there)]) == 1
+    assert "error[E216]: this path leads out of the folder" in capsys.readouterr().err
+    shutil.rmtree(there / "used")
+    assert main(["eval", str(there)]) == 1
+    assert "error[E216]: there is no file `parts/a.cnn`" in capsys.readouterr().err
 
 
 def test_training_shows_each_epoch_and_the_result(network, tmp_path, capsys):
