@@ -19,7 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from cnndsl.runtime.errors import ExportError
-from cnndsl.tools.program import export_program, free_sizes, name_of
+from cnndsl.tools.program import export_with_outputs, free_sizes, name_of
 
 _export: Any = vars(torch.onnx)["export"]
 INPUT, OUTPUT = "input", "output"
@@ -29,21 +29,27 @@ def export_onnx(model: nn.Module, path: str | PathLike[str]) -> None:
     """Write a model that `cnndsl.compile` or `cnndsl.load` gave as an ONNX file, in one step.
 
     It has an input `input` (N, C, H, W) and an output `output`, what `forward` gives in evaluation
-    mode. Its free axes are called `batch` and as the file's symbols are. The names of the classes
-    and the scale of images are in its metadata, as JSON: `classes`, `input_mean`,
-    `input_deviation`.
+    mode; then one for each `output LABEL` of the file, called as the label is (`input_` and
+    `output_` for the labels `input` and `output`). Its free axes are called `batch` and
+    as the file's symbols are. The names of the classes and the scale of images are in its metadata,
+    as JSON: `classes`, `input_mean`, `input_deviation`.
 
     Raises `ExportError` as `export_program` does, and `ModuleNotFoundError` where onnx or
     onnxscript is not installed.
     """
     refuse_missing()
-    program = export_program(model)
+    program, labels = export_with_outputs(model)
+    names = [OUTPUT]
+    for label in labels:
+        while label in (INPUT, *names):
+            label += "_"
+        names.append(label)
     _refuse_free_adaptive(model, program)
     with warnings.catch_warnings():
         # PyTorch's own use of what it deprecates is nothing that a user could change.
         warnings.simplefilter("ignore")
         found = _export(
-            program, dynamo=True, input_names=[INPUT], output_names=[OUTPUT], verbose=False
+            program, dynamo=True, input_names=[INPUT], output_names=names, verbose=False
         )
     _rename(found.model, _symbols(model, program))
     for name in ("classes", "input_mean", "input_deviation"):

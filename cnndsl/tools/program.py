@@ -27,29 +27,55 @@ def export_program(model: nn.Module) -> ExportedProgram:
     program asserts them. The model itself stays as it is. `ExportError` where `torch.export` cannot
     keep them free: give them a value then, `cnndsl.compile(…, H=224, W=224)`.
     """
+    return _export(model, has_outputs=False)
+
+
+def export_with_outputs(model: nn.Module) -> tuple[ExportedProgram, tuple[str, ...]]:
+    """The same for a program that also gives what the file puts out by `output`; and the labels.
+
+    Where there are any, it gives a tuple: the result, then these tensors in the labels' order.
+    """
+    if not hasattr(model, "outputs"):
+        return export_program(model), ()
+    with _pytorchs_operators(model), torch.no_grad():
+        copy = cast("Any", deepcopy(model).cpu().eval())
+        labels = tuple(cast("dict[str, torch.Tensor]", copy.outputs(_example(model))))
+    return _export(model, has_outputs=True), labels
+
+
+def _export(model: nn.Module, *, has_outputs: bool) -> ExportedProgram:
     free = free_sizes(model)
     with _pytorchs_operators(model):
         try:
-            return _exported(model, free, proves=True)
+            return _exported(model, free, has_outputs=has_outputs, proves=True)
         except Exception as error:  # torch.export raises errors of many kinds, some of them sympy's
             if set(free) == {0}:
                 raise
             first = error
         try:
             # What sympy cannot prove of all sizes, as of pools with ceil=yes, the program asserts.
-            return _exported(model, free, proves=False)
+            return _exported(model, free, has_outputs=has_outputs, proves=False)
         except Exception as error:  # as above; all of them are told
             raise _refusal(model, free, error) from first
 
 
-def _exported(model: nn.Module, free: Shapes, *, proves: bool) -> ExportedProgram:
+def _exported(
+    model: nn.Module, free: Shapes, *, has_outputs: bool, proves: bool
+) -> ExportedProgram:
     copy = deepcopy(model).cpu().eval()
+    if has_outputs:
+        result, outputs = copy.forward, cast("Any", copy).outputs
+
+        def forward(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return result(x), *outputs(x).values()
+
+        copy.forward = forward
     shapes = {"x": dict(free)}
     # Else each size is asserted not to be 1, which the smallest images are on their way.
     with _patch(backed_size_oblivious=True):
         return export(
             copy,
-            (_example(model, free),),
+            (_example(model),),
             dynamic_shapes=shapes,
             prefer_deferred_runtime_asserts_over_guards=not proves,
         )
@@ -80,8 +106,9 @@ def name_of(dim: Any) -> str:  # noqa: ANN401 (torch.export does not type what i
     return str(dim.__name__) if root is None else str(root.__name__).removeprefix("_")
 
 
-def _example(model: nn.Module, free: Shapes) -> torch.Tensor:
+def _example(model: nn.Module) -> torch.Tensor:
     """A batch of a valid size, each symbol with another value."""
+    free = free_sizes(model)
     values: dict[str, int] = {}
     for dim in free.values():
         values.setdefault(name_of(dim), _size(dim, len(values) + 2))

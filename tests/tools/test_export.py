@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import load as load_onnx
 
 import cnndsl
 import cnndsl.train as training
@@ -86,6 +87,32 @@ def test_onnx_gives_what_the_model_gives_at_every_size(tmp_path, text, sizes, to
     assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
     assert onnx.describe(tmp_path / "model.onnx") == told
     compare(model, tmp_path / "model.onnx", sizes)
+
+
+def test_what_a_file_puts_out_has_its_label_and_is_computed_once(tmp_path, capsys):
+    path = tmp_path / "net.cnn"
+    path.write_text(
+        "input H x W x 2\nconv 3 1x1; relu as output\npool max 2\nconv 3 3x3 pad=1 as a.mid\n"
+        "batchnorm; relu\noutput a.mid\noutput output\nglobalpool avg; flatten; fc 4\nsoftmax\n"
+    )
+    model = ramp(cnndsl.compile(path)).eval()
+    cnndsl.export_onnx(model, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
+    assert [value.name for value in session.get_outputs()] == ["output", "a.mid", "output_"]
+    sys.modules[type(model).__module__].INTERPRETED = False
+    for shape in ((1, 2, 2, 2), (3, 2, 9, 6)):
+        x = torch.randn(shape)
+        with torch.no_grad():
+            wanted = (model(x), *model.outputs(x).values())
+        for found, tensor in zip(session.run(None, {"input": x.numpy()}), wanted, strict=True):
+            np.testing.assert_allclose(found, tensor.numpy(), rtol=1e-4, atol=1e-5)
+    sys.modules[type(model).__module__].INTERPRETED = True
+    kinds = [node.op_type for node in load_onnx(tmp_path / "net.onnx").graph.node]
+    assert kinds.count("Conv") == 2
+
+    assert main(["export", str(path), "-o", str(tmp_path / "other.onnx")]) == 0
+    told = "output batch x 4, a.mid batch x 3 x (H//2) x (W//2), output_ batch x 3 x H x W"
+    assert told in capsys.readouterr().out
 
 
 @pytest.mark.skipif(not MANY, reason="minutes: CNNDSL_MANY=1 exports the zoo")
