@@ -94,10 +94,14 @@ def _body(
 def weights(nodes: Sequence[Node], known: Known, made: Forms) -> list[str]:
     """The statements that make a network's modules."""
     places = [(known.leaves[node.path].keys, node) for node in nodes]
-    return [
-        _module(f"self.{key} = ", (key,), inside, "", 8, made.names)
-        for key, inside in _by_first_key(places)
-    ]
+    lines: list[str] = []
+    for key, inside in _by_first_key(places):
+        line = _module(f"self.{key} = ", (key,), inside, "", 8, made.names)
+        if (key,) in made.names and len(line) + 8 > layout.WIDTH:
+            # The only form of a call without arguments that the formatter leaves alone.
+            line = layout.call("self.add_module", [f'"{key}"', f"{made.names[key,]}()"], column=80)
+        lines.append(line)
+    return lines
 
 
 def _module(

@@ -67,7 +67,7 @@ def _calls(text: str) -> dict[int, _Call]:
         elif token.string in ")]}":
             first, start, is_call, commas = open_.pop()
             outermost = not open_ or open_[-1][0] != line
-            is_list = is_call or (bool(commas) and token.string == ")")
+            is_list = (is_call and column > start + 1) or (bool(commas) and token.string == ")")
             if is_list and outermost and first == line and _ENDS.match(token.line, column + 1):
                 found[line] = _Call(start, column, tuple(commas))
         elif token.string == "," and open_:

@@ -37,6 +37,11 @@ EXTRA = {
         ("features.block.0.conv", conv(2, 3)),
     ),
     "long labels": network((8, 8, 1), ("a" * 90, conv(2, 3)), ("b" * 40, Relu())),
+    "long labels of blocks": network(
+        (8, 8, 1),
+        (f"{'a' * 50}.{'b' * 50}.{'c' * 20}", conv(2, 3)),
+        (f"{'a' * 50}.{'b' * 50}.{'d' * 20}", conv(2, 1)),
+    ),
     "lenet": lenet(),
 }
 
@@ -70,7 +75,12 @@ def test_the_linter_has_nothing_to_say(texts, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in graphs() if name not in ("long labels", "class names")]
+    "name",
+    [
+        name
+        for name in graphs()
+        if name not in ("long labels", "long labels of blocks", "class names")
+    ],
 )
 def test_the_linter_of_this_project_has_nothing_to_say(texts, name):
     given = ("check", "--quiet", "--stdin-filename", "tests/golden/x.py")
