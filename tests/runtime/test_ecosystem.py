@@ -28,7 +28,7 @@ input H x W x 1
 require H % 2 == 0, W % 2 == 0
 conv 2 3x3 pad=same as first; relu
 pool max 2
-add { conv 2 3x3 pad=same as second; batchnorm as norm } { skip }
+add { conv 2 3x3 pad=same as body.second; batchnorm as body.norm } { skip }
 relu
 globalpool avg
 flatten
@@ -152,8 +152,11 @@ def test_gradient_scaling(model):
 
 def test_gradient_checkpointing(model):
     model.eval()  # in training, batchnorm would count the batch twice
-    found = step(model, lambda x: checkpoint(model.logits, x, use_reentrant=False))
-    same(found, step(model))
+    plain = step(model)
+    same(step(model, lambda x: checkpoint(model.logits, x, use_reentrant=False)), plain)
+    run = model.body.forward
+    model.body.forward = lambda x: checkpoint(run, x, use_reentrant=False)
+    same(step(model), plain)
 
 
 def test_copies_are_independent(model):
@@ -212,6 +215,10 @@ def test_hooks(model):
         model.register_forward_hook(lambda _, __, output: seen.append(("out", output.shape))),
         model.register_full_backward_hook(lambda *_: seen.append(("back", None))),
         model.head.weight.register_hook(lambda g: seen.append(("weight", g.shape))),
+        model.body.register_forward_hook(
+            lambda _, __, output: seen.append(("block", output.shape))
+        ),
+        model.body.register_full_backward_hook(lambda _, __, g: seen.append(("into", g[0].shape))),
     ]
     model(batch().requires_grad_()).sum().backward()
     assert dict(seen) == {
@@ -219,11 +226,13 @@ def test_hooks(model):
         "out": (3, 3),
         "back": None,
         "weight": (3, 2),
+        "block": (3, 2, 3, 2),
+        "into": (3, 2, 3, 2),
     }
     for handle in handles:
         handle.remove()
     model(batch())
-    assert len(seen) == 4
+    assert len(seen) == 6
 
 
 def test_functional_call(model):
@@ -260,13 +269,13 @@ def test_state_dicts_go_around(model, tmp_path):
     assert list(other.state_dict()) == [
         "first.weight",
         "first.bias",
-        "second.weight",
-        "second.bias",
-        "norm.weight",
-        "norm.bias",
-        "norm.running_mean",
-        "norm.running_var",
-        "norm.num_batches_tracked",
+        "body.second.weight",
+        "body.second.bias",
+        "body.norm.weight",
+        "body.norm.bias",
+        "body.norm.running_mean",
+        "body.norm.running_var",
+        "body.norm.num_batches_tracked",
         "head.weight",
         "head.bias",
     ]
