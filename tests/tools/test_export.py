@@ -89,7 +89,7 @@ def test_onnx_gives_what_the_model_gives_at_every_size(tmp_path, text, sizes, to
     compare(model, tmp_path / "model.onnx", sizes)
 
 
-def test_what_a_file_puts_out_has_its_label_and_is_computed_once(tmp_path, capsys):
+def test_what_a_file_puts_out_has_its_label_and_is_computed_once(tmp_path):
     path = tmp_path / "net.cnn"
     path.write_text(
         "input H x W x 2\nconv 3 1x1; relu as output\npool max 2\nconv 3 3x3 pad=1 as a.mid\n"
@@ -109,10 +109,8 @@ def test_what_a_file_puts_out_has_its_label_and_is_computed_once(tmp_path, capsy
     sys.modules[type(model).__module__].INTERPRETED = True
     kinds = [node.op_type for node in load_onnx(tmp_path / "net.onnx").graph.node]
     assert kinds.count("Conv") == 2
-
-    assert main(["export", str(path), "-o", str(tmp_path / "other.onnx")]) == 0
     told = "output batch x 4, a.mid batch x 3 x (H//2) x (W//2), output_ batch x 3 x H x W"
-    assert told in capsys.readouterr().out
+    assert onnx.describe(tmp_path / "net.onnx").endswith(told)
 
 
 @pytest.mark.skipif(not MANY, reason="minutes: CNNDSL_MANY=1 exports the zoo")
