@@ -171,8 +171,9 @@ def work() -> None:
     x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     compare(whole, new(WHOLE), x, steps=1, rate=1.0)
     compare(in_blocks, InBlocks(), x, steps=1, rate=1.0)
-    compare(own_blocks, new(RESIDUAL), x, steps=3, rate=0.1)
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    is_slow = os.environ.get("TRITON_INTERPRET") == "1"
+    compare(own_blocks, new(RESIDUAL), x, steps=1 if is_slow else 3, rate=0.1)
+    if is_slow:
         return  # it would take minutes
     x = torch.rand(4, 3, 33, 33, generator=torch.Generator().manual_seed(0))
     compare(resnet18, new(RESNET), x, steps=3, rate=0.01)
