@@ -49,7 +49,8 @@ def window_holding(
     right = right // POOL_DILATION[1]
     holds &= (down < POOL_SIZE[0]) & (right < POOL_SIZE[1])
     # Outside a window there is no position; a position is shifted by all the same.
-    return window_row, window_column, tl.where(holds, down * POOL_SIZE[1] + right, 0), holds
+    position = tl.where(holds, down * POOL_SIZE[1] + right, 0)
+    return window_row, window_column, position, holds
 
 
 @triton.jit
@@ -81,7 +82,6 @@ def windows_of_pixel(
     size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[int, int]:
     """Give how many windows may hold one pixel, along each axis."""
-    down, right = (
-        -(-((w - 1) * d + 1) // s) for w, s, d in zip(size, stride, dilation, strict=True)
-    )
+    axes = zip(size, stride, dilation, strict=True)
+    down, right = (((w - 1) * d + s) // s for w, s, d in axes)
     return down, right

@@ -16,6 +16,7 @@ from cnndsl.layers.fc import FullyConnected
 from cnndsl.layers.merge import Add
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.reshape import Skip
+from cnndsl.layers.types import VectorType
 from cnndsl.record import Record
 
 # The kernel keeps in one byte which pixel of a window won; 0 says that none has a gradient.
@@ -101,7 +102,7 @@ def parts(graph: Graph) -> tuple[Part, ...]:
 
 def _has_kernels(node: Node) -> bool:
     """Say whether it begins a region; a library reads the weights of a large `fc` faster."""
-    if not isinstance(node.layer, FullyConnected):
+    if not isinstance(node.layer, FullyConnected) or not isinstance(node.arrives, VectorType):
         return isinstance(node.layer, Anchor)
     weights = node.layer.weights(node.arrives)[0].count.constant
     return weights is not None and weights <= MOST_WEIGHTS_OF_FC

@@ -18,7 +18,7 @@ from cnndsl.source import Source
 from tests.emit.networks import conv, fc, lenet, network, pool
 
 ZOO = Path(__file__).parent.parent.parent / "examples" / "zoo"
-LEFT = {"vgg16_bn": ("pool",)}  # the average to 7x7
+LEFT = {"vgg16_bn": ("pool", "fc", "relu")}  # the average to 7x7, and the large weights behind it
 
 
 def grouped(graph: Graph) -> str:
@@ -213,6 +213,12 @@ def test_of_published_networks_nothing_is_left_but_their_heads(name):
     assert graph is not None
     left = {part.layer.kind for part in parts(graph) if not isinstance(part, Region)}
     assert left <= {"globalpool", "flatten", "dropout", "softmax", *LEFT.get(name, ())}
+
+
+def test_a_library_reads_large_weights():
+    small = parts(network((2048,), fc(1000)))
+    large = parts(network((4096,), fc(4096)))
+    assert [isinstance(part, Region) for part in (*small, *large)] == [True, False]
 
 
 def test_the_dump_names_each_layer_once():

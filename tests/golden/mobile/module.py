@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_2253a81d67c8"
+NAMESPACE = "cnndsl_mobile_e0f28a67713b"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -499,6 +499,50 @@ def is_better(z, best):
     return (z > best) | (z != itself)
 
 
+@triton.jit
+def window_holding(
+    row,
+    column,
+    turn,
+    out_height,
+    out_width,
+    POOL_SIZE: tl.constexpr,
+    POOL_STRIDE: tl.constexpr,
+    POOL_PAD: tl.constexpr,
+    POOL_DILATION: tl.constexpr,
+    WINDOWS: tl.constexpr,
+):
+    """Say which window may hold a pixel, at which position, and whether it does.
+
+    At most WINDOWS (down, right) hold one pixel: each turn is another of these.
+    """
+    top = row + POOL_PAD[0]
+    left = column + POOL_PAD[1]
+    window_row = top // POOL_STRIDE[0] - turn // WINDOWS[1]
+    window_column = left // POOL_STRIDE[1] - turn % WINDOWS[1]
+    # How far into the window the pixel lies.
+    down = top - window_row * POOL_STRIDE[0]
+    right = left - window_column * POOL_STRIDE[1]
+    holds = (window_row >= 0) & (window_row < out_height)
+    holds &= (window_column >= 0) & (window_column < out_width)
+    holds &= (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
+    down = down // POOL_DILATION[0]
+    right = right // POOL_DILATION[1]
+    holds &= (down < POOL_SIZE[0]) & (right < POOL_SIZE[1])
+    # Outside a window there is no position; a position is shifted by all the same.
+    position = tl.where(holds, down * POOL_SIZE[1] + right, 0)
+    return window_row, window_column, position, holds
+
+
+def windows_of_pixel(
+    size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int]
+) -> tuple[int, int]:
+    """Give how many windows may hold one pixel, along each axis."""
+    axes = zip(size, stride, dilation, strict=True)
+    down, right = (((w - 1) * d + s) // s for w, s, d in axes)
+    return down, right
+
+
 class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width).
 
@@ -709,71 +753,6 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
-@triton.jit
-def conv_lay_out(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    rows_ptr,  # [batch, padded_height, padded_width, 4]
-    batch,
-    height,
-    width,
-    padded_height,
-    padded_width,
-    CHANNELS: tl.constexpr,
-    PAD: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
-    """Copy pixels to where they lie between zeros."""
-    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    channel = tl.arange(0, 4)
-    row = pixel // padded_width % padded_height - PAD[0]
-    column = pixel % padded_width - PAD[1]
-    image = (pixel // (padded_height * padded_width)).to(tl.int64)
-    inside = (image < batch) & (row >= 0) & (row < height)
-    inside &= (column >= 0) & (column < width)
-    place = ((image * height + row) * width + column) * CHANNELS
-    x = tl.load(
-        x_ptr + place[:, None] + channel[None, :],
-        mask=inside[:, None] & (channel < CHANNELS)[None, :],
-        other=0.0,
-    )
-    offset = pixel.to(tl.int64)[:, None] * 4 + channel[None, :]
-    tl.store(rows_ptr + offset, x, mask=(image < batch)[:, None])
-
-
-def conv_row_terms(geometry: ConvGeometry) -> int:
-    """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, power_of_two(4 * geometry.kernel[1]))
-
-
-def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
-    """Give x (N, C, H, W) with 4 channels, innermost, and with its padding; of an even width."""
-    height = x.shape[2] + 2 * geometry.pad[0]
-    width = x.shape[3] + 2 * geometry.pad[1]
-    width += width % 2
-    shape = (x.shape[0], 4, height, width)
-    rows = new_image(x, shape)
-    pixels = x.shape[0] * height * width
-    block_pixels = 256
-    programs = count_blocks(pixels, block_pixels)
-    refuse_launch(rows, programs, pixels)
-    launch(
-        conv_lay_out,
-        programs,
-        x_ptr=x,
-        rows_ptr=rows,
-        batch=x.shape[0],
-        height=x.shape[2],
-        width=x.shape[3],
-        padded_height=height,
-        padded_width=width,
-        CHANNELS=geometry.channels,
-        PAD=geometry.pad,
-        BLOCK_PIXELS=block_pixels,
-        num_warps=4,
-    )
-    return rows
-
-
 def conv_full(tensor: Tensor | None) -> Tensor | None:
     """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
     if tensor is None or tensor.device.type != "cpu":
@@ -809,28 +788,26 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
-    dx = dweight = None
-    dz = conv_full(dz)
-    window = g.stride, g.pad, g.dilation, g.groups
+    if x is None:  # its shape and layout alone are read
+        x = new_image(dz, (size[0], g.channels, *size[1:]))
+    if weight is None:
+        weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
     chosen = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        if needs[0]:
-            shape = (size[0], g.channels, *size[1:])
-            dx = nn.grad.conv2d_input(
-                shape,
-                conv_full(channels_last(weight)),
-                dz,
-                *window,
-            )
-        if needs[1]:
-            shape = (g.filters, g.channels // g.groups, *g.kernel)
-            dweight = nn.grad.conv2d_weight(
-                conv_full(channels_last(x)),
-                shape,
-                dz,
-                *window,
-            )
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            conv_full(dz),
+            conv_full(channels_last(x)),
+            conv_full(channels_last(weight)),
+            None,
+            g.stride,
+            g.pad,
+            g.dilation,
+            False,
+            (0, 0),
+            g.groups,
+            (needs[0], needs[1], False),
+        )
     finally:
         torch.backends.cudnn.deterministic = chosen
     return dx, dweight
@@ -1774,32 +1751,32 @@ def fc_op(
 
 
 @triton.jit
-def conv_rows_scale_relu6_activation(z):
+def conv_few_scale_relu6_activation(z):
     """Apply relu6."""
     return tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
 
 
 @triton.jit
-def conv_rows_scale_relu6_each(vector_ptr, filter, filter_mask):
+def conv_few_scale_relu6_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
     return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_rows_scale_relu6_shifted(
+def conv_few_scale_relu6_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
     return y
 
 
 @triton.jit
-def conv_rows_scale_relu6_sum(
+def conv_few_scale_relu6_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -1816,6 +1793,8 @@ def conv_rows_scale_relu6_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1835,32 +1814,35 @@ def conv_rows_scale_relu6_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_rows_scale_relu6_forward(
+def conv_few_scale_relu6_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     bias_ptr,  # [FILTERS]
@@ -1876,6 +1858,8 @@ def conv_rows_scale_relu6_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1902,7 +1886,7 @@ def conv_rows_scale_relu6_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_scale_relu6_sum(
+    y = conv_few_scale_relu6_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -1919,6 +1903,8 @@ def conv_rows_scale_relu6_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -1929,18 +1915,18 @@ def conv_rows_scale_relu6_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu6_shifted(
+    y = conv_few_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu6_activation(y)
+    y = conv_few_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_rows_scale_relu6_forward_tile(
+def conv_few_scale_relu6_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1948,12 +1934,7 @@ def conv_rows_scale_relu6_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    row = conv_row_terms(geometry)
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(filters, 32), 32, row, 4, 2)
-    most = 64 if x.element_size() == 4 else 128
-    pixels = 32 if geometry.window == "loop" else most
-    return Tile(block_size(filters, 64), pixels, row, 4, 3)
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -1972,13 +1953,13 @@ def conv_rows_scale_relu6_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_rows_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_rows_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_rows_scale_relu6_launch_forward(
+def conv_few_scale_relu6_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1990,20 +1971,18 @@ def conv_rows_scale_relu6_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu6_launch_windows(geometry, x),
+        conv_few_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_scale_relu6_forward,
+        conv_few_scale_relu6_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -2020,6 +1999,8 @@ def conv_rows_scale_relu6_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -2032,13 +2013,13 @@ def conv_rows_scale_relu6_launch_forward(
 
 
 @triton.jit
-def conv_rows_scale_relu6_activation_gradient(saved, gradient):
+def conv_few_scale_relu6_activation_gradient(saved, gradient):
     """Take a gradient back through relu6."""
     return tl.where((saved <= 0) | (saved >= 6), 0.0, gradient)
 
 
 @triton.jit
-def conv_rows_scale_relu6_unpooled(
+def conv_few_scale_relu6_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -2050,12 +2031,12 @@ def conv_rows_scale_relu6_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient.to(tl.float32))
+    gradient = conv_few_scale_relu6_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_rows_scale_relu6_first(
+def conv_few_scale_relu6_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -2071,7 +2052,7 @@ def conv_rows_scale_relu6_first(
 
 
 @triton.jit
-def conv_rows_scale_relu6_input_gradient(
+def conv_few_scale_relu6_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -2128,14 +2109,14 @@ def conv_rows_scale_relu6_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu6_first(
+    first_down = conv_few_scale_relu6_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu6_first(
+    first_right = conv_few_scale_relu6_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2165,7 +2146,7 @@ def conv_rows_scale_relu6_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_scale_relu6_unpooled(
+        gradient = conv_few_scale_relu6_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -2191,18 +2172,18 @@ def conv_rows_scale_relu6_input_gradient(
     )
 
 
-def conv_rows_scale_relu6_steps(
+def conv_few_scale_relu6_steps(
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_rows_scale_relu6_first`, a pair each."""
+    """Give STEP and INVERSE of `conv_few_scale_relu6_first`, a pair each."""
     steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_rows_scale_relu6_input_gradient_tile(
+def conv_few_scale_relu6_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -2216,7 +2197,7 @@ def conv_rows_scale_relu6_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_rows_scale_relu6_launch_input_gradient(
+def conv_few_scale_relu6_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2227,7 +2208,7 @@ def conv_rows_scale_relu6_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu6_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2238,16 +2219,16 @@ def conv_rows_scale_relu6_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu6_steps(
+    tap_step, tap_inverse = conv_few_scale_relu6_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu6_steps(
+    window_step, _ = conv_few_scale_relu6_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_scale_relu6_input_gradient,
+        conv_few_scale_relu6_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2280,7 +2261,7 @@ def conv_rows_scale_relu6_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_scale_relu6_weight_gradient(
+def conv_few_scale_relu6_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -2296,8 +2277,9 @@ def conv_rows_scale_relu6_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2309,15 +2291,14 @@ def conv_rows_scale_relu6_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2334,19 +2315,25 @@ def conv_rows_scale_relu6_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_scale_relu6_unpooled(
+        gradient = conv_few_scale_relu6_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2354,7 +2341,7 @@ def conv_rows_scale_relu6_weight_gradient(
     )
 
 
-def conv_rows_scale_relu6_weight_gradient_tile(
+def conv_few_scale_relu6_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -2362,15 +2349,14 @@ def conv_rows_scale_relu6_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
     if x.element_size() == 4 and precision == "ieee":
         most, windows = 32, 16
-    terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
-    return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
-def conv_rows_scale_relu6_launch_weight_gradient(
+def conv_few_scale_relu6_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2380,12 +2366,11 @@ def conv_rows_scale_relu6_launch_weight_gradient(
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu6_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
+    taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2400,7 +2385,7 @@ def conv_rows_scale_relu6_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = x.new_empty(shape, dtype=torch.float32)
     launch(
-        conv_rows_scale_relu6_weight_gradient,
+        conv_few_scale_relu6_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2417,8 +2402,9 @@ def conv_rows_scale_relu6_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2430,7 +2416,7 @@ def conv_rows_scale_relu6_launch_weight_gradient(
 
 
 @triton.jit
-def conv_rows_scale_relu6_bias_gradient(
+def conv_few_scale_relu6_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     partial_ptr,  # [splits, FILTERS] float32
@@ -2461,7 +2447,7 @@ def conv_rows_scale_relu6_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -2470,7 +2456,7 @@ def conv_rows_scale_relu6_bias_gradient(
     )
 
 
-def conv_rows_scale_relu6_launch_bias_gradient(
+def conv_few_scale_relu6_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2492,7 +2478,7 @@ def conv_rows_scale_relu6_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_scale_relu6_bias_gradient,
+        conv_few_scale_relu6_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2509,16 +2495,16 @@ def conv_rows_scale_relu6_launch_bias_gradient(
     return partial
 
 
-conv_rows_scale_relu6_launches = ConvLaunches(
-    forward=conv_rows_scale_relu6_launch_forward,
-    input_gradient=conv_rows_scale_relu6_launch_input_gradient,
-    weight_gradient=conv_rows_scale_relu6_launch_weight_gradient,
-    bias_gradient=conv_rows_scale_relu6_launch_bias_gradient,
+conv_few_scale_relu6_launches = ConvLaunches(
+    forward=conv_few_scale_relu6_launch_forward,
+    input_gradient=conv_few_scale_relu6_launch_input_gradient,
+    weight_gradient=conv_few_scale_relu6_launch_weight_gradient,
+    bias_gradient=conv_few_scale_relu6_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_rows_nobias_sums_shifted(
+def conv_few_nobias_sums_shifted(
     y,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
@@ -2526,7 +2512,7 @@ def conv_rows_nobias_sums_shifted(
 
 
 @triton.jit
-def conv_rows_nobias_sums_statistics(
+def conv_few_nobias_sums_statistics(
     sums_ptr,
     y,
     mask,
@@ -2550,7 +2536,7 @@ def conv_rows_nobias_sums_statistics(
 
 
 @triton.jit
-def conv_rows_nobias_sums_sum(
+def conv_few_nobias_sums_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2566,6 +2552,8 @@ def conv_rows_nobias_sums_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2585,20 +2573,23 @@ def conv_rows_nobias_sums_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
@@ -2609,7 +2600,7 @@ def conv_rows_nobias_sums_sum(
 
 
 @triton.jit
-def conv_rows_nobias_sums_forward(
+def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -2624,6 +2615,8 @@ def conv_rows_nobias_sums_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2650,7 +2643,7 @@ def conv_rows_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_nobias_sums_sum(
+    y = conv_few_nobias_sums_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2666,6 +2659,8 @@ def conv_rows_nobias_sums_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -2676,12 +2671,12 @@ def conv_rows_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -2693,7 +2688,7 @@ def conv_rows_nobias_sums_forward(
     )
 
 
-def conv_rows_nobias_sums_launch_forward(
+def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2705,20 +2700,18 @@ def conv_rows_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu6_launch_windows(geometry, x),
+        conv_few_scale_relu6_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_nobias_sums_forward,
+        conv_few_nobias_sums_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -2734,6 +2727,8 @@ def conv_rows_nobias_sums_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -2746,7 +2741,7 @@ def conv_rows_nobias_sums_launch_forward(
 
 
 @triton.jit
-def conv_rows_nobias_sums_unpooled(
+def conv_few_nobias_sums_unpooled(
     gradient_ptr,
     offset,
     mask,
@@ -2760,7 +2755,7 @@ def conv_rows_nobias_sums_unpooled(
 
 
 @triton.jit
-def conv_rows_nobias_sums_input_gradient(
+def conv_few_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     dx_ptr,  # [batch, height, width, CHANNELS]
@@ -2816,14 +2811,14 @@ def conv_rows_nobias_sums_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu6_first(
+    first_down = conv_few_scale_relu6_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu6_first(
+    first_right = conv_few_scale_relu6_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2853,7 +2848,7 @@ def conv_rows_nobias_sums_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
@@ -2878,7 +2873,7 @@ def conv_rows_nobias_sums_input_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_input_gradient(
+def conv_few_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2889,7 +2884,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu6_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2900,16 +2895,16 @@ def conv_rows_nobias_sums_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu6_steps(
+    tap_step, tap_inverse = conv_few_scale_relu6_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu6_steps(
+    window_step, _ = conv_few_scale_relu6_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_nobias_sums_input_gradient,
+        conv_few_nobias_sums_input_gradient,
         programs,
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
@@ -2941,7 +2936,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_nobias_sums_weight_gradient(
+def conv_few_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
     partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
@@ -2956,8 +2951,9 @@ def conv_rows_nobias_sums_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2969,15 +2965,14 @@ def conv_rows_nobias_sums_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2994,18 +2989,24 @@ def conv_rows_nobias_sums_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -3013,7 +3014,7 @@ def conv_rows_nobias_sums_weight_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_weight_gradient(
+def conv_few_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -3023,12 +3024,11 @@ def conv_rows_nobias_sums_launch_weight_gradient(
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu6_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
+    taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -3043,7 +3043,7 @@ def conv_rows_nobias_sums_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = x.new_empty(shape, dtype=torch.float32)
     launch(
-        conv_rows_nobias_sums_weight_gradient,
+        conv_few_nobias_sums_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
@@ -3059,8 +3059,9 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -3072,7 +3073,7 @@ def conv_rows_nobias_sums_launch_weight_gradient(
 
 
 @triton.jit
-def conv_rows_nobias_sums_bias_gradient(
+def conv_few_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS] float32
     splits,
@@ -3109,7 +3110,7 @@ def conv_rows_nobias_sums_bias_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_bias_gradient(
+def conv_few_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -3131,7 +3132,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_nobias_sums_bias_gradient,
+        conv_few_nobias_sums_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         partial_ptr=partial,
@@ -3147,12 +3148,12 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     return partial
 
 
-conv_rows_nobias_sums_launches = ConvLaunches(
-    forward=conv_rows_nobias_sums_launch_forward,
-    input_gradient=conv_rows_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_rows_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
-    windows=conv_rows_scale_relu6_launch_windows,
+conv_few_nobias_sums_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_launch_forward,
+    input_gradient=conv_few_nobias_sums_launch_input_gradient,
+    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    windows=conv_few_scale_relu6_launch_windows,
 )
 
 
@@ -3576,12 +3577,11 @@ CONV1_BATCHNORM1_RELU61 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     activation="output",
-    taps="rows",
 )
 conv1_batchnorm1_relu61_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61",
     CONV1_BATCHNORM1_RELU61,
-    conv_rows_scale_relu6_launches,
+    conv_few_scale_relu6_launches,
 )
 
 
@@ -3592,13 +3592,12 @@ CONV1_BATCHNORM1_RELU61_SUMS = ConvGeometry(
     stride=(2, 2),
     pad=(1, 1),
     bias=False,
-    taps="rows",
     statistics=True,
 )
 conv1_batchnorm1_relu61_sums_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61_sums",
     CONV1_BATCHNORM1_RELU61_SUMS,
-    conv_rows_nobias_sums_launches,
+    conv_few_nobias_sums_launches,
 )
 
 
@@ -3706,7 +3705,7 @@ def conv_scale_relu6_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
@@ -3784,13 +3783,13 @@ def conv_scale_relu6_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu6_shifted(
+    y = conv_few_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu6_activation(y)
+    y = conv_few_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3915,7 +3914,7 @@ def conv_scale_relu6_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu6_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
@@ -4110,12 +4109,12 @@ def conv_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -4254,7 +4253,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 
 
 @triton.jit
-def conv_few_scale_relu6_sum(
+def conv_few_scale_relu6_2_sum(
     x_ptr,
     scale_ptr,
     image,
@@ -4286,12 +4285,12 @@ def conv_few_scale_relu6_sum(
     mask = pixel_mask[None, :] & filter_mask[:, None]
     x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
     total += x.to(tl.float32)
-    total *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_few_scale_relu6_forward(
+def conv_few_scale_relu6_2_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     bias_ptr,  # [FILTERS]
     scale_ptr,  # [FILTERS]
@@ -4328,7 +4327,7 @@ def conv_few_scale_relu6_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu6_sum(
+    y = conv_few_scale_relu6_2_sum(
         x_ptr=x_ptr,
         scale_ptr=scale_ptr,
         image=image,
@@ -4350,18 +4349,18 @@ def conv_few_scale_relu6_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu6_shifted(
+    y = conv_few_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu6_activation(y)
+    y = conv_few_scale_relu6_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_few_scale_relu6_forward_tile(
+def conv_few_scale_relu6_2_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -4389,13 +4388,13 @@ def conv_few_scale_relu6_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_scale_relu6_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu6_launch_forward(
+def conv_few_scale_relu6_2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -4407,7 +4406,7 @@ def conv_few_scale_relu6_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
@@ -4417,11 +4416,11 @@ def conv_few_scale_relu6_launch_forward(
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
+        conv_few_scale_relu6_2_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_scale_relu6_forward,
+        conv_few_scale_relu6_2_forward,
         programs,
         x_ptr=channels_last(x),
         bias_ptr=bias,
@@ -4444,14 +4443,14 @@ def conv_few_scale_relu6_launch_forward(
     )
 
 
-conv_few_scale_relu6_launches = ConvLaunches(
-    forward=conv_few_scale_relu6_launch_forward,
+conv_few_scale_relu6_2_launches = ConvLaunches(
+    forward=conv_few_scale_relu6_2_launch_forward,
     bias_gradient=conv_scale_relu6_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_few_nobias_sums_sum(
+def conv_few_nobias_sums_2_sum(
     x_ptr,
     image,
     row,
@@ -4486,7 +4485,7 @@ def conv_few_nobias_sums_sum(
 
 
 @triton.jit
-def conv_few_nobias_sums_forward(
+def conv_few_nobias_sums_2_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
     sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
@@ -4522,7 +4521,7 @@ def conv_few_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_sum(
+    y = conv_few_nobias_sums_2_sum(
         x_ptr=x_ptr,
         image=image,
         row=row,
@@ -4543,12 +4542,12 @@ def conv_few_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -4560,7 +4559,7 @@ def conv_few_nobias_sums_forward(
     )
 
 
-def conv_few_nobias_sums_launch_forward(
+def conv_few_nobias_sums_2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -4572,7 +4571,7 @@ def conv_few_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
@@ -4582,11 +4581,11 @@ def conv_few_nobias_sums_launch_forward(
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
+        conv_few_scale_relu6_2_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_nobias_sums_forward,
+        conv_few_nobias_sums_2_forward,
         programs,
         x_ptr=channels_last(x),
         y_ptr=outputs.y,
@@ -4608,9 +4607,9 @@ def conv_few_nobias_sums_launch_forward(
     )
 
 
-conv_few_nobias_sums_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_launch_forward,
-    windows=conv_few_scale_relu6_launch_windows,
+conv_few_nobias_sums_2_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_2_launch_forward,
+    windows=conv_few_scale_relu6_2_launch_windows,
 )
 
 
@@ -4629,7 +4628,7 @@ CONV3_BATCHNORM3_RELU63 = ConvGeometry(
 conv3_batchnorm3_relu63_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63",
     CONV3_BATCHNORM3_RELU63,
-    conv_few_scale_relu6_launches,
+    conv_few_scale_relu6_2_launches,
 )
 
 
@@ -4648,7 +4647,7 @@ CONV3_BATCHNORM3_RELU63_SUMS = ConvGeometry(
 conv3_batchnorm3_relu63_sums_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_sums",
     CONV3_BATCHNORM3_RELU63_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_nobias_sums_2_launches,
 )
 
 
@@ -4760,7 +4759,7 @@ def conv_scale_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu6_shifted(
+    y = conv_few_scale_relu6_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
@@ -4825,7 +4824,7 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
 
@@ -5227,7 +5226,7 @@ CONV6_BATCHNORM6_RELU65 = ConvGeometry(
 conv6_batchnorm6_relu65_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65",
     CONV6_BATCHNORM6_RELU65,
-    conv_few_scale_relu6_launches,
+    conv_few_scale_relu6_2_launches,
 )
 
 
@@ -5245,7 +5244,7 @@ CONV6_BATCHNORM6_RELU65_SUMS = ConvGeometry(
 conv6_batchnorm6_relu65_sums_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_sums",
     CONV6_BATCHNORM6_RELU65_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_nobias_sums_2_launches,
 )
 
 
@@ -5295,7 +5294,7 @@ def conv_scale_add_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
     y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     return y
 
@@ -5445,7 +5444,7 @@ def conv_scale_add_launch_forward(
 
 conv_scale_add_launches = ConvLaunches(
     forward=conv_scale_add_launch_forward,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
 
@@ -5623,8 +5622,8 @@ def conv_max2_scale_gelu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y *= conv_rows_scale_relu6_each(scale_ptr, filter, filter_mask)
-    y += conv_rows_scale_relu6_each(bias_ptr, filter, filter_mask)
+    y *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
+    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask)
     return y
 
 
@@ -5872,16 +5871,12 @@ def conv_max2_scale_gelu_unpool(
     POOL_STRIDE: tl.constexpr,
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
 ):
     """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
     FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # So far a window reaches, and at most so many hold one pixel, along each axis.
-    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
-    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
-    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
-    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
         BLOCK_FILTERS,
@@ -5896,30 +5891,28 @@ def conv_max2_scale_gelu_unpool(
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * conv_height * conv_width
         image, row, column = pixel_place(pixel, conv_height, conv_width)
-        top = row + POOL_PAD[0]
-        left = column + POOL_PAD[1]
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
-        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
-            # A window that may hold the pixel, and how far into it that lies.
-            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
-            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
-            down = top - window_row * POOL_STRIDE[0]
-            right = left - window_column * POOL_STRIDE[1]
-            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
-            holds &= (window_column >= 0) & (window_column < out_width)
-            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
-            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
-            position = down // POOL_DILATION[0] * POOL_SIZE[1]
-            position += right // POOL_DILATION[1]
+        for turn in range(WINDOWS[0] * WINDOWS[1]):
+            window_row, window_column, position, holds = window_holding(
+                row=row,
+                column=column,
+                turn=turn,
+                out_height=out_height,
+                out_width=out_width,
+                POOL_SIZE=POOL_SIZE,
+                POOL_STRIDE=POOL_STRIDE,
+                POOL_PAD=POOL_PAD,
+                POOL_DILATION=POOL_DILATION,
+                WINDOWS=WINDOWS,
+            )
             window = (image * out_height + window_row) * out_width + window_column
             gradient = conv_max2_scale_gelu_rebuilt(
                 gradient_ptr=gradient_ptr,
                 winner_ptr=winner_ptr,
                 saved_ptr=saved_ptr,
                 offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=holds[:, None] & filter_mask[None, :],
-                # A pixel outside the window is masked, but shifts by its position all the same.
-                position=tl.where(holds, position, 0)[:, None],
+                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
+                position=position[:, None],
             ).to(tl.float32)
             dz += gradient
         tl.store(
@@ -5969,6 +5962,11 @@ def conv_max2_scale_gelu_launch_unpool(
         POOL_STRIDE=geometry.pool_stride,
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
+        WINDOWS=windows_of_pixel(
+            geometry.pool_size,
+            geometry.pool_stride,
+            geometry.pool_dilation,
+        ),
         BLOCK_PIXELS=block_pixels,
         BLOCK_FILTERS=block_filters,
         num_warps=4,
@@ -6066,14 +6064,14 @@ def conv_nobias_max2_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     code = pooled[1]
     tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -6173,16 +6171,12 @@ def conv_nobias_max2_sums_unpool(
     POOL_STRIDE: tl.constexpr,
     POOL_PAD: tl.constexpr,
     POOL_DILATION: tl.constexpr,
+    WINDOWS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
 ):
     """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
     FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # So far a window reaches, and at most so many hold one pixel, along each axis.
-    SPAN_DOWN: tl.constexpr = (POOL_SIZE[0] - 1) * POOL_DILATION[0] + 1
-    SPAN_RIGHT: tl.constexpr = (POOL_SIZE[1] - 1) * POOL_DILATION[1] + 1
-    WINDOWS_DOWN: tl.constexpr = (SPAN_DOWN + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
-    WINDOWS_RIGHT: tl.constexpr = (SPAN_RIGHT + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
         0,
         BLOCK_FILTERS,
@@ -6197,29 +6191,27 @@ def conv_nobias_max2_sums_unpool(
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * conv_height * conv_width
         image, row, column = pixel_place(pixel, conv_height, conv_width)
-        top = row + POOL_PAD[0]
-        left = column + POOL_PAD[1]
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
-        for turn in range(WINDOWS_DOWN * WINDOWS_RIGHT):
-            # A window that may hold the pixel, and how far into it that lies.
-            window_row = top // POOL_STRIDE[0] - turn // WINDOWS_RIGHT
-            window_column = left // POOL_STRIDE[1] - turn % WINDOWS_RIGHT
-            down = top - window_row * POOL_STRIDE[0]
-            right = left - window_column * POOL_STRIDE[1]
-            holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
-            holds &= (window_column >= 0) & (window_column < out_width)
-            holds &= (down < SPAN_DOWN) & (down % POOL_DILATION[0] == 0)
-            holds &= (right < SPAN_RIGHT) & (right % POOL_DILATION[1] == 0)
-            position = down // POOL_DILATION[0] * POOL_SIZE[1]
-            position += right // POOL_DILATION[1]
+        for turn in range(WINDOWS[0] * WINDOWS[1]):
+            window_row, window_column, position, holds = window_holding(
+                row=row,
+                column=column,
+                turn=turn,
+                out_height=out_height,
+                out_width=out_width,
+                POOL_SIZE=POOL_SIZE,
+                POOL_STRIDE=POOL_STRIDE,
+                POOL_PAD=POOL_PAD,
+                POOL_DILATION=POOL_DILATION,
+                WINDOWS=WINDOWS,
+            )
             window = (image * out_height + window_row) * out_width + window_column
             gradient = conv_nobias_max2_sums_rebuilt(
                 gradient_ptr=gradient_ptr,
                 winner_ptr=winner_ptr,
                 offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=holds[:, None] & filter_mask[None, :],
-                # A pixel outside the window is masked, but shifts by its position all the same.
-                position=tl.where(holds, position, 0)[:, None],
+                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
+                position=position[:, None],
             ).to(tl.float32)
             dz += gradient
         tl.store(
@@ -6268,6 +6260,11 @@ def conv_nobias_max2_sums_launch_unpool(
         POOL_STRIDE=geometry.pool_stride,
         POOL_PAD=geometry.pool_pad,
         POOL_DILATION=geometry.pool_dilation,
+        WINDOWS=windows_of_pixel(
+            geometry.pool_size,
+            geometry.pool_stride,
+            geometry.pool_dilation,
+        ),
         BLOCK_PIXELS=block_pixels,
         BLOCK_FILTERS=block_filters,
         num_warps=4,

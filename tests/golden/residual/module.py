@@ -10,6 +10,7 @@ PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_5c8d79908d2a"
+NAMESPACE = "cnndsl_residual_1f8bbac3d00b"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -75,6 +76,17 @@ def takes_batch(norm: nn.BatchNorm2d) -> bool:
 COMPILED = {}
 MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
+
+
+class Notes(threading.local):
+    """Where the launches of a thread are noted, while they are, and copies in another layout."""
+
+    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
+    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
+    images: list[Tensor] = ()  # that were allocated meanwhile
+
+
+notes = Notes()
 
 
 class Tile(NamedTuple):
@@ -141,20 +153,26 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
-        return
-    compiled = kernel[(programs,)](**arguments)
-    # A tool that records launches gives something else, or nothing.
-    if isinstance(compiled, CompiledKernel):
-        if len(COMPILED) >= MOST_COMPILED:
-            COMPILED.clear()
-        COMPILED[key] = compiled
+    else:
+        compiled = kernel[(programs,)](**arguments)
+        # A tool that records launches gives something else, or nothing.
+        if isinstance(compiled, CompiledKernel):
+            if len(COMPILED) >= MOST_COMPILED:
+                COMPILED.clear()
+            COMPILED[key] = compiled
+    if notes.launches is not None:
+        notes.launches.append((compiled, programs, values[: len(names)]))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
-    if tensor is not None and tensor.dim() == 4:
-        return tensor.contiguous(memory_format=torch.channels_last)
-    return None if tensor is None else tensor.contiguous()
+    if tensor is None:
+        return None
+    layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
+    found = tensor.contiguous(memory_format=layout)
+    if found is not tensor and notes.launches is not None:
+        notes.copies.append((tensor, found, layout))
+    return found
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,6 +238,133 @@ def refuse_residual(x: Tensor, residual: Tensor, shape: Sequence[int]) -> None:
         raise ValueError(
             f"residual has shape {tuple(residual.shape)}, not {tuple(shape)}",
         )
+
+
+MOST_PLANS = 256
+
+
+class Plan(NamedTuple):
+    """What a call does; a place is an index into the values given, then the new tensors.
+
+    new: size, stride and type of each new tensor. copies: of which place, in which layout; these
+    have the places behind the new ones. launches: kernel, programs, values, and for those
+    that are tensors (index of the value, place). results: places, or None.
+    """
+
+    new: list[tuple[Sequence[int], Sequence[int], torch.dtype]]
+    copies: list[tuple[int, torch.memory_format]]
+    launches: list[tuple[CompiledKernel, int, list[Any], list[tuple[int, int]]]]
+    results: list[int | None]
+    is_single: bool
+
+
+def likeness(value: object) -> object:
+    """Give of a value all that a plan may depend on."""
+    if isinstance(value, Tensor):
+        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0
+    # An operator is given lists.
+    return tuple(value) if isinstance(value, list) else value
+
+
+def new_plan(
+    given: Sequence[object],
+    noted: Sequence[Any],
+    copied: Sequence[tuple[Tensor, Tensor, torch.memory_format]],
+    images: Sequence[Tensor],
+    found: object,
+) -> Plan | None:
+    """Make a plan of what was noted; None where more was done than to launch kernels."""
+    results = list(found) if isinstance(found, tuple) else [found]
+    fresh = [t for t in results if t is not None]
+    known = {id(t) for t in fresh}
+    fresh += [t for t in images if id(t) not in known]
+    tensors = [*given, *fresh, *[copy for _, copy, _ in copied]]
+    places = {id(t): place for place, t in enumerate(tensors) if isinstance(t, Tensor)}
+    launches = []
+    filled = set()
+    for compiled, programs, values in noted:
+        plain, slots = [], []
+        for index, value in enumerate(values):
+            is_tensor = isinstance(value, Tensor)
+            plain.append(None if is_tensor else value)
+            if is_tensor:
+                slots.append((index, places.get(id(value))))
+                filled.add(places.get(id(value)))
+        # None: it works on a copy, or a tool records launches.
+        if None in filled or not isinstance(compiled, CompiledKernel):
+            return None
+        launches.append((compiled, programs, plain, slots))
+    for place, tensor in enumerate(fresh, len(given)):
+        # Each must be new, and written by kernels alone.
+        if places[id(tensor)] != place or place not in filled or tensor._version:
+            return None
+    copies = [(places.get(id(t)), layout) for t, _, layout in copied]
+    if None in [place for place, _ in copies]:
+        return None
+    return Plan(
+        [(t.shape, t.stride(), t.dtype) for t in fresh],
+        copies,
+        launches,
+        [None if t is None else places[id(t)] for t in results],
+        not isinstance(found, tuple),
+    )
+
+
+def carry_out(plan: Plan, given: Sequence[object], device: torch.device) -> object:
+    """Do again what was noted, with other tensors."""
+    tensors = list(given)
+    for size, stride, dtype in plan.new:
+        tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=device))
+    for place, layout in plan.copies:
+        tensors.append(tensors[place].contiguous(memory_format=layout))
+    for compiled, programs, plain, slots in plan.launches:
+        values = plain.copy()
+        for index, place in slots:
+            values[index] = tensors[place]
+        compiled[programs, 1, 1](*values)
+    results = [None if place is None else tensors[place] for place in plan.results]
+    return results[0] if plan.is_single else tuple(results)
+
+
+def remembered(
+    function: Callable[..., Any] | None, settings: Callable[[], object] | None = None
+) -> Callable[..., Any]:
+    """Give a function that does the same: it looks again at the first of calls that are alike only.
+
+    The function is given a tensor first, or a geometry and a tensor. It launches kernels on what it
+    is given, on copies of `packed`, on what `new_image` allocates, and on what it gives back, which
+    is new; where it does more, it is called each time. `settings` gives what else it looks at.
+    """
+    if not REMEMBERS or function is None:
+        return function
+    plans = {}
+
+    def run(*given: object) -> object:
+        like = given[0] if isinstance(given[0], Tensor) else given[1]
+        device = like.device
+        key = (device, *[likeness(value) for value in given])
+        if settings is not None:
+            key = (*key, settings())
+        plan = plans.get(key)
+        if plan is not None:
+            with torch.cuda.device_of(like):
+                return carry_out(plan, given, device)
+        if key in plans:
+            return function(*given)
+        noted, copied, images = [], [], []
+        notes.launches, notes.copies, notes.images = noted, copied, images
+        try:
+            found = function(*given)
+        finally:
+            notes.launches, notes.copies, notes.images = None, (), ()
+        tensors = [id(t) for t in given if isinstance(t, Tensor)]
+        if len(set(tensors)) == len(tensors):  # or it could not be told which is which
+            if len(plans) >= MOST_PLANS:
+                plans.clear()
+            plans[key] = new_plan(given, noted, copied, images, found)
+        return found
+
+    return run
 
 
 PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
@@ -452,17 +597,20 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
 
 def channels_last(tensor: Tensor) -> Tensor:
     """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return tensor.contiguous(memory_format=torch.channels_last)
+    return packed(tensor)
 
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return torch.empty(
+    image = torch.empty(
         shape,
         dtype=like.dtype,
         device=like.device,
         memory_format=torch.channels_last,
     )
+    if notes.launches is not None:
+        notes.images.append(image)
+    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -524,80 +672,14 @@ def refuse_conv(
     return sizes
 
 
+def conv_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own convolutions may multiply float32."""
+    return torch.backends.cudnn.conv.fp32_precision
+
+
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    wished = torch.backends.cudnn.conv.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
-
-
-@triton.jit
-def conv_lay_out(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    rows_ptr,  # [batch, padded_height, padded_width, 4]
-    batch,
-    height,
-    width,
-    padded_height,
-    padded_width,
-    CHANNELS: tl.constexpr,
-    PAD: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
-    """Copy pixels to where they lie between zeros."""
-    pixel = tl.program_id(0) * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-    channel = tl.arange(0, 4)
-    row = pixel // padded_width % padded_height - PAD[0]
-    column = pixel % padded_width - PAD[1]
-    image = (pixel // (padded_height * padded_width)).to(tl.int64)
-    inside = (image < batch) & (row >= 0) & (row < height)
-    inside &= (column >= 0) & (column < width)
-    place = ((image * height + row) * width + column) * CHANNELS
-    x = tl.load(
-        x_ptr + place[:, None] + channel[None, :],
-        mask=inside[:, None] & (channel < CHANNELS)[None, :],
-        other=0.0,
-    )
-    offset = pixel.to(tl.int64)[:, None] * 4 + channel[None, :]
-    tl.store(rows_ptr + offset, x, mask=(image < batch)[:, None])
-
-
-def conv_row_terms(geometry: ConvGeometry) -> int:
-    """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, power_of_two(4 * geometry.kernel[1]))
-
-
-def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:
-    """Give x (N, C, H, W) with 4 channels, innermost, and with its padding; of an even width."""
-    height = x.shape[2] + 2 * geometry.pad[0]
-    width = x.shape[3] + 2 * geometry.pad[1]
-    width += width % 2
-    shape = (x.shape[0], 4, height, width)
-    rows = torch.empty(
-        shape,
-        dtype=x.dtype,
-        device=x.device,
-        memory_format=torch.channels_last,
-    )
-    pixels = x.shape[0] * height * width
-    block_pixels = 256
-    programs = count_blocks(pixels, block_pixels)
-    refuse_launch(rows, programs, pixels)
-    launch(
-        conv_lay_out,
-        programs,
-        x_ptr=x,
-        rows_ptr=rows,
-        batch=x.shape[0],
-        height=x.shape[2],
-        width=x.shape[3],
-        padded_height=height,
-        padded_width=width,
-        CHANNELS=geometry.channels,
-        PAD=geometry.pad,
-        BLOCK_PIXELS=block_pixels,
-        num_warps=4,
-    )
-    return rows
+    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
@@ -620,28 +702,26 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
-    dx = dweight = None
-    dz = conv_full(dz)
-    window = g.stride, g.pad, g.dilation, g.groups
+    if x is None:  # its shape and layout alone are read
+        x = new_image(dz, (size[0], g.channels, *size[1:]))
+    if weight is None:
+        weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
     chosen = torch.backends.cudnn.deterministic
     torch.backends.cudnn.deterministic = True
     try:
-        if needs[0]:
-            shape = (size[0], g.channels, *size[1:])
-            dx = nn.grad.conv2d_input(
-                shape,
-                conv_full(channels_last(weight)),
-                dz,
-                *window,
-            )
-        if needs[1]:
-            shape = (g.filters, g.channels // g.groups, *g.kernel)
-            dweight = nn.grad.conv2d_weight(
-                conv_full(channels_last(x)),
-                shape,
-                dz,
-                *window,
-            )
+        dx, dweight, _ = torch.ops.aten.convolution_backward(
+            conv_full(dz),
+            conv_full(channels_last(x)),
+            conv_full(channels_last(weight)),
+            None,
+            g.stride,
+            g.pad,
+            g.dilation,
+            False,
+            (0, 0),
+            g.groups,
+            (needs[0], needs[1], False),
+        )
     finally:
         torch.backends.cudnn.deterministic = chosen
     return dx, dweight
@@ -811,7 +891,7 @@ def conv_fused_gradients(
     if geometry.residual and geometry.activation != "none":
         dresidual = torch.empty_like(gradient)
     if needs[2] or dresidual is not None:
-        dbias = launches.bias_gradient(
+        parts = launches.bias_gradient(
             geometry,
             gradient,
             code,
@@ -820,13 +900,15 @@ def conv_fused_gradients(
             size[1],
             size[2],
         )
+        dbias = parts.sum(0)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
         dx = new_image(gradient, (size[0], geometry.channels, size[1], size[2]))
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
-        raw = launches.weight_gradient(geometry, gradient, code, saved, x)
+        parts = launches.weight_gradient(geometry, gradient, code, saved, x)
+        raw = parts.sum(0).permute(0, 3, 1, 2)
     return dx, raw, dbias, dresidual
 
 
@@ -846,7 +928,7 @@ def conv_library_gradients(
     if needs[2] or geometry.activation != "none":
         if geometry.activation != "none":
             dz = torch.empty_like(gradient)
-        dbias = launches.bias_gradient(
+        parts = launches.bias_gradient(
             geometry,
             gradient,
             code,
@@ -855,6 +937,7 @@ def conv_library_gradients(
             size[1],
             size[2],
         )
+        dbias = parts.sum(0)
     wanted = needs[0], needs[1] or needs[3]
     dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
     if dx is not None:
@@ -921,11 +1004,17 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
+    launches = launches._replace(
+        input_gradient=remembered(launches.input_gradient, conv_settings),
+        weight_gradient=remembered(launches.weight_gradient, conv_settings),
+        bias_gradient=remembered(launches.bias_gradient),
+        unpool=remembered(launches.unpool),
+    )
     region = differentiable(
         name,
         Direction(
             CONV_FORWARD,
-            compute=partial(conv_values, geometry, launches),
+            compute=remembered(partial(conv_values, geometry, launches), conv_settings),
             allocate=partial(conv_outputs, geometry, launches),
         ),
         Direction(
@@ -1134,7 +1223,7 @@ def norm_gradients(
     mean, inverse = packed(mean), packed(inverse)
     weight, bias = packed(weight), packed(bias)
     with torch.cuda.device_of(gradient):
-        sums = launches.gradient_sums(
+        parts = launches.gradient_sums(
             geometry,
             gradient,
             winner,
@@ -1146,6 +1235,7 @@ def norm_gradients(
             residual,
             dresidual,
         )
+        sums = parts.sum(0)
         if geometry.residual and geometry.activation != "none":
             gradient = dresidual
         if needs[0]:
@@ -1228,6 +1318,10 @@ def norm_op(
     sees their shapes only. The second moves the running statistics in place.
     """
     refuse_norm(geometry)
+    launches = launches._replace(
+        gradient_sums=remembered(launches.gradient_sums),
+        input_gradient=remembered(launches.input_gradient),
+    )
 
     def statistics(
         sums: Tensor,
@@ -1258,7 +1352,7 @@ def norm_op(
         name,
         Direction(
             NORM_FORWARD,
-            compute=partial(norm_values, geometry, launches),
+            compute=remembered(partial(norm_values, geometry, launches)),
             allocate=partial(norm_outputs, geometry),
         ),
         Direction(
@@ -1316,10 +1410,14 @@ class FcLaunches(NamedTuple):
     bias_gradient: Callable[..., None]
 
 
+def fc_settings() -> str:
+    """Give what else a launch looks at: how PyTorch's own products may multiply float32."""
+    return torch.backends.cuda.matmul.fp32_precision
+
+
 def fc_precision() -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    wished = torch.backends.cuda.matmul.fp32_precision
-    return "tf32" if wished == "tf32" and not INTERPRETED else "ieee"
+    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
 
 
 def refuse_fc(
@@ -1400,9 +1498,9 @@ def fc_gradients(
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
         if needs[0]:
-            launches.input_gradient(geometry, gradient, saved, weight.contiguous(), dx)
+            launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
         if needs[1]:
-            launches.weight_gradient(geometry, gradient, saved, x.contiguous(), dweight)
+            launches.weight_gradient(geometry, gradient, saved, packed(x), dweight)
         if needs[2]:
             launches.bias_gradient(geometry, gradient, saved, dbias)
     return dx, dweight, dbias
@@ -1456,12 +1554,12 @@ def fc_op(
         name,
         Direction(
             FC_FORWARD,
-            compute=partial(fc_values, geometry, launches),
+            compute=remembered(partial(fc_values, geometry, launches), fc_settings),
             allocate=partial(fc_outputs, geometry),
         ),
         Direction(
             FC_BACKWARD,
-            compute=partial(fc_gradients, geometry, launches),
+            compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
             allocate=partial(fc_empty_gradients, geometry),
         ),
         partial(fc_keep, geometry),
@@ -1562,32 +1660,32 @@ def fc_op(
 
 
 @triton.jit
-def conv_rows_scale_relu_activation(z):
+def conv_few_scale_relu_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def conv_rows_scale_relu_each(vector_ptr, filter, filter_mask):
+def conv_few_scale_relu_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
     return vector.to(tl.float32)[:, None]
 
 
 @triton.jit
-def conv_rows_scale_relu_shifted(
+def conv_few_scale_relu_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
     return y
 
 
 @triton.jit
-def conv_rows_scale_relu_sum(
+def conv_few_scale_relu_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -1604,6 +1702,8 @@ def conv_rows_scale_relu_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1623,32 +1723,35 @@ def conv_rows_scale_relu_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
 @triton.jit
-def conv_rows_scale_relu_forward(
+def conv_few_scale_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     bias_ptr,  # [FILTERS]
@@ -1664,6 +1767,8 @@ def conv_rows_scale_relu_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -1690,7 +1795,7 @@ def conv_rows_scale_relu_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_scale_relu_sum(
+    y = conv_few_scale_relu_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -1707,6 +1812,8 @@ def conv_rows_scale_relu_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -1717,18 +1824,18 @@ def conv_rows_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
 
-def conv_rows_scale_relu_forward_tile(
+def conv_few_scale_relu_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -1736,12 +1843,7 @@ def conv_rows_scale_relu_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    row = conv_row_terms(geometry)
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(filters, 32), 32, row, 4, 2)
-    most = 64 if x.element_size() == 4 else 128
-    pixels = 32 if geometry.window == "loop" else most
-    return Tile(block_size(filters, 64), pixels, row, 4, 3)
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     if x.element_size() == 4 and precision == "ieee":
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -1760,13 +1862,13 @@ def conv_rows_scale_relu_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_rows_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_scale_relu_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_rows_scale_relu_launch_forward(
+def conv_few_scale_relu_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1778,20 +1880,18 @@ def conv_rows_scale_relu_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu_launch_windows(geometry, x),
+        conv_few_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_scale_relu_forward,
+        conv_few_scale_relu_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -1808,6 +1908,8 @@ def conv_rows_scale_relu_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -1820,13 +1922,13 @@ def conv_rows_scale_relu_launch_forward(
 
 
 @triton.jit
-def conv_rows_scale_relu_activation_gradient(saved, gradient):
+def conv_few_scale_relu_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def conv_rows_scale_relu_unpooled(
+def conv_few_scale_relu_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -1838,12 +1940,12 @@ def conv_rows_scale_relu_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_rows_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
+    gradient = conv_few_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_rows_scale_relu_first(
+def conv_few_scale_relu_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -1859,7 +1961,7 @@ def conv_rows_scale_relu_first(
 
 
 @triton.jit
-def conv_rows_scale_relu_input_gradient(
+def conv_few_scale_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -1916,14 +2018,14 @@ def conv_rows_scale_relu_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu_first(
+    first_down = conv_few_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu_first(
+    first_right = conv_few_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -1953,7 +2055,7 @@ def conv_rows_scale_relu_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_scale_relu_unpooled(
+        gradient = conv_few_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -1979,18 +2081,18 @@ def conv_rows_scale_relu_input_gradient(
     )
 
 
-def conv_rows_scale_relu_steps(
+def conv_few_scale_relu_steps(
     strides: tuple[int, int],
     dilations: tuple[int, int],
 ) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_rows_scale_relu_first`, a pair each."""
+    """Give STEP and INVERSE of `conv_few_scale_relu_first`, a pair each."""
     steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
     inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
     return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
-def conv_rows_scale_relu_input_gradient_tile(
+def conv_few_scale_relu_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -2004,7 +2106,7 @@ def conv_rows_scale_relu_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_rows_scale_relu_launch_input_gradient(
+def conv_few_scale_relu_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2015,7 +2117,7 @@ def conv_rows_scale_relu_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2026,16 +2128,16 @@ def conv_rows_scale_relu_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu_steps(
+    tap_step, tap_inverse = conv_few_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu_steps(
+    window_step, _ = conv_few_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_scale_relu_input_gradient,
+        conv_few_scale_relu_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2068,7 +2170,7 @@ def conv_rows_scale_relu_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_scale_relu_weight_gradient(
+def conv_few_scale_relu_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -2084,8 +2186,9 @@ def conv_rows_scale_relu_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2097,15 +2200,14 @@ def conv_rows_scale_relu_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2122,19 +2224,25 @@ def conv_rows_scale_relu_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_scale_relu_unpooled(
+        gradient = conv_few_scale_relu_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2142,7 +2250,7 @@ def conv_rows_scale_relu_weight_gradient(
     )
 
 
-def conv_rows_scale_relu_weight_gradient_tile(
+def conv_few_scale_relu_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -2150,31 +2258,28 @@ def conv_rows_scale_relu_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
+    terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
     if x.element_size() == 4 and precision == "ieee":
         most, windows = 32, 16
-    terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
-    return Tile(block_size(filters, most), terms, windows, 8 if terms > 64 else 4, 2)
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
 
-def conv_rows_scale_relu_launch_weight_gradient(
+def conv_few_scale_relu_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2186,12 +2291,10 @@ def conv_rows_scale_relu_launch_weight_gradient(
         programs * splits,
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
+    shape = (splits, geometry.filters, *geometry.kernel, channels)
+    partial = x.new_empty(shape, dtype=torch.float32)
     launch(
-        conv_rows_scale_relu_weight_gradient,
+        conv_few_scale_relu_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2208,8 +2311,9 @@ def conv_rows_scale_relu_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2217,12 +2321,11 @@ def conv_rows_scale_relu_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial
 
 
 @triton.jit
-def conv_rows_scale_relu_bias_gradient(
+def conv_few_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     partial_ptr,  # [splits, FILTERS] float32
@@ -2253,7 +2356,7 @@ def conv_rows_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -2262,7 +2365,7 @@ def conv_rows_scale_relu_bias_gradient(
     )
 
 
-def conv_rows_scale_relu_launch_bias_gradient(
+def conv_few_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2271,7 +2374,7 @@ def conv_rows_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -2284,7 +2387,7 @@ def conv_rows_scale_relu_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_scale_relu_bias_gradient,
+        conv_few_scale_relu_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2298,19 +2401,19 @@ def conv_rows_scale_relu_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
-conv_rows_scale_relu_launches = ConvLaunches(
-    forward=conv_rows_scale_relu_launch_forward,
-    input_gradient=conv_rows_scale_relu_launch_input_gradient,
-    weight_gradient=conv_rows_scale_relu_launch_weight_gradient,
-    bias_gradient=conv_rows_scale_relu_launch_bias_gradient,
+conv_few_scale_relu_launches = ConvLaunches(
+    forward=conv_few_scale_relu_launch_forward,
+    input_gradient=conv_few_scale_relu_launch_input_gradient,
+    weight_gradient=conv_few_scale_relu_launch_weight_gradient,
+    bias_gradient=conv_few_scale_relu_launch_bias_gradient,
 )
 
 
 @triton.jit
-def conv_rows_nobias_sums_shifted(
+def conv_few_nobias_sums_shifted(
     y,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
@@ -2318,7 +2421,7 @@ def conv_rows_nobias_sums_shifted(
 
 
 @triton.jit
-def conv_rows_nobias_sums_statistics(
+def conv_few_nobias_sums_statistics(
     sums_ptr,
     y,
     mask,
@@ -2342,7 +2445,7 @@ def conv_rows_nobias_sums_statistics(
 
 
 @triton.jit
-def conv_rows_nobias_sums_sum(
+def conv_few_nobias_sums_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2358,6 +2461,8 @@ def conv_rows_nobias_sums_sum(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2377,20 +2482,23 @@ def conv_rows_nobias_sums_sum(
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
+    row -= PAD[0]
+    column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
-    place = tl.arange(0, BLOCK_TERMS)
-    right = place // 4
-    channel = place % 4
-    x_mask = pixel_mask[None, :] & (right < KERNEL[1])[:, None]
-    weight_mask = filter_mask[:, None] & (right < KERNEL[1])[None, :]
-    weight_mask &= (channel < CHANNELS)[None, :]
-    for down in range(KERNEL[0]):
-        offset = down * (width * 4) + place
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
+    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
+        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        tap = term // GROUP_CHANNELS
+        down = (tap // KERNEL[1] * DILATION[0])[:, None]
+        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
             weight_ptr[:, None] + term[None, :],
             mask=weight_mask,
@@ -2401,7 +2509,7 @@ def conv_rows_nobias_sums_sum(
 
 
 @triton.jit
-def conv_rows_nobias_sums_forward(
+def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
@@ -2416,6 +2524,8 @@ def conv_rows_nobias_sums_forward(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     TAPS: tl.constexpr,
     FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
@@ -2442,7 +2552,7 @@ def conv_rows_nobias_sums_forward(
     window = tile * BLOCK_PIXELS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_rows_nobias_sums_sum(
+    y = conv_few_nobias_sums_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2458,6 +2568,8 @@ def conv_rows_nobias_sums_forward(
         GROUPS=GROUPS,
         KERNEL=KERNEL,
         STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
         TAPS=TAPS,
         FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
@@ -2468,12 +2580,12 @@ def conv_rows_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -2485,7 +2597,7 @@ def conv_rows_nobias_sums_forward(
     )
 
 
-def conv_rows_nobias_sums_launch_forward(
+def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2497,20 +2609,18 @@ def conv_rows_nobias_sums_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
-        conv_rows_scale_relu_launch_windows(geometry, x),
+        conv_few_scale_relu_launch_windows(geometry, x),
     )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_rows_nobias_sums_forward,
+        conv_few_nobias_sums_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -2526,6 +2636,8 @@ def conv_rows_nobias_sums_launch_forward(
         GROUPS=groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         TAPS=geometry.taps,
         FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
@@ -2538,7 +2650,7 @@ def conv_rows_nobias_sums_launch_forward(
 
 
 @triton.jit
-def conv_rows_nobias_sums_unpooled(
+def conv_few_nobias_sums_unpooled(
     gradient_ptr,
     offset,
     mask,
@@ -2552,7 +2664,7 @@ def conv_rows_nobias_sums_unpooled(
 
 
 @triton.jit
-def conv_rows_nobias_sums_input_gradient(
+def conv_few_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     dx_ptr,  # [batch, height, width, CHANNELS]
@@ -2608,14 +2720,14 @@ def conv_rows_nobias_sums_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_rows_scale_relu_first(
+    first_down = conv_few_scale_relu_first(
         phase_row + PAD[0],
         STRIDE[0],
         TAP_STEP[0],
         TAP_INVERSE[0],
         KERNEL[0],
     )
-    first_right = conv_rows_scale_relu_first(
+    first_right = conv_few_scale_relu_first(
         phase_column + PAD[1],
         STRIDE[1],
         TAP_STEP[1],
@@ -2645,7 +2757,7 @@ def conv_rows_nobias_sums_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
@@ -2670,7 +2782,7 @@ def conv_rows_nobias_sums_input_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_input_gradient(
+def conv_few_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2681,7 +2793,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_rows_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -2692,16 +2804,16 @@ def conv_rows_nobias_sums_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_rows_scale_relu_steps(
+    tap_step, tap_inverse = conv_few_scale_relu_steps(
         geometry.stride,
         geometry.dilation,
     )
-    window_step, _ = conv_rows_scale_relu_steps(
+    window_step, _ = conv_few_scale_relu_steps(
         geometry.pool_stride,
         geometry.pool_dilation,
     )
     launch(
-        conv_rows_nobias_sums_input_gradient,
+        conv_few_nobias_sums_input_gradient,
         programs,
         gradient_ptr=gradient,
         weight_ptr=channels_last(weight),
@@ -2733,7 +2845,7 @@ def conv_rows_nobias_sums_launch_input_gradient(
 
 
 @triton.jit
-def conv_rows_nobias_sums_weight_gradient(
+def conv_few_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
     partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
@@ -2748,8 +2860,9 @@ def conv_rows_nobias_sums_weight_gradient(
     GROUPS: tl.constexpr,
     KERNEL: tl.constexpr,
     STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
     POOL_SIZE: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     BLOCK_WINDOWS: tl.constexpr,
@@ -2761,15 +2874,14 @@ def conv_rows_nobias_sums_weight_gradient(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
-    TERM_BLOCKS: tl.constexpr = 1
-    place = tl.arange(0, BLOCK_TERMS)
-    down = place // ROW
-    right = place % ROW // 4
-    channel = place % 4
-    term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-    term = (down * KERNEL[1] + right) * CHANNELS + channel
-    run = down * (width * 4) + place % ROW
+    # Few channels: a tile's columns are terms of several taps.
+    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
+    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    term_mask = term < TERMS
+    tap = term // GROUP_CHANNELS
+    channel = term % GROUP_CHANNELS
+    down = tap // KERNEL[1] * DILATION[0]
+    right = tap % KERNEL[1] * DILATION[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
     filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -2786,18 +2898,24 @@ def conv_rows_nobias_sums_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_rows_nobias_sums_unpooled(
+        gradient = conv_few_nobias_sums_unpooled(
             gradient_ptr=gradient_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
         )
-        start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
-        offset = run
+        row = row * STRIDE[0] - PAD[0]
+        column = column * STRIDE[1] - PAD[1]
+        start = ((image * height + row) * width + column) * CHANNELS
+        start += group * GROUP_CHANNELS
+        offset = (down * width + right) * CHANNELS + channel
         x_mask = exists[:, None] & term_mask[None, :]
+        x_mask &= row[:, None] + down[None, :] >= 0
+        x_mask &= row[:, None] + down[None, :] < height
+        x_mask &= column[:, None] + right[None, :] >= 0
+        x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
     row = split.to(tl.int64) * FILTERS + filter
-    term_mask &= channel < CHANNELS
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -2805,23 +2923,21 @@ def conv_rows_nobias_sums_weight_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_weight_gradient(
+def conv_few_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
-    """Launch the kernel of the weight's gradient, and add its parts up, in float32."""
+    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_rows_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    x = conv_rows(geometry, channels_last(x))
-    height, width = x.shape[2:]
-    programs = 1
+    programs = count_blocks(taps * channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -2833,12 +2949,10 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         programs * splits,
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
-    partial = x.new_empty(
-        (splits, geometry.filters, taps, channels),
-        dtype=torch.float32,
-    )
+    shape = (splits, geometry.filters, *geometry.kernel, channels)
+    partial = x.new_empty(shape, dtype=torch.float32)
     launch(
-        conv_rows_nobias_sums_weight_gradient,
+        conv_few_nobias_sums_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         x_ptr=channels_last(x),
@@ -2854,8 +2968,9 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         GROUPS=geometry.groups,
         KERNEL=geometry.kernel,
         STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
         POOL_SIZE=geometry.pool_size,
-        ROW=conv_row_terms(geometry),
         BLOCK_FILTERS=tile.rows,
         BLOCK_TERMS=tile.columns,
         BLOCK_WINDOWS=tile.terms,
@@ -2863,12 +2978,11 @@ def conv_rows_nobias_sums_launch_weight_gradient(
         num_warps=tile.warps,
         num_stages=tile.stages,
     )
-    shape = (geometry.filters, *geometry.kernel, channels)
-    return partial.sum(0).view(shape).permute(0, 3, 1, 2)
+    return partial
 
 
 @triton.jit
-def conv_rows_nobias_sums_bias_gradient(
+def conv_few_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS] float32
     splits,
@@ -2905,7 +3019,7 @@ def conv_rows_nobias_sums_bias_gradient(
     )
 
 
-def conv_rows_nobias_sums_launch_bias_gradient(
+def conv_few_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2914,7 +3028,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -2927,7 +3041,7 @@ def conv_rows_nobias_sums_launch_bias_gradient(
     refuse_launch(gradient, programs * splits, windows)
     partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
     launch(
-        conv_rows_nobias_sums_bias_gradient,
+        conv_few_nobias_sums_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         partial_ptr=partial,
@@ -2940,15 +3054,15 @@ def conv_rows_nobias_sums_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
-conv_rows_nobias_sums_launches = ConvLaunches(
-    forward=conv_rows_nobias_sums_launch_forward,
-    input_gradient=conv_rows_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_rows_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
-    windows=conv_rows_scale_relu_launch_windows,
+conv_few_nobias_sums_launches = ConvLaunches(
+    forward=conv_few_nobias_sums_launch_forward,
+    input_gradient=conv_few_nobias_sums_launch_input_gradient,
+    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
+    windows=conv_few_scale_relu_launch_windows,
 )
 
 
@@ -3230,7 +3344,7 @@ def norm_relu_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
+    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -3260,7 +3374,7 @@ def norm_relu_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
 @triton.jit
@@ -3371,12 +3485,11 @@ CONV1_BN1_RELU1 = ConvGeometry(
     pad=(1, 1),
     scale="sum",
     activation="relu",
-    taps="rows",
 )
 conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1",
     CONV1_BN1_RELU1,
-    conv_rows_scale_relu_launches,
+    conv_few_scale_relu_launches,
 )
 
 
@@ -3386,13 +3499,12 @@ CONV1_BN1_RELU1_SUMS = ConvGeometry(
     kernel=(3, 3),
     pad=(1, 1),
     bias=False,
-    taps="rows",
     statistics=True,
 )
 conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1_sums",
     CONV1_BN1_RELU1_SUMS,
-    conv_rows_nobias_sums_launches,
+    conv_few_nobias_sums_launches,
 )
 
 
@@ -3496,7 +3608,7 @@ def conv_scale_relu_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
-    total *= conv_rows_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
 
@@ -3574,13 +3686,13 @@ def conv_scale_relu_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -3705,7 +3817,7 @@ def conv_scale_relu_bias_gradient(
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
         saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_rows_scale_relu_activation_gradient(saved, gradient)
+        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
@@ -3724,7 +3836,7 @@ def conv_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient, and add its parts up, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
@@ -3752,7 +3864,7 @@ def conv_scale_relu_launch_bias_gradient(
         BLOCK_FILTERS=block_filters,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
 conv_scale_relu_launches = ConvLaunches(
@@ -3900,12 +4012,12 @@ def conv_nobias_sums_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_nobias_sums_shifted(
+    y = conv_few_nobias_sums_shifted(
         y=y,
     )
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_rows_nobias_sums_statistics(
+    conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
         y=rounded.to(tl.float32),
         mask=mask,
@@ -4057,7 +4169,7 @@ def conv_scale_add_relu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_rows_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
     y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
     return y
 
@@ -4146,7 +4258,7 @@ def conv_scale_add_relu_forward(
         filter=filter,
         filter_mask=filter_mask,
     )
-    y = conv_rows_scale_relu_activation(y)
+    y = conv_few_scale_relu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
 
@@ -4385,7 +4497,7 @@ def norm_add_relu_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
+    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -4418,7 +4530,7 @@ def norm_add_relu_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
 @triton.jit
@@ -4743,7 +4855,7 @@ def conv_scale_forward(
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_rows_scale_relu_shifted(
+    y = conv_few_scale_relu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
@@ -4808,7 +4920,7 @@ def conv_scale_launch_forward(
 
 conv_scale_launches = ConvLaunches(
     forward=conv_scale_launch_forward,
-    bias_gradient=conv_rows_nobias_sums_launch_bias_gradient,
+    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
 )
 
 
@@ -4940,7 +5052,7 @@ def norm_launch_gradient_sums(
     residual: Tensor | None,
     dresidual: Tensor,
 ) -> Tensor:
-    """Launch the first pass and add its parts up: the gradients of bias and weight, [2, channels].
+    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
@@ -4968,7 +5080,7 @@ def norm_launch_gradient_sums(
         BLOCK_CHANNELS=block_channels,
         num_warps=4,
     )
-    return partial.sum(0)
+    return partial
 
 
 norm_launches = NormLaunches(
@@ -5738,8 +5850,12 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """
     region = differentiable(
         name,
-        Direction(LOSS_FORWARD, compute=loss_values, allocate=loss_outputs),
-        Direction(LOSS_BACKWARD, compute=loss_gradient, allocate=loss_empty_gradient),
+        Direction(LOSS_FORWARD, compute=remembered(loss_values), allocate=loss_outputs),
+        Direction(
+            LOSS_BACKWARD,
+            compute=remembered(loss_gradient),
+            allocate=loss_empty_gradient,
+        ),
         loss_keep,
         loss_differentiate,
     )
