@@ -274,7 +274,9 @@ def accuracy(models: dict[str, nn.Module], x: Tensor, gradient: Tensor) -> dict[
     """How far output and gradients of each are from float64, and ours from themselves."""
     twin = deepcopy(models["eager"]).double()
     given = x.detach().double().requires_grad_(x.requires_grad)
+    torch.backends.cudnn.benchmark = False  # in float64 a search takes minutes
     wanted = results(twin, given, gradient.double())
+    torch.backends.cudnn.benchmark = True
     found = {name: results(model, x, gradient) for name, model in models.items()}
     errors = {
         name: [error(a, b) for a, b in zip(values, wanted, strict=True)]
@@ -442,6 +444,17 @@ def about() -> dict[str, str]:
     }
 
 
+def keep(found: dict, folder: Path | None, done: str) -> None:
+    """Say what is done, and write all that was found so far."""
+    print(done, flush=True)
+    if folder is None:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / found["device"].lower().replace(" ", "-")
+    stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
+    stem.with_suffix(".md").write_text(f"{table(found)}\n")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -464,19 +477,14 @@ def main() -> None:
             if block.name.startswith(chosen):
                 tiny = block._replace(batch=1, size=min(block.size, 20)) if DRY else block
                 found["blocks"].append(measure_block(tiny, until))
-                print(block.name, flush=True)
+                keep(found, given.out, block.name)
     if "steps" in given.only:
         found["steps"] = []
         for name, text, batch, sizes in STEPS:
             if name.startswith(chosen) and not (DRY and sizes):
                 found["steps"].append(measure_step(name, text, batch, sizes, until))
-                print(name, flush=True)
+                keep(found, given.out, name)
     print(table(found))
-    if given.out:
-        given.out.mkdir(parents=True, exist_ok=True)
-        stem = given.out / found["device"].lower().replace(" ", "-")
-        stem.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n")
-        stem.with_suffix(".md").write_text(f"{table(found)}\n")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def norm_launch_statistics(
     channels = sums.shape[2]
     launch(
         norm_statistics,
-        count_blocks(channels, 16),
+        count_blocks(channels, 8),
         sums_ptr=sums,
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -95,6 +95,6 @@ def norm_launch_statistics(
         eps=eps,
         CHANNELS=channels,
         BLOCK_TILES=64,
-        BLOCK_CHANNELS=16,
+        BLOCK_CHANNELS=8,
         num_warps=4,
     )

@@ -24,6 +24,13 @@ if ON_GPU:
     torch.set_default_device("cuda")
 
 
+class NeverFull(dict[Any, Any]):
+    """Forgets what it is given."""
+
+    def __setitem__(self, key: object, value: object) -> None:
+        """Keep nothing."""
+
+
 @pytest.fixture(autouse=ON_GPU)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiply float32 in full on a GPU, as the interpreter does, where no test says otherwise."""
@@ -49,4 +56,6 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         return run(self, *args, **given)
 
     monkeypatch.setattr(JITFunction, "run", noting)
+    # Triton does not see launches that are remembered.
+    monkeypatch.setattr("cnndsl.kernels.shared.COMPILED", NeverFull())
     yield SimpleNamespace(launches=launches)
