@@ -19,6 +19,7 @@ from .conv_geometry import (
 from .conv_library import conv_product
 from .conv_pool import conv_quads, conv_windows
 from .conv_rows import conv_row_terms, conv_rows
+from .conv_stage import conv_launch_stage
 from .conv_sum import conv_sum
 from .shared import Tile, block_size, count_blocks, launch, refuse_launch
 from .windows import pixel_place
@@ -74,7 +75,7 @@ def conv_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -234,7 +235,7 @@ def conv_forward(
 
 def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
-    if geometry.forward == "library":
+    if geometry.forward != "fused":
         return Tile(block_size(geometry.filters, 64), 64, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
@@ -302,6 +303,9 @@ def conv_launch_forward(
     channels, groups = geometry.channels, geometry.groups
     if geometry.forward == "library":
         x = conv_product(geometry, x, weight)
+    elif geometry.forward == "staged":
+        x = conv_launch_stage(geometry, x, weight)
+    if geometry.forward != "fused":
         height, width = sizes.conv_height, sizes.conv_width
         channels, groups = geometry.filters, 1
     elif geometry.taps == "rows":

@@ -18,7 +18,8 @@ class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width).
 
     `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
-    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest. "staged"
+    is such a pass behind a kernel of ours that only multiplies.
     """
 
     channels: int

@@ -13,10 +13,9 @@ from .conv_epilogue import conv_each
 
 
 @triton.jit
-def conv_sum(
+def conv_products(
     x_ptr,
     weight_ptr,
-    scale_ptr,
     image,
     row,
     column,
@@ -33,37 +32,27 @@ def conv_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    SCALE: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    if FORWARD == "fused":
-        # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-        row = row * STRIDE[0]
-        column = column * STRIDE[1]
-        if TAPS != "rows":
-            row -= PAD[0]
-            column -= PAD[1]
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
+    row = row * STRIDE[0]
+    column = column * STRIDE[1]
+    if TAPS != "rows":
+        row -= PAD[0]
+        column -= PAD[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    if FORWARD == "library":
-        mask = pixel_mask[None, :] & filter_mask[:, None]
-        x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
-        total += x.to(tl.float32)
-    elif TAPS == "rows":
+    if TAPS == "rows":
         # One step takes a row of the filter: a run of memory, in which no value is out of bounds.
         place = tl.arange(0, BLOCK_TERMS)
         right = place // 4
@@ -110,6 +99,71 @@ def conv_sum(
             weight_mask = filter_mask[:, None] & channel_mask[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
             total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    SCALE: tl.constexpr,
+    FORWARD: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    if FORWARD == "fused":
+        total = conv_products(
+            x_ptr=x_ptr,
+            weight_ptr=weight_ptr,
+            image=image,
+            row=row,
+            column=column,
+            pixel_mask=pixel_mask,
+            group=group,
+            filter=filter,
+            filter_mask=filter_mask,
+            height=height,
+            width=width,
+            CHANNELS=CHANNELS,
+            GROUPS=GROUPS,
+            KERNEL=KERNEL,
+            STRIDE=STRIDE,
+            PAD=PAD,
+            DILATION=DILATION,
+            TAPS=TAPS,
+            BLOCK_FILTERS=BLOCK_FILTERS,
+            BLOCK_PIXELS=BLOCK_PIXELS,
+            BLOCK_TERMS=BLOCK_TERMS,
+            PRECISION=PRECISION,
+        )
+    else:
+        place = ((image * height + row) * width + column) * CHANNELS
+        mask = pixel_mask[None, :] & filter_mask[:, None]
+        total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
+        total = total.to(tl.float32)
     if SCALE == "sum":
         total *= conv_each(scale_ptr, filter, filter_mask)
     return total

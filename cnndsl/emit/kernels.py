@@ -22,6 +22,7 @@ KERNELS: dict[Family, tuple[str, ...]] = {
         "conv_epilogue.py",
         "conv_sum.py",
         "conv_pool.py",
+        "conv_stage.py",
         "conv.py",
         "conv_rebuild.py",
         "conv_input_gradient.py",

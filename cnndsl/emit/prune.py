@@ -25,7 +25,25 @@ def prune(text: str, roots: Iterable[str]) -> str:
         text = _without_idle_lines(text)
         text = _without_idle_parameters(text)
         if text == before:
-            return tidy(text)
+            return tidy(_returned_at_once(text))
+
+
+def _returned_at_once(text: str) -> str:
+    """A value that is named and returned on the next line needs no name."""
+    source = Lines(text)
+    edits: list[Edit] = []
+    for function in source.tree.body:
+        match getattr(function, "body", ()):
+            case [
+                *_,
+                ast.Assign(targets=[ast.Name(id=named)], value=value) as assigned,
+                ast.Return(value=ast.Name(id=returned)) as last,
+            ] if named == returned:
+                edits.append((source.extent(assigned)[0], source.extent(value)[0], "return "))
+                edits.append((source.starts[last.lineno - 1], source.starts[last.lineno], ""))
+            case _:
+                continue
+    return apply(text, edits)
 
 
 # ── definitions ──────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from cnndsl.layers.window import ONE
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
-Way = Literal["fused", "library"]
+Way = Literal["fused", "library", "staged"]
 Taps = Literal["apart", "packed", "rows"]
 
 # With fewer channels in a group than this, one step of the sum takes several taps of the filter.
@@ -39,21 +39,24 @@ def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:
     """Choose for a convolution of this input, and the pool that is computed with it."""
     groups = _number(conv.groups)
     channels = _number(arrives.channels) // groups
+    # Each window that holds a value would compute it anew, and its gradient.
+    overlaps = pool is not None and _overlaps(pool)
     if channels >= FEW_CHANNELS:
         # Forward, a fused kernel writes so much less that it wins although cuDNN multiplies faster;
         # backward it would rebuild each gradient for every tap of the filter.
-        return Choice("apart", "fused", "library")
+        return Choice("apart", "library" if overlaps else "fused", "library")
     if groups > 1:
         return Choice("packed", "library", "library")  # a matrix unit would multiply zeros
     reads_once = conv.size.height * conv.size.width * channels <= TERMS_OF_A_TILE
     is_row = 1 < channels <= CHANNELS_OF_A_ROW and conv.size.width <= WIDTH_OF_A_ROW
-    if is_row and not reads_once and conv.dilation == ONE:
-        return Choice("rows", "fused", "library" if pool and _overlaps(pool) else "fused")
+    is_row = is_row and not reads_once and conv.dilation == ONE
+    taps = "rows" if is_row else "packed"
+    if overlaps:
+        return Choice(taps, "staged", "library")
     leaves = conv.output(arrives)
     pixels = (leaves.height * leaves.width).constant
     reads_once |= pixels is not None and pixels <= PIXELS_OF_A_SMALL_IMAGE
-    is_fused = reads_once and not (pool and _overlaps(pool))
-    return Choice("packed", "fused", "fused" if is_fused else "library")
+    return Choice(taps, "fused", "fused" if reads_once or is_row else "library")
 
 
 def _overlaps(pool: Pool) -> bool:

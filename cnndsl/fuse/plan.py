@@ -133,7 +133,8 @@ def plan(region: Region) -> Plan:
         names, products = _one_pass(region, region.pool, region.slope), ["input", "weight"]
     if chosen and chosen.forward == "library":
         products.insert(0, OUTPUT)
-    return Plan(tuple(kept), ("the output",), tuple(names), tuple(products))
+    forward = ("the convolution", "the output") if _is_staged(chosen) else ("the output",)
+    return Plan(tuple(kept), forward, tuple(names), tuple(products))
 
 
 def _normalised(region: Region, affine: Node) -> Plan:
@@ -158,7 +159,12 @@ def _normalised(region: Region, affine: Node) -> Plan:
         products = ["input", "weight"]
     if chosen and chosen.forward == "library":
         products.insert(0, OUTPUT)
-    return Plan(tuple(kept), TRAINING, tuple(names), tuple(products))
+    forward = ("the convolution", *TRAINING) if _is_staged(chosen) else TRAINING
+    return Plan(tuple(kept), forward, tuple(names), tuple(products))
+
+
+def _is_staged(chosen: Choice | None) -> bool:
+    return chosen is not None and chosen.forward == "staged"
 
 
 def _chosen(region: Region, pool: Node | None) -> Choice | None:

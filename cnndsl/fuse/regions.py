@@ -24,13 +24,6 @@ MOST_POSITIONS_OF_A_MAXIMUM = 255
 # For an average of ReLUs it keeps one bit for each pixel of the window, in a signed 32-bit integer.
 MOST_POSITIONS_OF_LIVE_PIXELS = 31
 
-# Where windows overlap, the kernel computes a pixel once for each window that holds it. On an H200
-# (kernels.md: 790 TFLOP/s, 4.3 TB/s) a byte of traffic costs as much time as 184 operations. Apart,
-# the convolution writes each value in bf16, the pool reads it, and their gradients do the same: 8
-# bytes, 1472 operations, of which half are allowed, for no kernel reaches the peak. A recomputed
-# value costs 2 operations for each term of its sum: 736 / 2 terms, times how often it is repeated.
-MOST_REPEATED_TERMS = 368
-
 # Measured on an H200, forward and backward: of 120 x 400 weights the kernels take two thirds of the
 # library's time, of 1000 x 2048 as much, of 4096 x 4096 twice as much.
 MOST_WEIGHTS_OF_FC = 2**21
@@ -176,7 +169,7 @@ def _pool_fits(region: Region, pool: Pool) -> bool:
     else:
         fits_in_bits = positions <= MOST_POSITIONS_OF_LIVE_PIXELS
         accepted = region.slope == "none" or (region.slope == "relu" and fits_in_bits)
-    return accepted and repeated_terms(region.anchor, pool) <= MOST_REPEATED_TERMS
+    return accepted
 
 
 def _is_conv(region: Region) -> bool:
@@ -186,15 +179,3 @@ def _is_conv(region: Region) -> bool:
 
 def _is_maximum(layer: Layer) -> bool:
     return isinstance(layer, Pool) and layer.function == "max"
-
-
-def repeated_terms(anchor: Node, pool: Pool) -> float:
-    """Terms of a pixel's sum, times how often beyond the first the kernel computes the pixel."""
-    geometry = pool.geometry
-    positions = geometry.size.height * geometry.size.width
-    times = positions / (geometry.stride.height * geometry.stride.width)
-    weight = anchor.layer.weights(anchor.arrives)[0].shape
-    terms = 1
-    for dim in weight[1:]:
-        terms *= dim.constant or 1
-    return terms * max(0.0, times - 1)

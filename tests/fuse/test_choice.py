@@ -12,6 +12,7 @@ from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType
 from cnndsl.source import Source
 
+STAGED = Choice("packed", "staged", "library")
 LIBRARY = Choice("packed", "library", "library")
 
 
@@ -33,7 +34,7 @@ def regions(text: str) -> list[Region]:
         ("input H x W x 3; conv 64 7x7 stride=2 pad=3; relu", choices("rows", "fused")),
         (
             "input H x W x 3; conv 64 7x7 stride=2 pad=3; relu; pool max 3 stride=2",
-            choices("rows", "library"),
+            Choice("rows", "staged", "library"),
         ),
         ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 2", choices("packed", "fused")),
         ("input 28 x 28 x 6; conv 16 5x5", choices("packed", "fused")),
@@ -41,10 +42,14 @@ def regions(text: str) -> list[Region]:
         # but for many terms they read the pixels of a large image again for each tile of them
         ("input 224 x 224 x 6; conv 64 5x5", choices("packed", "library")),
         ("input H x W x 6; conv 64 5x5", choices("packed", "library")),
-        ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 3 stride=2", choices("packed", "library")),
+        ("input 28 x 28 x 1; conv 6 5x5; relu; pool max 3 stride=2", STAGED),
         # from 16 channels on
         ("input 8 x 8 x 16; conv 16 3x3", choices("apart", "library")),
         ("input 8 x 8 x 32; conv 32 3x3 groups=2", choices("apart", "library")),
+        (
+            "input 8 x 8 x 16; conv 16 3x3; pool max 3 stride=2",
+            Choice("apart", "library", "library"),
+        ),
         # groups of few channels
         ("input 8 x 8 x 32; conv 32 3x3 groups=32", LIBRARY),
     ],
@@ -73,6 +78,12 @@ def test_one_pass_and_the_librarys_products(text, gradients, products):
     (region,) = regions(f"input 8 x 8 x 16\n{text}")
     assert plan(region).gradients == gradients
     assert plan(region).products == products
+
+
+def test_a_convolution_before_overlapping_windows_is_launched_alone():
+    (region,) = regions("input 64 x 64 x 3; conv 8 7x7 stride=2 pad=3; relu; pool max 3 stride=2")
+    assert plan(region).forward == ("the convolution", "the output")
+    assert plan(region).products == ("input", "weight")
 
 
 def test_the_dump_counts_the_products():

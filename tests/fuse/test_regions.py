@@ -6,7 +6,7 @@ import pytest
 
 from cnndsl.check import check_source
 from cnndsl.fuse.plan import Step, plan, step
-from cnndsl.fuse.regions import MOST_REPEATED_TERMS, Region, parts, repeated_terms
+from cnndsl.fuse.regions import Region, parts
 from cnndsl.fuse.text import dump
 from cnndsl.graph.graph import INPUT, Graph
 from cnndsl.layers.activations import Gelu, Relu, Relu6, Silu, Softmax
@@ -82,17 +82,6 @@ def test_windows_as_large_as_a_kernel_keeps_track_of(window, fits):
 
 def test_an_average_without_an_activation_may_be_of_any_size():
     assert grouped(network((40, 40, 1), conv(2, 1), pool("avg", 20))) == "[conv1 pool1]"
-
-
-def test_overlapping_windows_are_fused_while_repeating_costs_less_than_it_saves():
-    stem = network(
-        (64, 64, 3), conv(8, 7, stride=2, pad=3), Relu(), pool("max", 3, stride=2, pad=1)
-    )
-    deep = network((64, 64, 64), conv(8, 3), Relu(), pool("max", 3, stride=2))
-    assert grouped(stem) == "[conv1 relu1 pool1]"
-    assert grouped(deep) == "[conv1 relu1] pool1"
-    terms = repeated_terms(deep.nodes[0], deep.nodes[2].layer)
-    assert terms == 64 * 9 * (9 / 4 - 1) > MOST_REPEATED_TERMS
 
 
 def test_a_tensor_with_two_readers_ends_a_region():

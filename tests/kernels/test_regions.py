@@ -138,6 +138,14 @@ def test_a_librarys_products(index: int, hostile: HostileInterpreter) -> None:
     check(Case(geometry, shape, dtype=dtype, seed=index))
 
 
+@pytest.mark.parametrize("index", range(0, len(REGIONS), 2))
+def test_a_convolution_launched_alone(index: int, hostile: HostileInterpreter) -> None:
+    geometry, shape = region(index)
+    if geometry.groups > 1:
+        pytest.skip("of one group only")
+    check(Case(geometry._replace(forward="staged"), shape, seed=index))
+
+
 @pytest.mark.parametrize("index", range(len(REGIONS)))
 def test_rows_of_filters(index: int, hostile: HostileInterpreter) -> None:
     """Of small filters too, for which the emitter chooses otherwise."""

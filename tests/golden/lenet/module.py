@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_429aaab3a8df"
+NAMESPACE = "cnndsl_lenet_4adeed09f026"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -466,7 +466,8 @@ class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width).
 
     `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
-    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest. "staged"
+    is such a pass behind a kernel of ours that only multiplies.
     """
 
     channels: int
@@ -1133,6 +1134,11 @@ def fc_op(
 #   Pools over the sums of a convolution, in registers: values that lose are never
 #   written.
 #
+#   Forward kernel of a convolution alone, whose result another launch goes on with.
+#
+#   For pools whose windows overlap: computing a value anew for each window that holds
+#   it would cost more than to write it once.
+#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -1190,7 +1196,7 @@ def conv_few_relu_max2_shifted(
 
 
 @triton.jit
-def conv_few_relu_max2_sum(
+def conv_few_relu_max2_products(
     x_ptr,
     weight_ptr,
     image,
@@ -1209,20 +1215,16 @@ def conv_few_relu_max2_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
@@ -1251,6 +1253,61 @@ def conv_few_relu_max2_sum(
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
     return total
+
+
+@triton.jit
+def conv_few_relu_max2_sum(
+    x_ptr,
+    weight_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    return conv_few_relu_max2_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
@@ -1305,7 +1362,6 @@ def conv_few_relu_max2_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1313,7 +1369,7 @@ def conv_few_relu_max2_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -1352,7 +1408,6 @@ def conv_few_relu_max2_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -1460,7 +1515,6 @@ def conv_few_relu_max2_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,

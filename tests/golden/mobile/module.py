@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_e0f28a67713b"
+NAMESPACE = "cnndsl_mobile_00b0d9e460e3"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -547,7 +547,8 @@ class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width).
 
     `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
-    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest. "staged"
+    is such a pass behind a kernel of ours that only multiplies.
     """
 
     channels: int
@@ -1689,6 +1690,11 @@ def fc_op(
 #   Pools over the sums of a convolution, in registers: values that lose are never
 #   written.
 #
+#   Forward kernel of a convolution alone, whose result another launch goes on with.
+#
+#   For pools whose windows overlap: computing a value anew for each window that holds
+#   it would cost more than to write it once.
+#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -1776,10 +1782,9 @@ def conv_few_scale_relu6_shifted(
 
 
 @triton.jit
-def conv_few_scale_relu6_sum(
+def conv_few_scale_relu6_products(
     x_ptr,
     weight_ptr,
-    scale_ptr,
     image,
     row,
     column,
@@ -1796,20 +1801,16 @@ def conv_few_scale_relu6_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
@@ -1837,6 +1838,63 @@ def conv_few_scale_relu6_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_few_scale_relu6_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    total = conv_few_scale_relu6_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
     total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
@@ -1861,7 +1919,6 @@ def conv_few_scale_relu6_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1869,7 +1926,7 @@ def conv_few_scale_relu6_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -1906,7 +1963,6 @@ def conv_few_scale_relu6_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -2002,7 +2058,6 @@ def conv_few_scale_relu6_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -2555,7 +2610,6 @@ def conv_few_nobias_sums_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2563,40 +2617,32 @@ def conv_few_nobias_sums_sum(
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    return total
+    return conv_few_scale_relu6_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
@@ -2618,7 +2664,6 @@ def conv_few_nobias_sums_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2626,7 +2671,7 @@ def conv_few_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -2662,7 +2707,6 @@ def conv_few_nobias_sums_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -2730,7 +2774,6 @@ def conv_few_nobias_sums_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3227,7 +3270,7 @@ def norm_relu6_launch_statistics(
     channels = sums.shape[2]
     launch(
         norm_relu6_statistics,
-        count_blocks(channels, 16),
+        count_blocks(channels, 8),
         sums_ptr=sums,
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -3239,7 +3282,7 @@ def norm_relu6_launch_statistics(
         eps=eps,
         CHANNELS=channels,
         BLOCK_TILES=64,
-        BLOCK_CHANNELS=16,
+        BLOCK_CHANNELS=8,
         num_warps=4,
     )
 
@@ -3641,10 +3684,9 @@ def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 
 
 @triton.jit
-def conv_scale_relu6_sum(
+def conv_scale_relu6_products(
     x_ptr,
     weight_ptr,
-    scale_ptr,
     image,
     row,
     column,
@@ -3661,20 +3703,16 @@ def conv_scale_relu6_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
@@ -3705,6 +3743,63 @@ def conv_scale_relu6_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_scale_relu6_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    total = conv_scale_relu6_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
     total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
@@ -3729,7 +3824,6 @@ def conv_scale_relu6_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3737,7 +3831,7 @@ def conv_scale_relu6_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -3774,7 +3868,6 @@ def conv_scale_relu6_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3871,7 +3964,6 @@ def conv_scale_relu6_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3990,7 +4082,6 @@ def conv_nobias_sums_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3998,43 +4089,32 @@ def conv_nobias_sums_sum(
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
-        tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        channel_mask = channel < GROUP_CHANNELS
-        down = tap // KERNEL[1] * DILATION[0]
-        right = tap % KERNEL[1] * DILATION[1]
-        inside = pixel_mask & (row + down >= 0) & (row + down < height)
-        inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * CHANNELS + channel
-        x_mask = inside[None, :] & channel_mask[:, None]
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = tap * GROUP_CHANNELS + channel
-        weight_mask = filter_mask[:, None] & channel_mask[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    return total
+    return conv_scale_relu6_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
@@ -4056,7 +4136,6 @@ def conv_nobias_sums_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4064,7 +4143,7 @@ def conv_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4100,7 +4179,6 @@ def conv_nobias_sums_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4168,7 +4246,6 @@ def conv_nobias_sums_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4260,31 +4337,20 @@ def conv_few_scale_relu6_2_sum(
     row,
     column,
     pixel_mask,
-    group,
     filter,
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
     CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
+    place = ((image * height + row) * width + column) * CHANNELS
     mask = pixel_mask[None, :] & filter_mask[:, None]
-    x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
-    total += x.to(tl.float32)
+    total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
+    total = total.to(tl.float32)
     total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask)
     return total
 
@@ -4303,14 +4369,12 @@ def conv_few_scale_relu6_2_forward(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
     GROUPS: tl.constexpr,
-    TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4334,17 +4398,11 @@ def conv_few_scale_relu6_2_forward(
         row=row,
         column=column,
         pixel_mask=window_mask,
-        group=group,
         filter=filter,
         filter_mask=filter_mask,
         height=height,
         width=width,
         CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        TAPS=TAPS,
-        FORWARD=FORWARD,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
     )
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
@@ -4434,8 +4492,6 @@ def conv_few_scale_relu6_2_launch_forward(
         CHANNELS=channels,
         FILTERS=geometry.filters,
         GROUPS=groups,
-        TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         num_warps=tile.warps,
@@ -4456,32 +4512,20 @@ def conv_few_nobias_sums_2_sum(
     row,
     column,
     pixel_mask,
-    group,
     filter,
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
     CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
+    place = ((image * height + row) * width + column) * CHANNELS
     mask = pixel_mask[None, :] & filter_mask[:, None]
-    x = tl.load(x_ptr[None, :] + filter[:, None], mask=mask, other=0.0)
-    total += x.to(tl.float32)
-    return total
+    total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
+    return total.to(tl.float32)
 
 
 @triton.jit
@@ -4497,14 +4541,12 @@ def conv_few_nobias_sums_2_forward(
     CHANNELS: tl.constexpr,
     FILTERS: tl.constexpr,
     GROUPS: tl.constexpr,
-    TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4527,17 +4569,11 @@ def conv_few_nobias_sums_2_forward(
         row=row,
         column=column,
         pixel_mask=window_mask,
-        group=group,
         filter=filter,
         filter_mask=filter_mask,
         height=height,
         width=width,
         CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        TAPS=TAPS,
-        FORWARD=FORWARD,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
     )
     offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
@@ -4598,8 +4634,6 @@ def conv_few_nobias_sums_2_launch_forward(
         CHANNELS=channels,
         FILTERS=geometry.filters,
         GROUPS=groups,
-        TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         num_warps=tile.warps,
@@ -4705,7 +4739,6 @@ def conv_scale_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4713,7 +4746,7 @@ def conv_scale_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4750,7 +4783,6 @@ def conv_scale_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4812,7 +4844,6 @@ def conv_scale_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -5320,7 +5351,6 @@ def conv_scale_add_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -5328,7 +5358,7 @@ def conv_scale_add_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -5365,7 +5395,6 @@ def conv_scale_add_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -5432,7 +5461,6 @@ def conv_scale_add_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -5681,7 +5709,6 @@ def conv_max2_scale_gelu_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -5689,7 +5716,7 @@ def conv_max2_scale_gelu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -5728,7 +5755,6 @@ def conv_max2_scale_gelu_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -5812,7 +5838,6 @@ def conv_max2_scale_gelu_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -6000,7 +6025,6 @@ def conv_nobias_max2_sums_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -6008,7 +6032,7 @@ def conv_nobias_max2_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -6047,7 +6071,6 @@ def conv_nobias_max2_sums_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -6126,7 +6149,6 @@ def conv_nobias_max2_sums_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,

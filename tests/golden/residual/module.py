@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_1f8bbac3d00b"
+NAMESPACE = "cnndsl_residual_41bad594dd99"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -496,7 +496,8 @@ class ConvGeometry(NamedTuple):
     """All that is fixed in a region; pairs are (height, width).
 
     `forward` and `backward` say whose products are taken: "fused", in the kernels that do all the
-    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest.
+    rest too, or "library", in PyTorch's own, beside one pass of ours that does the rest. "staged"
+    is such a pass behind a kernel of ours that only multiplies.
     """
 
     channels: int
@@ -1598,6 +1599,11 @@ def fc_op(
 #   Pools over the sums of a convolution, in registers: values that lose are never
 #   written.
 #
+#   Forward kernel of a convolution alone, whose result another launch goes on with.
+#
+#   For pools whose windows overlap: computing a value anew for each window that holds
+#   it would cost more than to write it once.
+#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -1685,10 +1691,9 @@ def conv_few_scale_relu_shifted(
 
 
 @triton.jit
-def conv_few_scale_relu_sum(
+def conv_few_scale_relu_products(
     x_ptr,
     weight_ptr,
-    scale_ptr,
     image,
     row,
     column,
@@ -1705,20 +1710,16 @@ def conv_few_scale_relu_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
@@ -1746,6 +1747,63 @@ def conv_few_scale_relu_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_few_scale_relu_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    total = conv_few_scale_relu_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
     total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
@@ -1770,7 +1828,6 @@ def conv_few_scale_relu_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -1778,7 +1835,7 @@ def conv_few_scale_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -1815,7 +1872,6 @@ def conv_few_scale_relu_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -1911,7 +1967,6 @@ def conv_few_scale_relu_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -2464,7 +2519,6 @@ def conv_few_nobias_sums_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2472,40 +2526,32 @@ def conv_few_nobias_sums_sum(
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    return total
+    return conv_few_scale_relu_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
@@ -2527,7 +2573,6 @@ def conv_few_nobias_sums_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -2535,7 +2580,7 @@ def conv_few_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -2571,7 +2616,6 @@ def conv_few_nobias_sums_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -2639,7 +2683,6 @@ def conv_few_nobias_sums_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3136,7 +3179,7 @@ def norm_relu_launch_statistics(
     channels = sums.shape[2]
     launch(
         norm_relu_statistics,
-        count_blocks(channels, 16),
+        count_blocks(channels, 8),
         sums_ptr=sums,
         mean_ptr=mean,
         inverse_ptr=inverse,
@@ -3148,7 +3191,7 @@ def norm_relu_launch_statistics(
         eps=eps,
         CHANNELS=channels,
         BLOCK_TILES=64,
-        BLOCK_CHANNELS=16,
+        BLOCK_CHANNELS=8,
         num_warps=4,
     )
 
@@ -3544,10 +3587,9 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 
 
 @triton.jit
-def conv_scale_relu_sum(
+def conv_scale_relu_products(
     x_ptr,
     weight_ptr,
-    scale_ptr,
     image,
     row,
     column,
@@ -3564,20 +3606,16 @@ def conv_scale_relu_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
-    """
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
     GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
+    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
     total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
@@ -3608,6 +3646,63 @@ def conv_scale_relu_sum(
             other=0.0,
         )
         total = tl.dot(weight, x, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
+def conv_scale_relu_sum(
+    x_ptr,
+    weight_ptr,
+    scale_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    """
+    total = conv_scale_relu_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
     total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
     return total
 
@@ -3632,7 +3727,6 @@ def conv_scale_relu_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3640,7 +3734,7 @@ def conv_scale_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -3677,7 +3771,6 @@ def conv_scale_relu_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -3774,7 +3867,6 @@ def conv_scale_relu_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -3893,7 +3985,6 @@ def conv_nobias_sums_sum(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3901,43 +3992,32 @@ def conv_nobias_sums_sum(
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where a library has multiplied, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" and FORWARD == "fused" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
-        tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-        channel_mask = channel < GROUP_CHANNELS
-        down = tap // KERNEL[1] * DILATION[0]
-        right = tap % KERNEL[1] * DILATION[1]
-        inside = pixel_mask & (row + down >= 0) & (row + down < height)
-        inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * CHANNELS + channel
-        x_mask = inside[None, :] & channel_mask[:, None]
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = tap * GROUP_CHANNELS + channel
-        weight_mask = filter_mask[:, None] & channel_mask[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
-    return total
+    return conv_scale_relu_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=GROUPS,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
 
 
 @triton.jit
@@ -3959,7 +4039,6 @@ def conv_nobias_sums_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -3967,7 +4046,7 @@ def conv_nobias_sums_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4003,7 +4082,6 @@ def conv_nobias_sums_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4071,7 +4149,6 @@ def conv_nobias_sums_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4195,7 +4272,6 @@ def conv_scale_add_relu_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4203,7 +4279,7 @@ def conv_scale_add_relu_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4240,7 +4316,6 @@ def conv_scale_add_relu_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4308,7 +4383,6 @@ def conv_scale_add_relu_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,
@@ -4801,7 +4875,6 @@ def conv_scale_forward(
     PAD: tl.constexpr,
     DILATION: tl.constexpr,
     TAPS: tl.constexpr,
-    FORWARD: tl.constexpr,
     BLOCK_FILTERS: tl.constexpr,
     BLOCK_PIXELS: tl.constexpr,
     BLOCK_TERMS: tl.constexpr,
@@ -4809,7 +4882,7 @@ def conv_scale_forward(
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where a library has multiplied, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
@@ -4846,7 +4919,6 @@ def conv_scale_forward(
         PAD=PAD,
         DILATION=DILATION,
         TAPS=TAPS,
-        FORWARD=FORWARD,
         BLOCK_FILTERS=BLOCK_FILTERS,
         BLOCK_PIXELS=BLOCK_PIXELS,
         BLOCK_TERMS=BLOCK_TERMS,
@@ -4908,7 +4980,6 @@ def conv_scale_launch_forward(
         PAD=geometry.pad,
         DILATION=geometry.dilation,
         TAPS=geometry.taps,
-        FORWARD=geometry.forward,
         BLOCK_FILTERS=tile.rows,
         BLOCK_PIXELS=tile.columns,
         BLOCK_TERMS=tile.terms,

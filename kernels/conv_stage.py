@@ -1,0 +1,135 @@
+"""Forward kernel of a convolution alone, whose result another launch goes on with.
+
+For pools whose windows overlap: computing a value anew for each window that holds it would cost
+more than to write it once.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .conv_geometry import ConvGeometry, channels_last, conv_precision, conv_sizes, new_image
+from .conv_rows import conv_row_terms, conv_rows
+from .conv_sum import conv_products
+from .shared import Tile, block_size, count_blocks, launch, refuse_launch
+from .windows import pixel_place
+
+# ── kernels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@triton.jit
+def conv_stage(
+    x_ptr,  # [batch, height, width, CHANNELS]
+    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS]
+    z_ptr,  # [batch, conv_height, conv_width, FILTERS]
+    batch,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    conv_height: tl.constexpr,
+    conv_width: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    FILTERS: tl.constexpr,
+    KERNEL: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PAD: tl.constexpr,
+    DILATION: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK_FILTERS: tl.constexpr,
+    BLOCK_PIXELS: tl.constexpr,
+    BLOCK_TERMS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute z = conv(x, weight), of one group."""
+    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter_mask = filter < FILTERS
+    pixel = tl.program_id(0) // FILTER_BLOCKS * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    pixel_mask = pixel < batch * conv_height * conv_width
+    image, row, column = pixel_place(pixel, conv_height, conv_width)
+    z = conv_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=0,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        CHANNELS=CHANNELS,
+        GROUPS=1,
+        KERNEL=KERNEL,
+        STRIDE=STRIDE,
+        PAD=PAD,
+        DILATION=DILATION,
+        TAPS=TAPS,
+        BLOCK_FILTERS=BLOCK_FILTERS,
+        BLOCK_PIXELS=BLOCK_PIXELS,
+        BLOCK_TERMS=BLOCK_TERMS,
+        PRECISION=PRECISION,
+    )
+    tl.store(
+        z_ptr + pixel.to(tl.int64)[None, :] * FILTERS + filter[:, None],
+        z.to(z_ptr.dtype.element_ty),
+        mask=filter_mask[:, None] & pixel_mask[None, :],
+    )
+
+
+# ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def conv_stage_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
+    """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    terms = geometry.channels
+    if geometry.taps == "packed":
+        terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "rows":
+        terms = conv_row_terms(geometry)
+    is_wide = x.element_size() == 4
+    if is_wide and precision == "ieee":
+        return Tile(block_size(geometry.filters, 32), 32, block_size(terms, 32), 4, 2)
+    pixels = 64 if is_wide else 256
+    return Tile(block_size(geometry.filters, 64), pixels, block_size(terms, 32), 4, 3)
+
+
+def conv_launch_stage(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
+    """Launch the kernel, and give what it fills: (N, filters, H, W), before the pool."""
+    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
+    z = new_image(x, (x.shape[0], geometry.filters, sizes.conv_height, sizes.conv_width))
+    precision = conv_precision(x)
+    tile = conv_stage_tile(geometry, x, precision)
+    pixels = x.shape[0] * sizes.conv_height * sizes.conv_width
+    height, width = sizes.height, sizes.width
+    if geometry.taps == "rows":
+        x = conv_rows(geometry, channels_last(x))
+        height, width = x.shape[2:]
+    programs = count_blocks(geometry.filters, tile.rows) * count_blocks(pixels, tile.columns)
+    refuse_launch(x, programs, pixels)
+    launch(
+        conv_stage,
+        programs,
+        x_ptr=channels_last(x),
+        weight_ptr=channels_last(weight),
+        z_ptr=z,
+        batch=x.shape[0],
+        height=height,
+        width=width,
+        conv_height=sizes.conv_height,
+        conv_width=sizes.conv_width,
+        CHANNELS=geometry.channels,
+        FILTERS=geometry.filters,
+        KERNEL=geometry.kernel,
+        STRIDE=geometry.stride,
+        PAD=geometry.pad,
+        DILATION=geometry.dilation,
+        TAPS=geometry.taps,
+        BLOCK_FILTERS=tile.rows,
+        BLOCK_PIXELS=tile.columns,
+        BLOCK_TERMS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+    return z
