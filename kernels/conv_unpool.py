@@ -11,7 +11,7 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
 from .shared import block_size, count_blocks, launch, refuse_launch, split_count
-from .windows import pixel_place, window_holding, window_pixels, windows_of_pixel
+from .windows import pixel_place, window_pixels, windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,55 +47,66 @@ def conv_unpool(
     filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
-    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
-    first = split * tl.cdiv(pixel_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
+    # their positions in windows are scalars.
+    PHASES: tl.constexpr = POOL_STRIDE[0] * POOL_STRIDE[1]
+    cell_rows = (conv_height + POOL_PAD[0] + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    cell_columns = (conv_width + POOL_PAD[1] + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
+    cells = batch * cell_rows * cell_columns
+    blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
+    first = split * tl.cdiv(blocks, splits)
+    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
     total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * conv_height * conv_width
-        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        phase_row = step % PHASES // POOL_STRIDE[1]
+        phase_column = step % POOL_STRIDE[1]
+        cell = step // PHASES * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
+        row = cell_row * POOL_STRIDE[0] + phase_row - POOL_PAD[0]
+        column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
+        pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
+        pixel_mask &= (column >= 0) & (column < conv_width)
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
         for turn in range(WINDOWS[0] * WINDOWS[1]):
-            window_row, window_column, position, holds = window_holding(
-                row=row,
-                column=column,
-                turn=turn,
-                out_height=out_height,
-                out_width=out_width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                POOL_DILATION=POOL_DILATION,
-                WINDOWS=WINDOWS,
-            )
-            window = (image * out_height + window_row) * out_width + window_column
-            gradient = conv_rebuilt(
-                gradient_ptr=gradient_ptr,
-                winner_ptr=winner_ptr,
-                alive_ptr=alive_ptr,
-                saved_ptr=saved_ptr,
-                offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
-                position=position[:, None],
-                ACTIVATION=ACTIVATION,
-                POOL=POOL,
-            ).to(tl.float32)
-            if POOL == "average":
-                pixels = window_pixels(
-                    row=window_row,
-                    column=window_column,
-                    height=conv_height,
-                    width=conv_width,
-                    POOL_SIZE=POOL_SIZE,
-                    POOL_STRIDE=POOL_STRIDE,
-                    POOL_PAD=POOL_PAD,
-                    COUNT_PAD=COUNT_PAD,
-                )
-                gradient /= pixels[:, None]
-            dz += gradient
+            # A window that may hold the pixels, and how far into it they lie.
+            window_row = cell_row - turn // WINDOWS[1]
+            window_column = cell_column - turn % WINDOWS[1]
+            down = phase_row + turn // WINDOWS[1] * POOL_STRIDE[0]
+            right = phase_column + turn % WINDOWS[1] * POOL_STRIDE[1]
+            fits = (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
+            down = down // POOL_DILATION[0]
+            right = right // POOL_DILATION[1]
+            if fits & (down < POOL_SIZE[0]) & (right < POOL_SIZE[1]):
+                holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+                holds &= (window_column >= 0) & (window_column < out_width)
+                window = (image * out_height + window_row) * out_width + window_column
+                gradient = conv_rebuilt(
+                    gradient_ptr=gradient_ptr,
+                    winner_ptr=winner_ptr,
+                    alive_ptr=alive_ptr,
+                    saved_ptr=saved_ptr,
+                    offset=(window * FILTERS)[:, None] + filter[None, :],
+                    mask=holds[:, None] & filter_mask[None, :],
+                    position=down * POOL_SIZE[1] + right,
+                    ACTIVATION=ACTIVATION,
+                    POOL=POOL,
+                ).to(tl.float32)
+                if POOL == "average":
+                    pixels = window_pixels(
+                        row=window_row,
+                        column=window_column,
+                        height=conv_height,
+                        width=conv_width,
+                        POOL_SIZE=POOL_SIZE,
+                        POOL_STRIDE=POOL_STRIDE,
+                        POOL_PAD=POOL_PAD,
+                        COUNT_PAD=COUNT_PAD,
+                    )
+                    gradient /= pixels[:, None]
+                dz += gradient
+        pixel = (image * conv_height + row) * conv_width + column
         tl.store(
-            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz_ptr + pixel[:, None] * FILTERS + filter[None, :],
             dz.to(dz_ptr.dtype.element_ty),
             mask=pixel_mask[:, None] & filter_mask[None, :],
         )

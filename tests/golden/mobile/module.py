@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_00b0d9e460e3"
+NAMESPACE = "cnndsl_mobile_e5361b5fe4ef"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -497,41 +497,6 @@ def is_better(z, best):
     """Say which values beat the best so far: the first of equals stays, the last NaN wins."""
     itself = z  # only NaN differs from itself
     return (z > best) | (z != itself)
-
-
-@triton.jit
-def window_holding(
-    row,
-    column,
-    turn,
-    out_height,
-    out_width,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOWS: tl.constexpr,
-):
-    """Say which window may hold a pixel, at which position, and whether it does.
-
-    At most WINDOWS (down, right) hold one pixel: each turn is another of these.
-    """
-    top = row + POOL_PAD[0]
-    left = column + POOL_PAD[1]
-    window_row = top // POOL_STRIDE[0] - turn // WINDOWS[1]
-    window_column = left // POOL_STRIDE[1] - turn % WINDOWS[1]
-    # How far into the window the pixel lies.
-    down = top - window_row * POOL_STRIDE[0]
-    right = left - window_column * POOL_STRIDE[1]
-    holds = (window_row >= 0) & (window_row < out_height)
-    holds &= (window_column >= 0) & (window_column < out_width)
-    holds &= (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
-    down = down // POOL_DILATION[0]
-    right = right // POOL_DILATION[1]
-    holds &= (down < POOL_SIZE[0]) & (right < POOL_SIZE[1])
-    # Outside a window there is no position; a position is shifted by all the same.
-    position = tl.where(holds, down * POOL_SIZE[1] + right, 0)
-    return window_row, window_column, position, holds
 
 
 def windows_of_pixel(
@@ -5908,40 +5873,51 @@ def conv_max2_scale_gelu_unpool(
     )
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
-    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
-    first = split * tl.cdiv(pixel_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
+    # their positions in windows are scalars.
+    PHASES: tl.constexpr = POOL_STRIDE[0] * POOL_STRIDE[1]
+    cell_rows = (conv_height + POOL_PAD[0] + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    cell_columns = (conv_width + POOL_PAD[1] + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
+    cells = batch * cell_rows * cell_columns
+    blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
+    first = split * tl.cdiv(blocks, splits)
+    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
     total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * conv_height * conv_width
-        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        phase_row = step % PHASES // POOL_STRIDE[1]
+        phase_column = step % POOL_STRIDE[1]
+        cell = step // PHASES * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
+        row = cell_row * POOL_STRIDE[0] + phase_row - POOL_PAD[0]
+        column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
+        pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
+        pixel_mask &= (column >= 0) & (column < conv_width)
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
         for turn in range(WINDOWS[0] * WINDOWS[1]):
-            window_row, window_column, position, holds = window_holding(
-                row=row,
-                column=column,
-                turn=turn,
-                out_height=out_height,
-                out_width=out_width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                POOL_DILATION=POOL_DILATION,
-                WINDOWS=WINDOWS,
-            )
-            window = (image * out_height + window_row) * out_width + window_column
-            gradient = conv_max2_scale_gelu_rebuilt(
-                gradient_ptr=gradient_ptr,
-                winner_ptr=winner_ptr,
-                saved_ptr=saved_ptr,
-                offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
-                position=position[:, None],
-            ).to(tl.float32)
-            dz += gradient
+            # A window that may hold the pixels, and how far into it they lie.
+            window_row = cell_row - turn // WINDOWS[1]
+            window_column = cell_column - turn % WINDOWS[1]
+            down = phase_row + turn // WINDOWS[1] * POOL_STRIDE[0]
+            right = phase_column + turn % WINDOWS[1] * POOL_STRIDE[1]
+            fits = (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
+            down = down // POOL_DILATION[0]
+            right = right // POOL_DILATION[1]
+            if fits & (down < POOL_SIZE[0]) & (right < POOL_SIZE[1]):
+                holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+                holds &= (window_column >= 0) & (window_column < out_width)
+                window = (image * out_height + window_row) * out_width + window_column
+                gradient = conv_max2_scale_gelu_rebuilt(
+                    gradient_ptr=gradient_ptr,
+                    winner_ptr=winner_ptr,
+                    saved_ptr=saved_ptr,
+                    offset=(window * FILTERS)[:, None] + filter[None, :],
+                    mask=holds[:, None] & filter_mask[None, :],
+                    position=down * POOL_SIZE[1] + right,
+                ).to(tl.float32)
+                dz += gradient
+        pixel = (image * conv_height + row) * conv_width + column
         tl.store(
-            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz_ptr + pixel[:, None] * FILTERS + filter[None, :],
             dz.to(dz_ptr.dtype.element_ty),
             mask=pixel_mask[:, None] & filter_mask[None, :],
         )
@@ -6205,39 +6181,50 @@ def conv_nobias_max2_sums_unpool(
     )
     filter_mask = filter < FILTERS
     split = tl.program_id(0) // FILTER_BLOCKS
-    pixel_blocks = tl.cdiv(batch * conv_height * conv_width, BLOCK_PIXELS)
-    first = split * tl.cdiv(pixel_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(pixel_blocks, splits), pixel_blocks)
+    # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
+    # their positions in windows are scalars.
+    PHASES: tl.constexpr = POOL_STRIDE[0] * POOL_STRIDE[1]
+    cell_rows = (conv_height + POOL_PAD[0] + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
+    cell_columns = (conv_width + POOL_PAD[1] + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
+    cells = batch * cell_rows * cell_columns
+    blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
+    first = split * tl.cdiv(blocks, splits)
+    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
     total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * conv_height * conv_width
-        image, row, column = pixel_place(pixel, conv_height, conv_width)
+        phase_row = step % PHASES // POOL_STRIDE[1]
+        phase_column = step % POOL_STRIDE[1]
+        cell = step // PHASES * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
+        row = cell_row * POOL_STRIDE[0] + phase_row - POOL_PAD[0]
+        column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
+        pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
+        pixel_mask &= (column >= 0) & (column < conv_width)
         dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
         for turn in range(WINDOWS[0] * WINDOWS[1]):
-            window_row, window_column, position, holds = window_holding(
-                row=row,
-                column=column,
-                turn=turn,
-                out_height=out_height,
-                out_width=out_width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                POOL_DILATION=POOL_DILATION,
-                WINDOWS=WINDOWS,
-            )
-            window = (image * out_height + window_row) * out_width + window_column
-            gradient = conv_nobias_max2_sums_rebuilt(
-                gradient_ptr=gradient_ptr,
-                winner_ptr=winner_ptr,
-                offset=(window * FILTERS)[:, None] + filter[None, :],
-                mask=(holds & pixel_mask)[:, None] & filter_mask[None, :],
-                position=position[:, None],
-            ).to(tl.float32)
-            dz += gradient
+            # A window that may hold the pixels, and how far into it they lie.
+            window_row = cell_row - turn // WINDOWS[1]
+            window_column = cell_column - turn % WINDOWS[1]
+            down = phase_row + turn // WINDOWS[1] * POOL_STRIDE[0]
+            right = phase_column + turn % WINDOWS[1] * POOL_STRIDE[1]
+            fits = (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
+            down = down // POOL_DILATION[0]
+            right = right // POOL_DILATION[1]
+            if fits & (down < POOL_SIZE[0]) & (right < POOL_SIZE[1]):
+                holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+                holds &= (window_column >= 0) & (window_column < out_width)
+                window = (image * out_height + window_row) * out_width + window_column
+                gradient = conv_nobias_max2_sums_rebuilt(
+                    gradient_ptr=gradient_ptr,
+                    winner_ptr=winner_ptr,
+                    offset=(window * FILTERS)[:, None] + filter[None, :],
+                    mask=holds[:, None] & filter_mask[None, :],
+                    position=down * POOL_SIZE[1] + right,
+                ).to(tl.float32)
+                dz += gradient
+        pixel = (image * conv_height + row) * conv_width + column
         tl.store(
-            dz_ptr + pixel.to(tl.int64)[:, None] * FILTERS + filter[None, :],
+            dz_ptr + pixel[:, None] * FILTERS + filter[None, :],
             dz.to(dz_ptr.dtype.element_ty),
             mask=pixel_mask[:, None] & filter_mask[None, :],
         )
