@@ -310,6 +310,7 @@ def measure_block(block: Block, until: float) -> dict:
     row = {"block": block.name, "errors": accuracy(models, sets[0], gradient)}
     if not DRY and time.monotonic() < until:
         start = time.monotonic()
+        torch.compiler.reset()  # or it runs what it compiled for the shapes of another block
         compiled = torch.compile(Eager(block, conv, False), mode=MODE)
         results(compiled, sets[0], gradient)
         row["compile_s"] = time.monotonic() - start
