@@ -1,0 +1,35 @@
+"""The benchmark for GPUs goes through its steps in the interpreter."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_a_dry_run(tmp_path):
+    """Measures nothing, but compares every gradient with float64."""
+    command = [sys.executable, "benchmarks/gpu.py", "--dry-run", "--names", "A,LeNet"]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| A cifar 3-64 | both |" in done.stdout
+    found = json.loads((tmp_path / "interpreter.json").read_text("utf-8"))
+    errors = found["blocks"][0]["errors"]
+    assert errors.keys() == {"ours", "eager", "smart", "ours again"}
+    assert max(errors["ours"]) < 1e-5
+    assert max(errors["ours again"]) == 0.0
+    assert [row["network"] for row in found["steps"]] == ["LeNet"]
+    assert abs(found["steps"][0]["loss"]["ours"] - found["steps"][0]["loss"]["eager"]) < 1e-5
+
+
+def test_results_are_whole():
+    """What is committed can be read, says where it is from, and has an error for each time."""
+    results = ROOT / "benchmarks" / "results"
+    found = json.loads((results / "nvidia-h200.json").read_text("utf-8"))
+    assert {"device", "commit", "torch", "triton", "dtype"} <= found.keys()
+    for row in found["blocks"]:
+        assert {"ours", "eager"} <= row["errors"].keys()
+        assert {"ours", "ours graphed", "eager graphed"} <= row["forward"].keys()
