@@ -271,7 +271,7 @@ def conv_rows_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     if x.element_size() == 4:
         return Tile(filters, 32 if geometry.window == "loop" else 64, row, 4, 3)
     if geometry.window == "loop":
-        return Tile(filters, 128, row, 8, 3)
+        return Tile(filters, 64, row, 8, 3)
     return Tile(filters, 256 if geometry.window == "one" else 128, row, 4, 3)
 
 

@@ -37,7 +37,6 @@ CONVOLUTIONS: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
     "overlapping": (conv_geometry(64, 64, 3, pad=1, **POOL3), (32, 32)),
     "average": (conv_geometry(64, 64, 3, **{**POOL3, "pool": "average"}, ceil=True), (33, 33)),
     "stem": (conv_geometry(3, 64, 7, stride=2, pad=3, scale=True, **POOL3), (64, 64)),
-    "first": (conv_geometry(3, 64, 3, pad=1, **POOL2), (32, 32)),
 }
 # In float32 and bfloat16 only: float16 gives the same code as the latter.
 MORE: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
@@ -61,6 +60,8 @@ MORE |= {
     for name, (geometry, size) in (CONVOLUTIONS | MORE).items()
     if name in ("wide", "overlapping", "average", "residual", "depthwise", "pooled")
 }
+STEM, STEM_SIZE = CONVOLUTIONS["stem"]
+MORE["stem_staged"] = (STEM._replace(forward="staged", backward="library"), STEM_SIZE)
 # The convolution of training, and the batchnorm behind it.
 NORMED: dict[str, tuple[ConvGeometry, NormGeometry, tuple[int, int]]] = {
     "plain_normed": (

@@ -37,6 +37,19 @@ def usages(target: str, *regions: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+# Where a library multiplies, and what else a region has: one pass each way, rows of few channels.
+PASSES = {
+    **dict.fromkeys(("wide", "overlapping", "average", "pooled"), "conv_unpool"),
+    **dict.fromkeys(("residual", "depthwise"), "conv_bias_gradient"),
+}
+WANTED = {
+    "loss": {"loss_forward", "loss_backward"},
+    "stem": {*(f"conv_{kernel}" for kernel in KERNELS_OF_A_REGION), "conv_lay_out"},
+    "stem_staged": {"conv_lay_out", "conv_stage", "conv_forward", "conv_unpool"},
+    "stem_normed": NORMED | {"conv_lay_out"},
+    "pooled_normed": NORMED | {"conv_bias_gradient"},
+    **{f"{name}_library": {"conv_forward", last} for name, last in PASSES.items()},
+}
 MANY_CHANNELS = (
     *("wide", "strided", "overlapping", "average", "residual", "pooled"),
     *("plain_normed", "residual_normed", "average_normed", "pooled_normed"),
@@ -44,8 +57,11 @@ MANY_CHANNELS = (
 
 
 def uses_tensor_cores(usage: dict[str, Any]) -> bool:
-    if usage["kernel"].endswith("bias_gradient") or usage["kernel"].startswith(("norm", "loss")):
+    is_pass = usage["kernel"] == "conv_forward" and usage["region"].endswith(("library", "staged"))
+    if is_pass or usage["kernel"].endswith(("bias_gradient", "unpool", "lay_out")):
         return True  # a sum, or value by value: no product
+    if usage["kernel"].startswith(("norm", "loss")):
+        return True
     has_many_channels = usage["region"] in MANY_CHANNELS
     if usage["target"] == "sm_90" and usage["dtype"] != "fp32" and has_many_channels:
         return usage["mma"] == "wgmma"
@@ -68,16 +84,12 @@ def test_all_kernels_compile(target: str, golden: Golden) -> None:
     compiled: dict[tuple[str, str], set[str]] = {}
     for usage in found:
         compiled.setdefault((usage["region"], usage["dtype"]), set()).add(usage["kernel"])
-    assert len(compiled) == 11 * 3 + 3 * 2 + 5 * 2
+    assert len(compiled) == 11 * 3 + (3 + 6 + 1) * 2 + 5 * 2
     for (region, _), kernels in compiled.items():
-        if region == "loss":
-            wanted = {"loss_forward", "loss_backward"}
-        elif region.endswith("normed"):
-            wanted = NORMED | ({"conv_bias_gradient"} if region == "pooled_normed" else set())
-        else:
-            family = "fc" if region.startswith("fc") else "conv"
-            wanted = {f"{family}_{kernel}" for kernel in KERNELS_OF_A_REGION}
-        assert kernels == wanted, region
+        family = "fc" if region.startswith("fc") else "conv"
+        usual = {f"{family}_{kernel}" for kernel in KERNELS_OF_A_REGION}
+        usual = NORMED if region.endswith("normed") else usual
+        assert kernels == WANTED.get(region, usual), region
     assert [u for u in found if u["spills"]] == []
     # The least that any GPU of these generations gives a program: 99 KiB, on cards of sm_86.
     assert [u for u in found if u["shared_bytes"] > 99 * 1024] == []
