@@ -199,11 +199,11 @@ NORM_MISTAKES = {
     "momentum is that of the past": (r"\(1 - momentum\) \* running", "momentum * running"),
     "the mean does not answer": (r"gradient - dbias\[None, :\] - ", "gradient - "),
     "the variance does not answer": (r" - normal \* dweight\[None, :\]", ""),
-    "a window before the image": (r"\(top >= 0\) & ", ""),
+    "a window before the image": (r"\(window_row >= 0\) & ", ""),
     "one window too many": (r"window < batch \* out_height", "window <= batch * out_height"),
     "one pixel too many": (r"pixel < batch \* height", "pixel <= batch * height"),
     "splits overlap": (r"last = tl\.minimum\(first \+ tl", "last = tl.minimum(first + 1 + tl"),
-    "the winner is one off": (r"winner == position \+ 1", "winner == position"),
+    "the winner is one off": (r"winner == position\[:, None\] \+ 1", "winner == position[:, None]"),
     "a slope without its residual": (r"saved \+= tl\.load", "saved += 0 * tl.load"),
     "the last of equals wins": (r"\(z > best\) \| ", "(z >= best) | "),
 }

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_e5361b5fe4ef"
+NAMESPACE = "cnndsl_mobile_30bbe9c6c457"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -383,13 +383,16 @@ class Direction(NamedTuple):
 
 
 def is_watched(*given: Tensor | None) -> bool:
-    """Say whether more than autograd looks on: a tracer, a mode, a transform, a tensor's class."""
+    """Say whether more than autograd looks on: a tracer, a mode, a transform, a tensor's class.
+
+    Or whether there is nothing to compute: tensors that are shapes alone.
+    """
     return (
         torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
+        or any(type(t) not in PLAIN_TYPES or (t is not None and t.is_meta) for t in given)
     )
 
 
