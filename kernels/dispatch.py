@@ -38,7 +38,8 @@ def is_watched(*given: Tensor | None) -> bool:
         or is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(type(t) not in PLAIN_TYPES or (t is not None and t.is_meta) for t in given)
+        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
+        or any(tensor is not None and tensor.is_meta for tensor in given)
     )
 
 

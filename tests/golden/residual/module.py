@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_fcc336df4e7f"
+NAMESPACE = "cnndsl_residual_2968d0756232"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -392,7 +392,8 @@ def is_watched(*given: Tensor | None) -> bool:
         or is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(type(t) not in PLAIN_TYPES or (t is not None and t.is_meta) for t in given)
+        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
+        or any(tensor is not None and tensor.is_meta for tensor in given)
     )
 
 
