@@ -38,7 +38,6 @@ _STATEMENTS = (
     ast.Pass,
     ast.Raise,
     ast.Return,
-    ast.Try,
     ast.While,
     ast.With,
 )
