@@ -165,6 +165,12 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
         raise ValueError("an average keeps no slope for each pixel: only ReLU may stand before it")
     if geometry.pool != "none" and geometry.residual:
         raise ValueError("a region with a residual has no pool")
+    if geometry.forward not in ("fused", "library", "staged"):
+        raise ValueError(f"there is no way forward named {geometry.forward!r}")
+    if geometry.backward not in ("fused", "library"):
+        raise ValueError(f"there is no way backward named {geometry.backward!r}")
+    if geometry.forward == "staged" and geometry.groups > 1:
+        raise ValueError("a convolution of several groups is not staged")
     if geometry.scale == "pool" and geometry.pool != "max":
         raise ValueError("a scale behind the pool needs a maximum")
 

@@ -48,6 +48,8 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
+    if not any(needs):
+        return None, None
     if x is None:  # its shape and layout alone are read
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:

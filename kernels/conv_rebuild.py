@@ -1,4 +1,4 @@
-"""The gradient before the pool and the activation, rebuilt wherever it is read, never stored.
+"""The gradient before the pool and the activation, rebuilt wherever it is read.
 
 Of a window's gradient, the pixel that won gets all, or each pixel of an average its share, and a
 pixel that the activation blocks gets none.

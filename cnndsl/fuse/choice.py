@@ -1,7 +1,7 @@
 """Whose products a region takes: those of its own kernels, or those of PyTorch's library.
 
 "library" is cuDNN on an NVIDIA GPU, with one pass of ours that does all the rest. A rule, made of
-what was measured on an H200 (docs/performance.md); a text that was emitted can be edited.
+what was measured on an H200 (docs/performance.md).
 """
 
 from typing import Literal

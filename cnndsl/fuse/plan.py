@@ -17,8 +17,8 @@ from cnndsl.sizes.dim import Dim
 BITS_OF_A_BYTE = 8
 # Training with a batchnorm; all else is one launch forward.
 WINNERS = "a byte an output (which pixel of the window won)"
-# The name of the product that a library makes forward.
-OUTPUT = "output"
+# The name of the product that a library makes forward, and of an image of few channels, laid out.
+OUTPUT, ROWS = "output", "rows of the image"
 TRAINING = ("the sums", "their statistics", "what follows")
 
 
@@ -38,12 +38,12 @@ class Kept(Record):
 class Plan(Record):
     """The launches of a region in training, and what it keeps between forward and backward.
 
-    `forward` and `gradients` say what each launch makes; in inference there is one forward.
-    `products` are left to PyTorch's library: the convolution itself, the gradients of its input
-    and its weight.
+    `inference`, `forward` (in training) and `gradients` say what each launch makes. `products` are
+    left to PyTorch's library: the convolution itself, the gradients of its input and its weight.
     """
 
     kept: tuple[Kept, ...]
+    inference: tuple[str, ...]
     forward: tuple[str, ...]
     gradients: tuple[str, ...]
     products: tuple[str, ...] = ()
@@ -59,30 +59,34 @@ class Plan(Record):
     def sentences(self) -> list[str]:
         """The same in words."""
         kept = "; ".join(f"{k.what}, {show(k.type)}" for k in self.kept)
-        behind = ", behind a convolution of PyTorch's library" if OUTPUT in self.products else ""
-        count = len(self.forward)
-        if count == 1:
-            return [
-                f"forward: 1 launch{behind}",
-                f"backward: {self._backward()}",
-                f"kept for backward: {kept}",
-            ]
-        return [
-            f"forward in inference: 1 launch{behind}",
-            f"forward in training: {count} launches, for {_listed(self.forward)}{behind}",
-            f"backward in training: {self._backward()}",
-            f"kept for backward in training: {kept}",
-        ]
-
-    def _backward(self) -> str:
-        count = len(self.gradients)
-        text = f"{count} launch{'es' * (count != 1)}"
-        if count:
-            text += f", for the gradient{'s' * (count > 1)} of {_listed(self.gradients)}"
+        backward = _made(self.gradients, "the gradient")
         products = [name for name in self.products if name != OUTPUT]
         if products:
-            text += f"; PyTorch's library multiplies for those of {_listed(products)}"
-        return text
+            backward += f"; PyTorch's library multiplies for those of {_listed(products)}"
+        if self.inference == self.forward:
+            lines = [f"forward: {_made(self.forward)}"]
+            when = ""
+        else:
+            lines = [
+                f"forward in inference: {_made(self.inference)}",
+                f"forward in training: {_made(self.forward)}",
+            ]
+            when = " in training"
+        if OUTPUT in self.products:
+            lines[-1] += ", behind a convolution of PyTorch's library"
+        return [*lines, f"backward{when}: {backward}", f"kept for backward{when}: {kept}"]
+
+
+def _counted(count: int, what: str = "launch", many: str = "launches") -> str:
+    return f"{count} {what if count == 1 else many}"
+
+
+def _made(launches: Sequence[str], of: str = "") -> str:
+    """How many, and what each makes; of a single one forward that is known."""
+    count = _counted(len(launches))
+    if of and launches:
+        return f"{count}, for {of}{'s' * (len(launches) > 1)} of {_listed(launches)}"
+    return f"{count}, for {_listed(launches)}" if len(launches) > 1 else count
 
 
 class Step(Record):
@@ -94,8 +98,9 @@ class Step(Record):
 
     def sentence(self) -> str:
         """The same in words."""
-        text = f"a step of training: {self.forward} launches forward, {self.backward} backward"
-        return text + f"; {self.products} products of PyTorch's library" * (self.products > 0)
+        text = f"a step of training: {_counted(self.forward)} forward, {self.backward} backward"
+        products = _counted(self.products, "product", "products")
+        return text + f"; {products} of PyTorch's library" * (self.products > 0)
 
 
 def step(parts: Sequence[Part]) -> Step:
@@ -128,13 +133,9 @@ def plan(region: Region) -> Plan:
     if region.slope == "output" or (region.slope == "relu" and pool is None):
         kept.append(Kept("the output", leaves, FLOAT_BYTES))
     chosen = _chosen(region, region.pool)
-    names, products = ["input", "weight", *_sums(region)], list[str]()
-    if chosen and chosen.backward == "library":
-        names, products = _one_pass(region, region.pool, region.slope), ["input", "weight"]
-    if chosen and chosen.forward == "library":
-        products.insert(0, OUTPUT)
-    forward = ("the convolution", "the output") if _is_staged(chosen) else ("the output",)
-    return Plan(tuple(kept), forward, tuple(names), tuple(products))
+    forward = (*_before(chosen), "the output")
+    gradients, products = _gradients(region, chosen, region.pool, region.slope)
+    return Plan(tuple(kept), forward, forward, gradients, products)
 
 
 def _normalised(region: Region, affine: Node) -> Plan:
@@ -151,20 +152,36 @@ def _normalised(region: Region, affine: Node) -> Plan:
     first = "batchnorm"
     if region.merge is not None and region.activation is not None:
         first += " with residual"
+    inference = (*_before(_chosen(region, region.pool)), "the output")
     pool = region.pool if region.pools_first else None
     chosen = _chosen(region, pool)
-    names, products = [first, "sums", "input", "weight", *_sums(region)], list[str]()
+    gradients, products = _gradients(region, chosen, pool, "none")
+    return Plan(
+        tuple(kept),
+        inference,
+        (*_before(chosen), *TRAINING),
+        (first, "sums", *gradients),
+        products,
+    )
+
+
+def _before(chosen: Choice | None) -> list[str]:
+    """What is launched before the kernel that does all the rest."""
+    if chosen is None or chosen.forward == "library":
+        return []
+    rows = [ROWS] if chosen.taps == "rows" else []
+    return [*rows, "the convolution"] if chosen.forward == "staged" else rows
+
+
+def _gradients(
+    region: Region, chosen: Choice | None, pool: Node | None, slope: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The launches of the gradients, and the products that are left to a library."""
+    output = [OUTPUT] if chosen and chosen.forward == "library" else []
     if chosen and chosen.backward == "library":
-        names = [first, "sums", *_one_pass(region, pool, "none")]
-        products = ["input", "weight"]
-    if chosen and chosen.forward == "library":
-        products.insert(0, OUTPUT)
-    forward = ("the convolution", *TRAINING) if _is_staged(chosen) else TRAINING
-    return Plan(tuple(kept), forward, tuple(names), tuple(products))
-
-
-def _is_staged(chosen: Choice | None) -> bool:
-    return chosen is not None and chosen.forward == "staged"
+        return tuple(_one_pass(region, pool, slope)), (*output, "input", "weight")
+    rows = [ROWS] if chosen and chosen.taps == "rows" else []
+    return ("input", "weight", *rows, *_sums(region)), tuple(output)
 
 
 def _chosen(region: Region, pool: Node | None) -> Choice | None:

@@ -80,10 +80,25 @@ def test_one_pass_and_the_librarys_products(text, gradients, products):
     assert plan(region).products == products
 
 
+STEM = "input 64 x 64 x 3; conv 8 7x7 stride=2 pad=3"
+
+
 def test_a_convolution_before_overlapping_windows_is_launched_alone():
-    (region,) = regions("input 64 x 64 x 3; conv 8 7x7 stride=2 pad=3; relu; pool max 3 stride=2")
-    assert plan(region).forward == ("the convolution", "the output")
-    assert plan(region).products == ("input", "weight")
+    (region,) = regions(f"{STEM}; relu; pool max 3 stride=2")
+    found = plan(region)
+    assert found.inference == found.forward
+    assert found.forward == ("rows of the image", "the convolution", "the output")
+    assert found.products == ("input", "weight")
+    assert found.sentences()[0].startswith("forward: 3 launches, for rows of the image, ")
+
+
+def test_rows_are_laid_out_in_each_direction():
+    (region,) = regions(f"{STEM}; batchnorm; relu; pool max 3 stride=2")
+    found = plan(region)
+    assert found.inference == ("rows of the image", "the convolution", "the output")
+    assert len(found.forward) == 4
+    assert found.gradients == ("batchnorm", "sums", "input", "weight", "rows of the image", "bias")
+    assert found.sentences()[0].startswith("forward in inference: 3 launches")
 
 
 def test_the_dump_counts_the_products():
@@ -92,5 +107,5 @@ def test_the_dump_counts_the_products():
     # that of the network's input is not asked for
     assert step(parts(graph)) == Step(1, 1, 1)
     text = dump(parts(graph))
-    assert "1 launches forward, 1 backward; 1 products of PyTorch's library" in text
+    assert "1 launch forward, 1 backward; 1 product of PyTorch's library" in text
     assert "PyTorch's library multiplies for those of input and weight" in text

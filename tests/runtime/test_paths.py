@@ -182,6 +182,27 @@ def test_residuals(training, monkeypatch):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+STEM = "input 16 x 14 x 3\nconv 5 7x5 stride=2 pad=3x2"
+
+
+@pytest.mark.parametrize("text", [f"{STEM}; relu; pool max 3 stride=2", f"{STEM}; batchnorm; relu"])
+@pytest.mark.parametrize("training", [True, False])
+def test_rows_of_large_filters(text, training, monkeypatch):
+    """The image is laid out, and before overlapping windows the convolution launched alone."""
+    graph = check_source(Source("stem.cnn", text)).graph
+    module, model = load(graph)
+    with HostileInterpreter() as hostile:
+        found = gradients(model, batch((16, 14, 3)), training, ramp)
+    assert "conv_lay_out" in hostile.launches
+    wanted = step(parts(graph))
+    if training:
+        assert len(hostile.launches) == wanted.forward + wanted.backward + ("batchnorm" in text)
+    on_cpu(module, monkeypatch)
+    wanted = gradients(model, batch((16, 14, 3)), training, ramp)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "branches",
     [

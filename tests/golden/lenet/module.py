@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_c9fb3c74ba86"
+NAMESPACE = "cnndsl_lenet_09936c5782bf"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1148,8 +1148,7 @@ def fc_op(
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
 #   values are written.
 #
-#   The gradient before the pool and the activation, rebuilt wherever it is read, never
-#   stored.
+#   The gradient before the pool and the activation, rebuilt wherever it is read.
 #
 #   Of a window's gradient, the pixel that won gets all, or each pixel of an average its
 #   share, and a pixel that the activation blocks gets none.

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_67df95c3c836"
+NAMESPACE = "cnndsl_mobile_796b625e0c4d"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -678,6 +678,12 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
         )
     if geometry.pool != "none" and geometry.residual:
         raise ValueError("a region with a residual has no pool")
+    if geometry.forward not in ("fused", "library", "staged"):
+        raise ValueError(f"there is no way forward named {geometry.forward!r}")
+    if geometry.backward not in ("fused", "library"):
+        raise ValueError(f"there is no way backward named {geometry.backward!r}")
+    if geometry.forward == "staged" and geometry.groups > 1:
+        raise ValueError("a convolution of several groups is not staged")
     if geometry.scale == "pool" and geometry.pool != "max":
         raise ValueError("a scale behind the pool needs a maximum")
 
@@ -758,6 +764,8 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
+    if not any(needs):
+        return None, None
     if x is None:  # its shape and layout alone are read
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:
@@ -1669,8 +1677,7 @@ def fc_op(
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
 #   values are written.
 #
-#   The gradient before the pool and the activation, rebuilt wherever it is read, never
-#   stored.
+#   The gradient before the pool and the activation, rebuilt wherever it is read.
 #
 #   Of a window's gradient, the pixel that won gets all, or each pixel of an average its
 #   share, and a pixel that the activation blocks gets none.
@@ -4289,7 +4296,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = ⌊(W − K + 2P)/S⌋ + 1 = ⌊(16 − 3 + 2·1)/2⌋ + 1 = 8
 #   batchnorm3  batchnorm                                              8 x 8 x 32
 #   relu63      relu6                                                  8 x 8 x 32
-#   forward in inference: 1 launch, behind a convolution of PyTorch's library
+#   forward in inference: 1 launch
 #   forward in training: 3 launches, for the sums, their statistics and what follows,
 #   behind a convolution of PyTorch's library
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
@@ -5203,7 +5210,7 @@ def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = (W − K + 2P)/S + 1 = (8 − 3 + 2·1)/1 + 1 = 8
 #   batchnorm6  batchnorm                                         8 x 8 x 48
 #   relu65      relu6                                             8 x 8 x 48
-#   forward in inference: 1 launch, behind a convolution of PyTorch's library
+#   forward in inference: 1 launch
 #   forward in training: 3 launches, for the sums, their statistics and what follows,
 #   behind a convolution of PyTorch's library
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's

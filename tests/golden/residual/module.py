@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_2968d0756232"
+NAMESPACE = "cnndsl_residual_979fb2af9012"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -642,6 +642,8 @@ def refuse_geometry(geometry: ConvGeometry) -> None:
     terms = geometry.kernel[0] * geometry.kernel[1] * geometry.channels
     if geometry.filters * terms >= 2**31:
         raise ValueError("a weight of 2³¹ values or more")
+    if geometry.backward not in ("fused", "library"):
+        raise ValueError(f"there is no way backward named {geometry.backward!r}")
     if geometry.scale == "pool" and geometry.pool != "max":
         raise ValueError("a scale behind the pool needs a maximum")
 
@@ -707,6 +709,8 @@ def conv_product_gradients(
     What the other needs alone may be absent. The same bits each time: cuDNN is told so.
     """
     g = geometry
+    if not any(needs):
+        return None, None
     if x is None:  # its shape and layout alone are read
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:
@@ -1613,8 +1617,7 @@ def fc_op(
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
 #   values are written.
 #
-#   The gradient before the pool and the activation, rebuilt wherever it is read, never
-#   stored.
+#   The gradient before the pool and the activation, rebuilt wherever it is read.
 #
 #   Of a window's gradient, the pixel that won gets all, or each pixel of an average its
 #   share, and a pixel that the activation blocks gets none.
