@@ -19,6 +19,7 @@ BITS_OF_A_BYTE = 8
 WINNERS = "a byte an output (which pixel of the window won)"
 # The name of the product that a library makes forward, and of an image of few channels, laid out.
 OUTPUT, ROWS = "output", "rows of the image"
+BEHIND = ", behind a convolution of PyTorch's library"
 TRAINING = ("the sums", "their statistics", "what follows")
 
 
@@ -39,7 +40,8 @@ class Plan(Record):
     """The launches of a region in training, and what it keeps between forward and backward.
 
     `inference`, `forward` (in training) and `gradients` say what each launch makes. `products` are
-    left to PyTorch's library: the convolution itself, the gradients of its input and its weight.
+    left to PyTorch's library: the convolution itself, the gradients of its input and its weight;
+    `convolves` says whether in inference the library makes the convolution.
     """
 
     kept: tuple[Kept, ...]
@@ -47,6 +49,7 @@ class Plan(Record):
     forward: tuple[str, ...]
     gradients: tuple[str, ...]
     products: tuple[str, ...] = ()
+    convolves: bool = False
 
     @property
     def bytes(self) -> Dim:
@@ -63,17 +66,12 @@ class Plan(Record):
         products = [name for name in self.products if name != OUTPUT]
         if products:
             backward += f"; PyTorch's library multiplies for those of {_listed(products)}"
-        if self.inference == self.forward:
-            lines = [f"forward: {_made(self.forward)}"]
-            when = ""
-        else:
-            lines = [
-                f"forward in inference: {_made(self.inference)}",
-                f"forward in training: {_made(self.forward)}",
-            ]
+        inference = _made(self.inference) + BEHIND * self.convolves
+        training = _made(self.forward) + BEHIND * (OUTPUT in self.products)
+        lines, when = [f"forward: {training}"], ""
+        if inference != training:
+            lines = [f"forward in inference: {inference}", f"forward in training: {training}"]
             when = " in training"
-        if OUTPUT in self.products:
-            lines[-1] += ", behind a convolution of PyTorch's library"
         return [*lines, f"backward{when}: {backward}", f"kept for backward{when}: {kept}"]
 
 
@@ -135,7 +133,7 @@ def plan(region: Region) -> Plan:
     chosen = _chosen(region, region.pool)
     forward = (*_before(chosen), "the output")
     gradients, products = _gradients(region, chosen, region.pool, region.slope)
-    return Plan(tuple(kept), forward, forward, gradients, products)
+    return Plan(tuple(kept), forward, forward, gradients, products, OUTPUT in products)
 
 
 def _normalised(region: Region, affine: Node) -> Plan:
@@ -152,16 +150,17 @@ def _normalised(region: Region, affine: Node) -> Plan:
     first = "batchnorm"
     if region.merge is not None and region.activation is not None:
         first += " with residual"
-    inference = (*_before(_chosen(region, region.pool)), "the output")
+    alone = _chosen(region, region.pool)
     pool = region.pool if region.pools_first else None
     chosen = _chosen(region, pool)
     gradients, products = _gradients(region, chosen, pool, "none")
     return Plan(
         tuple(kept),
-        inference,
+        (*_before(alone), "the output"),
         (*_before(chosen), *TRAINING),
         (first, "sums", *gradients),
         products,
+        alone is not None and alone.forward == "library",
     )
 
 

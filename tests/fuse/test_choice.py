@@ -101,6 +101,22 @@ def test_rows_are_laid_out_in_each_direction():
     assert found.sentences()[0].startswith("forward in inference: 3 launches")
 
 
+@pytest.mark.parametrize(
+    ("text", "inference", "training"),
+    [
+        ("conv 16 3x3 groups=16; batchnorm; relu", True, True),
+        ("conv 16 3x3; batchnorm; relu; pool max 3 stride=2", True, False),
+        ("conv 16 3x3; batchnorm; relu", False, False),
+    ],
+)
+def test_a_convolution_of_the_library_is_told(text, inference, training):
+    (region,) = regions(f"input 8 x 8 x 16\n{text}")
+    behind = ", behind a convolution of PyTorch's library"
+    first, second = plan(region).sentences()[:2]
+    assert (first.startswith("forward in inference"), first.endswith(behind)) == (True, inference)
+    assert (second.startswith("forward in training"), second.endswith(behind)) == (True, training)
+
+
 def test_the_dump_counts_the_products():
     graph = check_source(Source("x.cnn", "input 8 x 8 x 16; conv 16 3x3; relu")).graph
     assert graph is not None

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_796b625e0c4d"
+NAMESPACE = "cnndsl_mobile_cdd4e1efe308"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -4296,7 +4296,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = ⌊(W − K + 2P)/S⌋ + 1 = ⌊(16 − 3 + 2·1)/2⌋ + 1 = 8
 #   batchnorm3  batchnorm                                              8 x 8 x 32
 #   relu63      relu6                                                  8 x 8 x 32
-#   forward in inference: 1 launch
+#   forward in inference: 1 launch, behind a convolution of PyTorch's library
 #   forward in training: 3 launches, for the sums, their statistics and what follows,
 #   behind a convolution of PyTorch's library
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
@@ -5210,7 +5210,7 @@ def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #               O = (W − K + 2P)/S + 1 = (8 − 3 + 2·1)/1 + 1 = 8
 #   batchnorm6  batchnorm                                         8 x 8 x 48
 #   relu65      relu6                                             8 x 8 x 48
-#   forward in inference: 1 launch
+#   forward in inference: 1 launch, behind a convolution of PyTorch's library
 #   forward in training: 3 launches, for the sums, their statistics and what follows,
 #   behind a convolution of PyTorch's library
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
