@@ -21,7 +21,7 @@ from .conv_pool import conv_quads, conv_windows
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_stage import conv_launch_stage
 from .conv_sum import conv_sum
-from .shared import Tile, block_size, count_blocks, launch, refuse_launch
+from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
 from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -38,7 +38,7 @@ def conv_forward(
     alive_ptr,  # like y: bit p is set where the pixel at position p of the window has a gradient
     before_ptr,  # like y: what the activation was given
     residual_ptr,  # like y: added before the activation
-    sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
+    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
     positions,  # of a window: not a constant, or the compiler unrolls the loop and spills
     batch,
     height: tl.constexpr,
@@ -210,7 +210,7 @@ def conv_forward(
             code = pooled[1]
             if ACTIVATION == "relu":
                 code = tl.where(y <= 0, 0, code)
-            tl.store(winner_ptr + offset, code.to(tl.uint8), mask=mask)
+            tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
         if ACTIVATION == "input":
             tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
         if ACTIVATION != "none":
@@ -220,7 +220,7 @@ def conv_forward(
     if STATISTICS:
         conv_statistics(
             sums_ptr=sums_ptr,
-            y=rounded.to(tl.float32),
+            y=full(rounded),
             mask=mask,
             window_mask=window_mask,
             tile=tile,
@@ -236,14 +236,14 @@ def conv_forward(
 def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     if geometry.forward != "fused":
-        return Tile(block_size(geometry.filters, 64), 64, 16, 4, 2)
+        return Tile(block_size(geometry.filters, 64), 32 if x.element_size() == 8 else 64, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
     if geometry.taps == "rows":
         return conv_rows_tile(geometry, x, precision)
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(block_size(filters, 32), 32 if geometry.window == "loop" else 64, 16, 4, 2)
     if geometry.window == "loop":
@@ -265,8 +265,8 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
 def conv_rows_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose where a step takes a row of the filter."""
     row = conv_row_terms(geometry)
-    if x.element_size() == 4 and precision == "ieee":
-        return Tile(block_size(geometry.filters, 32), 32, row, 4, 2)
+    if precision == "ieee" and x.element_size() >= 4:
+        return Tile(block_size(geometry.filters, 128 // x.element_size()), 32, row, 4, 2)
     filters = block_size(geometry.filters, 64)
     if x.element_size() == 4:
         return Tile(filters, 32 if geometry.window == "loop" else 64, row, 4, 3)

@@ -5,14 +5,14 @@ where more than the other kernels want it: it is a residual's, or what a library
 and added as the gradient of the weight is.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry, conv_sizes
 from .conv_rebuild import conv_activation_gradient
-from .shared import block_size, count_blocks, launch, refuse_launch, split_count
+from .module import full_dtype
+from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -25,7 +25,7 @@ def conv_bias_gradient(
     alive_ptr,
     saved_ptr,
     dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, FILTERS] float32
+    partial_ptr,  # [splits, FILTERS]
     splits,
     batch,
     conv_height: tl.constexpr,  # before the pool
@@ -52,13 +52,13 @@ def conv_bias_gradient(
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         window_mask = window < batch * out_height * out_width
         offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         if POOL == "max":
             # Each window that is not dead gives all of its gradient to one pixel.
             winner = tl.load(winner_ptr + offset, mask=mask, other=0)
@@ -91,11 +91,11 @@ def conv_bias_gradient(
                     POOL_PAD=POOL_PAD,
                     COUNT_PAD=False,
                 )[:, None]
-            gradient *= taking / pixels
+            gradient = gradient * taking / pixels
         if (ACTIVATION == "output" or ACTIVATION == "input") or (
             ACTIVATION == "relu" and POOL == "none"
         ):
-            saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
             gradient = conv_activation_gradient(saved, gradient)
         if POOL == "none" and ACTIVATION != "none" and (RESIDUAL or BACKWARD == "library"):
             tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
@@ -119,18 +119,18 @@ def conv_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
-    block_filters = block_size(geometry.filters, 64)
+    block_filters = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
     launch(
         conv_bias_gradient,
         programs * splits,

@@ -18,8 +18,7 @@ def conv_activation(z):
 @triton.jit
 def conv_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
-    vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
-    return vector.to(tl.float32)[:, None]
+    return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
@@ -38,11 +37,11 @@ def conv_shifted(
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
     if SCALE == "pool":
-        y *= conv_each(scale_ptr, filter, filter_mask)
+        y *= conv_each(scale_ptr, filter, filter_mask).to(y.dtype)
     if BIAS:
-        y += conv_each(bias_ptr, filter, filter_mask)
+        y += conv_each(bias_ptr, filter, filter_mask).to(y.dtype)
     if RESIDUAL:
-        y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     return y
 
 

@@ -51,7 +51,7 @@ class ConvOutputs(NamedTuple):
     """What forward computes; None for a part that a region has no use for.
 
     y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
-    like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
+    like y: what the activation was given. sums: [tiles, 3, filters], of a tile's values
     the count, the mean, and the sum of squared distances to it.
     """
 
@@ -207,4 +207,5 @@ def conv_settings() -> str:
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
+    is_free = x.dtype != torch.float64 and not INTERPRETED
+    return "tf32" if conv_settings() == "tf32" and is_free else "ieee"

@@ -13,7 +13,7 @@ from .conv_geometry import (
     conv_sizes,
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
-from .shared import Tile, block_size, count_blocks, launch, refuse_launch
+from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -122,7 +122,7 @@ def conv_input_gradient(
     WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
         filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
         filter_mask = filter < GROUP_FILTERS
@@ -209,7 +209,7 @@ def conv_input_gradient(
             mask=filter_mask[:, None] & channel_mask[None, :],
             other=0.0,
         )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
@@ -237,7 +237,7 @@ def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str)
     """Choose pixels x channels, and filters a step, by what compiles without spills."""
     channels = geometry.channels // geometry.groups
     filters = geometry.filters // geometry.groups
-    if dx.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and dx.element_size() >= 4:
         return Tile(32, block_size(channels, 64), 16, 4, 2)
     most = 128 // dx.element_size()
     if geometry.pool == "average":

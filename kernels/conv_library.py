@@ -15,7 +15,7 @@ from .conv_geometry import ConvGeometry, channels_last, new_image
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
     """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
-    if tensor is None or tensor.device.type != "cpu":
+    if tensor is None or tensor.device.type != "cpu" or tensor.element_size() > 2:
         return tensor
     return tensor.float()
 

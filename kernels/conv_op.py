@@ -26,6 +26,7 @@ from .conv_geometry import (
 )
 from .conv_library import conv_product_gradients
 from .dispatch import Direction, differentiable
+from .module import full_dtype, widened
 from .replay import remembered
 from .shared import cast_as_wished, packed
 
@@ -69,13 +70,15 @@ def conv_outputs(
     code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
+        if x.dtype == torch.float64:  # which Triton cannot multiply where bytes select it
+            dtype = torch.int32
         code = torch.empty_like(y, dtype=dtype)
     if geometry.activation == "input":
         before = torch.empty_like(y)
     if geometry.statistics:
         windows = shape[0] * shape[2] * shape[3]
         tiles = -(-windows // launches.windows(geometry, x))
-        sums = x.new_empty((tiles, 3, geometry.filters), dtype=torch.float32)
+        sums = x.new_empty((tiles, 3, geometry.filters), dtype=full_dtype(x))
     return ConvOutputs(y, code, before, sums)
 
 
@@ -111,9 +114,9 @@ def conv_empty_gradients(
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
     if needs[2]:
-        dbias = gradient.new_empty(g.filters, dtype=torch.float32)
+        dbias = gradient.new_empty(g.filters, dtype=full_dtype(gradient))
     if needs[3]:
-        dscale = gradient.new_empty(g.filters, dtype=torch.float32)
+        dscale = gradient.new_empty(g.filters, dtype=full_dtype(gradient))
     if g.residual and g.activation != "none":
         dresidual = new_image(gradient, gradient.shape)
     return dx, dweight, dbias, dscale, dresidual
@@ -132,6 +135,11 @@ def conv_allocate_gradients(
 ) -> tuple[Tensor | None, ...]:
     """Allocate what conv_gradients gives for the same."""
     return conv_empty_gradients(geometry, gradient, size, needs)
+
+
+def scaled_filters(weight: Tensor, scale: Tensor) -> Tensor:
+    """Multiply each filter by its scale."""
+    return widened(weight) * widened(scale)[:, None, None, None]
 
 
 def conv_gradients(
@@ -158,7 +166,7 @@ def conv_gradients(
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
-        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+        factor = scaled_filters(weight, scale).to(weight.dtype)
     if geometry.backward == "library":
         gradients = conv_library_gradients
     else:
@@ -169,10 +177,10 @@ def conv_gradients(
         )
         dweight = dscale = None
         if needs[3]:
-            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+            dscale = (widened(raw) * widened(weight)).sum((1, 2, 3))
         if needs[1]:
             if scale is not None:
-                raw = raw.float() * scale.float()[:, None, None, None]
+                raw = scaled_filters(raw, scale)
             dweight = channels_last(raw.to(gradient.dtype))
     return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 

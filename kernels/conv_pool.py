@@ -5,6 +5,7 @@ import triton.language as tl
 
 from .conv_epilogue import conv_activation, conv_each
 from .conv_sum import conv_sum
+from .shared import full
 from .windows import is_better, window_pixels
 
 
@@ -46,7 +47,7 @@ def conv_quads(
         y = tl.where(is_better(d, y), d, y)
     else:
         if BIAS:
-            z += conv_each(bias_ptr, filter, filter_mask)
+            z += conv_each(bias_ptr, filter, filter_mask).to(z.dtype)
         if ACTIVATION == "relu":
             alive = tl.where(z <= 0, 0, 1)
             a, b, c, d = conv_corners(alive, BLOCK_FILTERS, BLOCK_PIXELS)
@@ -98,7 +99,7 @@ def conv_windows(
     PRECISION: tl.constexpr,
 ):
     """Convolve and pool over any windows: once for each position in them, keeping best or sum."""
-    y = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    y = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
     code = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.int32)
     for position in range(positions):
         down = position // POOL_SIZE[1] * POOL_DILATION[0]
@@ -141,7 +142,7 @@ def conv_windows(
             code = tl.where(better, position + 1, code)
         else:
             if BIAS:
-                z += conv_each(bias_ptr, filter, filter_mask)
+                z += conv_each(bias_ptr, filter, filter_mask).to(z.dtype)
             if ACTIVATION == "relu":
                 code |= tl.where(exists[None, :] & ~(z <= 0), 1, 0) << position
                 z = conv_activation(z)

@@ -7,6 +7,8 @@ pixel that the activation blocks gets none.
 import triton
 import triton.language as tl
 
+from .shared import full
+
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
 
@@ -34,8 +36,8 @@ def conv_unpooled(
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     if ACTIVATION != "none" and not RESIDUAL:
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
@@ -63,6 +65,6 @@ def conv_rebuilt(
         alive = tl.load(alive_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(((alive >> position) & 1) == 1, gradient, 0.0)
     if ACTIVATION == "output" or ACTIVATION == "input":
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = conv_activation_gradient(saved, gradient.to(tl.float32))
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)

@@ -87,7 +87,9 @@ def conv_stage_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
         terms *= geometry.kernel[0] * geometry.kernel[1]
     if geometry.taps == "rows":
         terms = conv_row_terms(geometry)
-    is_wide = x.element_size() == 4
+    is_wide = x.element_size() >= 4
+    if x.element_size() == 8:
+        return Tile(16, 32, block_size(terms, 32), 8, 2)
     if is_wide and precision == "ieee":
         return Tile(block_size(geometry.filters, 32), 32, block_size(terms, 32), 4, 2)
     pixels = 64 if is_wide else 256

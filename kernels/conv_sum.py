@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from .conv_epilogue import conv_each
+from .shared import full
 
 
 @triton.jit
@@ -42,7 +43,7 @@ def conv_products(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
     VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
@@ -65,7 +66,13 @@ def conv_products(
             x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
             term = (down * KERNEL[1] + right) * CHANNELS + channel
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
-            total = tl.dot(weight, x, total, input_precision=PRECISION)
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
     elif TAPS == "packed":
         # Few channels: one step takes the terms of several taps, to fill the matrix unit.
         for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
@@ -80,7 +87,13 @@ def conv_products(
             x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
             weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
-            total = tl.dot(weight, x, total, input_precision=PRECISION)
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
     else:
         # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
         CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
@@ -98,7 +111,13 @@ def conv_products(
             term = tap * GROUP_CHANNELS + channel
             weight_mask = filter_mask[:, None] & channel_mask[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)
-            total = tl.dot(weight, x, total, input_precision=PRECISION)
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
     return total
 
 
@@ -163,7 +182,7 @@ def conv_sum(
         place = ((image * height + row) * width + column) * CHANNELS
         mask = pixel_mask[None, :] & filter_mask[:, None]
         total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
-        total = total.to(tl.float32)
+        total = full(total)
     if SCALE == "sum":
-        total *= conv_each(scale_ptr, filter, filter_mask)
+        total *= conv_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total

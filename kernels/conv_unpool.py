@@ -3,14 +3,14 @@
 For the products of a library, which cannot rebuild it where they read it.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
-from .shared import block_size, count_blocks, launch, refuse_launch, split_count
+from .module import full_dtype
+from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
 from .windows import pixel_place, window_pixels, windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -23,7 +23,7 @@ def conv_unpool(
     alive_ptr,
     saved_ptr,
     dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS] float32
+    partial_ptr,  # [splits, FILTERS]
     splits,
     batch,
     conv_height: tl.constexpr,  # before the pool
@@ -56,7 +56,7 @@ def conv_unpool(
     blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         phase_row = step % PHASES // POOL_STRIDE[1]
         phase_column = step % POOL_STRIDE[1]
@@ -66,7 +66,7 @@ def conv_unpool(
         column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
         pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
         pixel_mask &= (column >= 0) & (column < conv_width)
-        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), tl.float32)
+        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
         for turn in range(WINDOWS[0] * WINDOWS[1]):
             # A window that may hold the pixels, and how far into it they lie.
             window_row = cell_row - turn // WINDOWS[1]
@@ -90,7 +90,8 @@ def conv_unpool(
                     position=down * POOL_SIZE[1] + right,
                     ACTIVATION=ACTIVATION,
                     POOL=POOL,
-                ).to(tl.float32)
+                )
+                gradient = full(gradient)
                 if POOL == "average":
                     pixels = window_pixels(
                         row=window_row,
@@ -135,7 +136,7 @@ def conv_launch_unpool(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
     refuse_launch(dz, programs * splits, pixels)
-    partial = dz.new_empty((splits, geometry.filters), dtype=torch.float32)
+    partial = dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz))
     launch(
         conv_unpool,
         programs * splits,

@@ -4,7 +4,6 @@ The sum is split over programs, and its parts are added in a fixed order, so tha
 gives the same bits.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -17,6 +16,7 @@ from .conv_geometry import (
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .conv_rows import conv_row_terms, conv_rows
+from .module import full_dtype
 from .shared import (
     Tile,
     block_size,
@@ -38,7 +38,7 @@ def conv_weight_gradient(
     alive_ptr,
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
     splits,
     batch,
     height: tl.constexpr,
@@ -112,7 +112,7 @@ def conv_weight_gradient(
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
+    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
         window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         exists = window < batch * out_height * out_width
@@ -181,7 +181,13 @@ def conv_weight_gradient(
             exists &= (column + right >= 0) & (column + right < width)
             x_mask = exists[:, None] & term_mask[None, :]
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
     row = split.to(tl.int64) * FILTERS + filter
     if TAPS == "rows":
         term_mask &= channel < CHANNELS
@@ -202,11 +208,11 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
     if geometry.taps == "rows":
         terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
-        if x.element_size() == 4:
+        if x.element_size() >= 4:
             return Tile(block_size(filters, most), terms, windows, 8, 2)
         return Tile(block_size(filters, most), terms, windows, 4, 3)
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
@@ -239,7 +245,7 @@ def conv_launch_weight_gradient(
     splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(x, programs * splits, windows * geometry.pool_size[0] * geometry.pool_size[1])
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=torch.float32)
+    partial = x.new_empty(shape, dtype=full_dtype(x))
     launch(
         conv_weight_gradient,
         programs * splits,

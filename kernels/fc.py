@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .fc_op import FcGeometry, fc_precision
-from .shared import Tile, block_size, count_blocks, launch, refuse_launch
+from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -52,7 +52,7 @@ def fc_forward(
     output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     image_mask = image < batch
     output_mask = output < OUTPUTS
-    y = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
     for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
         feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
         feature_mask = feature < FEATURES
@@ -66,12 +66,12 @@ def fc_forward(
             mask=output_mask[None, :] & feature_mask[:, None],
             other=0.0,
         )
-        y = tl.dot(x, weight, y, input_precision=PRECISION)
+        y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
     offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
     if BIAS:
         bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
-        y += bias.to(tl.float32)[None, :]
+        y += bias.to(y.dtype)[None, :]
     if ACTIVATION == "input":
         tl.store(input_ptr + offset, y.to(input_ptr.dtype.element_ty), mask=mask)
     if ACTIVATION != "none":
@@ -90,8 +90,8 @@ def fc_unactivated(
     """Read a tile of the gradient and take it back through the activation."""
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
     if ACTIVATION != "none":
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        gradient = fc_activation_gradient(saved, gradient.to(tl.float32))
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = fc_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
@@ -116,7 +116,7 @@ def fc_input_gradient(
     feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     image_mask = image < batch
     feature_mask = feature < FEATURES
-    dx = tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), tl.float32)
+    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
     for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
         output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
         output_mask = output < OUTPUTS
@@ -132,7 +132,7 @@ def fc_input_gradient(
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
         dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
         dx.to(dx_ptr.dtype.element_ty),
@@ -161,7 +161,8 @@ def fc_weight_gradient(
     feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     output_mask = output < OUTPUTS
     feature_mask = feature < FEATURES
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), tl.float32)
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    dweight = full(dweight)
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
         image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
         image_mask = image < batch
@@ -177,7 +178,13 @@ def fc_weight_gradient(
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
     tl.store(
         dweight_ptr + output[:, None] * FEATURES + feature[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
@@ -199,7 +206,7 @@ def fc_bias_gradient(
     """Compute the gradient of the bias, a sum over the batch."""
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     output_mask = output < OUTPUTS
-    total = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
         image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
         gradient = fc_unactivated(
@@ -209,7 +216,7 @@ def fc_bias_gradient(
             mask=(image < batch)[:, None] & output_mask[None, :],
             ACTIVATION=ACTIVATION,
         )
-        total += gradient.to(tl.float32)
+        total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
@@ -219,7 +226,7 @@ def fc_bias_gradient(
 
 def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
     """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
     most = 32 if x.element_size() == 4 else 64
     return Tile(block_size(rows, 64), block_size(columns, 64), block_size(terms, most), 4, 3)
@@ -234,7 +241,7 @@ def fc_launch_forward(
     kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
-    precision = fc_precision()
+    precision = fc_precision(x)
     tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(geometry.outputs, tile.columns)
     refuse_launch(x, programs, x.shape[0])
@@ -268,7 +275,7 @@ def fc_launch_input_gradient(
     dx: Tensor,
 ) -> None:
     """Launch the kernel that fills dx."""
-    precision = fc_precision()
+    precision = fc_precision(dx)
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(geometry.features, tile.columns)
     refuse_launch(dx, programs, dx.shape[0])
@@ -300,7 +307,7 @@ def fc_launch_weight_gradient(
     dweight: Tensor,
 ) -> None:
     """Launch the kernel that fills dweight."""
-    precision = fc_precision()
+    precision = fc_precision(x)
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)

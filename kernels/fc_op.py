@@ -46,9 +46,10 @@ def fc_settings() -> str:
     return torch.backends.cuda.matmul.fp32_precision
 
 
-def fc_precision() -> str:
+def fc_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
+    is_free = x.dtype != torch.float64 and not INTERPRETED
+    return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
 def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
+from .module import full_dtype
 from .replay import remembered
-from .shared import count_blocks, launch, packed, power_of_two, refuse_launch
+from .shared import count_blocks, full, launch, packed, power_of_two, refuse_launch
 
 LOSS_FORWARD = """(
     Tensor logits, Tensor target
@@ -38,9 +39,9 @@ LOSS_PROGRAMS = 1024
 def loss_forward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64: the class of each row, or IGNORED
-    loss_ptr,  # [1] float32: the mean; of several programs, [programs]: sums
-    count_ptr,  # [programs] float32: how many rows are not ignored
-    spread_ptr,  # [rows] float32: log Σ exp(logits)
+    loss_ptr,  # [1]: the mean; of several programs, [programs]: sums
+    count_ptr,  # [programs]: how many rows are not ignored
+    spread_ptr,  # [rows]: log Σ exp(logits)
     rows,
     tiles,  # that each program takes
     CLASSES: tl.constexpr,
@@ -50,21 +51,22 @@ def loss_forward(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """Compute the mean of log Σ exp(logits) − logit of the target, or its part of the sum."""
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
-    count = tl.zeros((BLOCK_ROWS,), tl.float32)
+    kind = spread_ptr.dtype.element_ty
+    total = tl.zeros((BLOCK_ROWS,), kind)
+    count = tl.zeros((BLOCK_ROWS,), kind)
     for tile in range(tiles):
         row = (tl.program_id(0) * tiles + tile) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         row_mask = row < rows
         target = tl.load(target_ptr + row, mask=row_mask, other=IGNORED)
         start = row.to(tl.int64)[:, None] * CLASSES
-        highest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-        mass = tl.zeros((BLOCK_ROWS,), tl.float32)
-        own = tl.zeros((BLOCK_ROWS,), tl.float32)
+        highest = tl.full((BLOCK_ROWS,), float("-inf"), kind)
+        mass = tl.zeros((BLOCK_ROWS,), kind)
+        own = tl.zeros((BLOCK_ROWS,), kind)
         for step in range((CLASSES + BLOCK_CLASSES - 1) // BLOCK_CLASSES):
             label = step * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
             mask = row_mask[:, None] & (label < CLASSES)[None, :]
             logits = tl.load(logits_ptr + start + label[None, :], mask=mask, other=float("-inf"))
-            logits = logits.to(tl.float32)
+            logits = logits.to(kind)
             higher = tl.maximum(highest, tl.max(logits, 1))
             # While all are −inf, nothing is subtracted: −inf − (−inf) would be NaN.
             base = tl.where(higher == float("-inf"), 0.0, higher)
@@ -91,9 +93,9 @@ def loss_forward(
 def loss_backward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64
-    gradient_ptr,  # [1] float32: that of the mean
-    spread_ptr,  # [rows] float32, written by the forward kernel
-    count_ptr,  # [1] float32
+    gradient_ptr,  # [1]: that of the mean
+    spread_ptr,  # [rows], written by the forward kernel
+    count_ptr,  # [1]
     dlogits_ptr,  # [rows, CLASSES]
     rows,
     CLASSES: tl.constexpr,
@@ -110,7 +112,7 @@ def loss_backward(
     spread = tl.load(spread_ptr + row, mask=row_mask, other=0.0)
     mask = row_mask[:, None] & (label < CLASSES)[None, :]
     offset = row.to(tl.int64)[:, None] * CLASSES + label[None, :]
-    logits = tl.load(logits_ptr + offset, mask=mask, other=float("-inf")).to(tl.float32)
+    logits = full(tl.load(logits_ptr + offset, mask=mask, other=float("-inf")))
     softmax = tl.exp(logits - spread[:, None])
     wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
     share = tl.load(gradient_ptr) / tl.load(count_ptr)
@@ -134,9 +136,9 @@ def loss_launch_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor,
     all_tiles = count_blocks(rows, block_rows)
     programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
     refuse_launch(logits, programs, rows)
-    loss = logits.new_empty(programs, dtype=torch.float32)
+    loss = logits.new_empty(programs, dtype=full_dtype(logits))
     count = torch.empty_like(loss)
-    spread = logits.new_empty(rows, dtype=torch.float32)
+    spread = logits.new_empty(rows, dtype=full_dtype(logits))
     launch(
         loss_forward,
         programs,
@@ -213,8 +215,8 @@ def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate what loss_values gives."""
-    one = logits.new_empty(1, dtype=torch.float32)
-    spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    one = logits.new_empty(1, dtype=full_dtype(logits))
+    spread = logits.new_empty(logits.shape[0], dtype=full_dtype(logits))
     return one, torch.empty_like(one), spread
 
 
@@ -258,7 +260,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
-    what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
+    what is left out, and gives their mean cross-entropy as `F.cross_entropy` does: in float32, or
+    in float64 of such logits.
     """
     region = differentiable(
         name,
@@ -271,7 +274,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     def run(logits: Tensor, target: Tensor) -> Tensor:
         refuse_loss(logits, target)
         if logits.numel() == 0:
-            return F.cross_entropy(logits.float(), target)
+            return F.cross_entropy(logits.to(full_dtype(logits)), target)
         loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
 

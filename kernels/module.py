@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 # Triton decides this for each kernel when it is defined.
 INTERPRETED = triton.knobs.runtime.interpret
-GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
-INTERPRETED_TYPES = (torch.float32, torch.float16)
+INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -20,17 +20,27 @@ def runs_kernels(x: Tensor) -> bool:
     return INTERPRETED and is_exact
 
 
+def full_dtype(x: Tensor) -> torch.dtype:
+    """Give the type in which values like these are added: of 32 bits for 16."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Give the values in the type in which they are added."""
+    return x.to(full_dtype(x))
+
+
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Put batchnorm in inference as z · scale + shift; bias is that of the layer before."""
-    scale = torch.rsqrt(norm.running_var.float() + norm.eps)
+    scale = torch.rsqrt(widened(norm.running_var) + norm.eps)
     if norm.weight is not None:
-        scale = scale * norm.weight.float()
-    shift = -norm.running_mean.float()
+        scale = scale * widened(norm.weight)
+    shift = -widened(norm.running_mean)
     if bias is not None:
-        shift = shift + bias.float()
+        shift = shift + widened(bias)
     shift = shift * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.float()
+        shift = shift + widened(norm.bias)
     return scale, shift
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .conv_geometry import channels_last
 from .norm_op import NormGeometry, norm_sizes
-from .shared import block_size, count_blocks, launch, refuse_launch
+from .shared import block_size, count_blocks, full, launch, refuse_launch
 from .windows import is_better, pixel_place, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
@@ -39,21 +39,21 @@ def norm_affine(weight_ptr, bias_ptr, channel, channel_mask):
     """Read the weights and biases of some channels."""
     weight = tl.load(weight_ptr + channel, mask=channel_mask, other=0.0)
     bias = tl.load(bias_ptr + channel, mask=channel_mask, other=0.0)
-    return weight.to(tl.float32)[None, :], bias.to(tl.float32)[None, :]
+    return full(weight)[None, :], full(bias)[None, :]
 
 
 @triton.jit
 def norm_normal(z_ptr, offset, mask, mean, inverse):
     """Read a tile, of mean 0 and variance 1 then."""
-    z = tl.load(z_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    z = full(tl.load(z_ptr + offset, mask=mask, other=0.0))
     return (z - mean) * inverse
 
 
 @triton.jit
 def norm_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     residual_ptr,  # like z: added before the activation
@@ -95,10 +95,10 @@ def norm_forward(
         if AFFINE:
             y = y * weight + bias
         if RESIDUAL:
-            y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+            y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     else:
         image, row, column = pixel_place(window, out_height, out_width)
-        y = tl.zeros((BLOCK_WINDOWS, BLOCK_CHANNELS), tl.float32)
+        y = tl.zeros((BLOCK_WINDOWS, BLOCK_CHANNELS), mean_ptr.dtype.element_ty)
         winner = tl.zeros((BLOCK_WINDOWS, BLOCK_CHANNELS), tl.int32)
         for position in range(positions):
             down = position // POOL_SIZE[1] * POOL_DILATION[0]
@@ -163,7 +163,7 @@ def norm_launch_forward(
         residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 32
+    block_windows = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(windows, block_windows)
     programs *= count_blocks(geometry.channels, block_channels)

@@ -12,7 +12,7 @@ from .conv_geometry import channels_last
 from .norm import norm_affine, norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, count_blocks, launch, refuse_launch
+from .shared import block_size, count_blocks, full, launch, refuse_launch
 from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -23,11 +23,11 @@ def norm_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     winner_ptr,  # like the gradient, written by the forward kernel
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS] float32: the gradients of bias and weight
+    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
@@ -59,7 +59,7 @@ def norm_input_gradient(
     mask = pixel_mask[:, None] & channel_mask[None, :]
     normal = norm_normal(z_ptr, offset, mask, mean, inverse)
     if POOL == "none":
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     else:
         gradient = norm_unpooled(
             gradient_ptr=gradient_ptr,

@@ -17,6 +17,7 @@ from torch.autograd.graph import increment_version
 
 from .conv_geometry import channels_last, new_image, window_count
 from .dispatch import Direction, differentiable, is_watched
+from .module import full_dtype
 from .replay import remembered
 from .shared import packed, refuse_residual
 
@@ -113,6 +114,12 @@ def norm_merged(
     if values > 0:
         with torch.cuda.device_of(sums):
             *moving, momentum = running
+            if sums.dtype == torch.float64:  # a kernel is given numbers of 32 bits
+                found = [torch.zeros_like(mean), torch.zeros_like(mean)]
+                launches.statistics(packed(sums), mean, inverse, *found, 1.0, values, eps)
+                for statistic, of_batch in zip(moving, found, strict=True):
+                    statistic.lerp_(of_batch.to(statistic.dtype), momentum)
+                return mean, inverse
             dense = [packed(statistic) for statistic in moving]
             launches.statistics(packed(sums), mean, inverse, *dense, momentum, values, eps)
             for statistic, moved in zip(moving, dense, strict=True):
@@ -155,7 +162,7 @@ def norm_empty_gradients(
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Allocate what norm_gradients gives."""
     dz = new_image(z, z.shape) if needs[0] else None
-    sums = z.new_empty((2, geometry.channels), dtype=torch.float32)
+    sums = z.new_empty((2, geometry.channels), dtype=full_dtype(z))
     dresidual = None
     if geometry.residual and geometry.activation != "none":
         dresidual = new_image(z, z.shape)

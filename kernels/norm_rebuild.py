@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 from .norm import norm_activation, norm_affine
+from .shared import full
 from .windows import pixel_place, window_holding, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
@@ -47,7 +48,7 @@ def norm_unpooled(
 ):
     """Add up what the windows give to the pixels of a tile: in each it has another position."""
     image, row, column = pixel_place(pixel, height, width)
-    total = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    total = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), gradient_ptr.dtype.element_ty))
     for turn in range(WINDOWS[0] * WINDOWS[1]):
         window_row, window_column, position, exists = window_holding(
             row=row,
@@ -64,7 +65,7 @@ def norm_unpooled(
         place = (image * out_height + window_row) * out_width + window_column
         offset = (place * CHANNELS)[:, None] + channel[None, :]
         mask = (exists & pixel_mask)[:, None] & channel_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         if POOL == "max":
             winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
             gradient = tl.where(winner == position[:, None] + 1, gradient, 0.0)
@@ -105,7 +106,7 @@ def norm_blocked(
         weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
         saved = saved * weight + bias
     if RESIDUAL:
-        saved += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     if ACTIVATION != "input":
         saved = norm_activation(saved)
     return norm_activation_gradient(saved, gradient)

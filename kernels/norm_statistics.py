@@ -9,32 +9,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .shared import count_blocks, launch
+from .shared import count_blocks, full, launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @triton.jit
 def norm_statistics(
-    sums_ptr,  # [tiles, 3, CHANNELS] float32: of a tile's values count, mean, squared distances
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     running_mean_ptr,  # [CHANNELS], followed with `momentum`
     running_var_ptr,
     tiles,
     values,  # of a channel
     momentum,
-    eps,
     CHANNELS: tl.constexpr,
+    EPS: tl.constexpr,  # a number as exact as the type
     BLOCK_TILES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Merge the tiles: first each lane those that it meets, then all lanes."""
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < CHANNELS
-    count = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
-    mean = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
-    squares = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
+    kind = sums_ptr.dtype.element_ty
+    count = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
+    mean = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
+    squares = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
     for step in range((tiles + BLOCK_TILES - 1) // BLOCK_TILES):
         tile = step * BLOCK_TILES + tl.arange(0, BLOCK_TILES)
         mask = (tile < tiles)[:, None] & channel_mask[None, :]
@@ -52,15 +53,18 @@ def norm_statistics(
     distance = tl.where(count > 0, mean - center[None, :], 0.0)
     variance = tl.sum(squares + distance * distance * count, axis=0) / values
     tl.store(mean_ptr + channel, center, mask=channel_mask)
-    inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
+    if kind == tl.float64:
+        inverse = 1.0 / tl.sqrt(variance + EPS)
+    else:
+        inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
     tl.store(inverse_ptr + channel, inverse, mask=channel_mask)
     # What is followed is the variance without bias.
-    variance *= values / tl.maximum(values - 1, 1).to(tl.float32)
-    running = tl.load(running_mean_ptr + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    variance *= values / tl.maximum(values - 1, 1).to(kind)
+    running = full(tl.load(running_mean_ptr + channel, mask=channel_mask, other=0.0))
     running = (1 - momentum) * running + momentum * center
     kind = running_mean_ptr.dtype.element_ty
     tl.store(running_mean_ptr + channel, running.to(kind), mask=channel_mask)
-    running = tl.load(running_var_ptr + channel, mask=channel_mask, other=0.0).to(tl.float32)
+    running = full(tl.load(running_var_ptr + channel, mask=channel_mask, other=0.0))
     running = (1 - momentum) * running + momentum * variance
     kind = running_var_ptr.dtype.element_ty
     tl.store(running_var_ptr + channel, running.to(kind), mask=channel_mask)
@@ -92,8 +96,8 @@ def norm_launch_statistics(
         tiles=sums.shape[0],
         values=values,
         momentum=momentum,
-        eps=eps,
         CHANNELS=channels,
+        EPS=eps,
         BLOCK_TILES=64,
         BLOCK_CHANNELS=8,
         num_warps=4,

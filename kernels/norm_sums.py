@@ -5,16 +5,16 @@ channel: the bias has Σ g, the weight Σ g·n. Sums are split over programs and
 order.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import channels_last
+from .module import full_dtype
 from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, count_blocks, launch, refuse_launch, split_count
+from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
 from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -25,13 +25,13 @@ def norm_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     winner_ptr,  # like the gradient, written by the forward kernel
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     residual_ptr,  # like z
     dresidual_ptr,  # like z: the gradient before the activation
-    partial_ptr,  # [splits, 2, CHANNELS] float32
+    partial_ptr,  # [splits, 2, CHANNELS]
     splits,
     batch,
     height: tl.constexpr,
@@ -61,8 +61,8 @@ def norm_gradient_sums(
     blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * height * width
@@ -70,7 +70,7 @@ def norm_gradient_sums(
         mask = pixel_mask[:, None] & channel_mask[None, :]
         normal = norm_normal(z_ptr, offset, mask, mean, inverse)
         if POOL == "none":
-            gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+            gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         else:
             gradient = norm_unpooled(
                 gradient_ptr=gradient_ptr,
@@ -113,7 +113,7 @@ def norm_gradient_sums(
                 # Before the activation all gradients are the residual's: the next pass reads this.
                 rounded = gradient.to(dresidual_ptr.dtype.element_ty)
                 tl.store(dresidual_ptr + offset, rounded, mask=mask)
-                gradient = rounded.to(tl.float32)
+                gradient = full(rounded)
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
@@ -145,12 +145,12 @@ def norm_launch_gradient_sums(
         residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
+    block_pixels = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
+    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
     launch(
         norm_gradient_sums,
         programs * splits,

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 from triton.compiler import CompiledKernel
 
-from .module import INTERPRETED
+from .module import GPU_TYPES, INTERPRETED
 
 # What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
 COMPILED = {}
@@ -58,6 +59,12 @@ def block_size(size: int, most: int) -> int:
 def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, most // programs))
+
+
+@triton.jit
+def full(tile):
+    """Give 16 bits as 32, in which values are added; 64 stay 64."""
+    return tile if tile.dtype == tl.float64 else tile.to(tl.float32)
 
 
 @cache
@@ -144,8 +151,8 @@ def refuse_tensors(
     vectors: Sequence[tuple[str, Tensor | None, bool]],
 ) -> None:
     """Raise for tensors that do not fit together; vectors are (name, tensor, whether expected)."""
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
-        raise TypeError(f"x is {x.dtype}: the kernels take float32, float16 and bfloat16")
+    if x.dtype not in GPU_TYPES:
+        raise TypeError(f"x is {x.dtype}: the kernels take floats of 16, 32 and 64 bits")
     if weight.dtype != x.dtype:
         raise TypeError(f"x is {x.dtype}, weight {weight.dtype}")
     if weight.device != x.device:

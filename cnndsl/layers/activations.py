@@ -78,13 +78,14 @@ class Gelu(Pointwise):
     examples: ClassVar[tuple[str, ...]] = ("gelu",)
 
     def triton(self, x: str) -> str:
-        """0.70710678 is 1/√2."""
-        return f"0.5 * {x} * (1 + tl.erf({x} * 0.70710678))"
+        """0.7071… is 1/√2."""
+        return f"0.5 * {x} * (1 + tl.erf({x} * 0.7071067811865476))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
-        """Φ(x) + x·φ(x), with φ(x) = exp(−x²/2)/√(2π); 0.39894228 is 1/√(2π)."""
-        density = f"{gradient} * {saved} * 0.39894228, tl.exp(-0.5 * {saved} * {saved})"
-        return f"tl.fma({density}, {gradient} * (0.5 + 0.5 * tl.erf({saved} * 0.70710678)))"
+        """Φ(x) + x·φ(x), with φ(x) = exp(−x²/2)/√(2π); 0.3989… is 1/√(2π)."""
+        density = f"{gradient} * {saved} * 0.3989422804014327, tl.exp(-0.5 * {saved} * {saved})"
+        rising = f"0.5 + 0.5 * tl.erf({saved} * 0.7071067811865476)"
+        return f"tl.fma({density}, {gradient} * ({rising}))"
 
 
 class Silu(Pointwise):
@@ -134,7 +135,9 @@ class Tanh(Pointwise):
     def triton(self, x: str) -> str:
         """1 − 2/(1 + exp(2x)); near 0, where that cancels, a quotient of polynomials (Padé)."""
         x2 = f"{x} * {x}"
-        near = f"{x} * (945 + {x2} * (105 + {x2})) / (945 + {x2} * (420 + 15 * {x2}))"
+        above = f"{x} * (135135 + {x2} * (17325 + {x2} * (378 + {x2})))"
+        below = f"135135 + {x2} * (62370 + {x2} * (3150 + 28 * {x2}))"
+        near = f"tl.fdiv({above}, {below})"
         return f"tl.where(tl.abs({x}) < 0.5, {near}, 1 - 2 / (1 + tl.exp(2 * {x})))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
@@ -192,7 +195,9 @@ class Elu(Pointwise):
 
     def triton(self, x: str) -> str:
         """Near 0, where exp(x) − 1 cancels, a quotient of polynomials (Padé)."""
-        near = f"{x} * (120 + 2 * {x} * {x}) / (120 - {x} * (60 - {x} * (12 - {x})))"
+        above = f"2 * {x} * (15120 + {x} * {x} * (420 + {x} * {x}))"
+        below = f"30240 - {x} * (15120 - {x} * (3360 - {x} * (420 - {x} * (30 - {x}))))"
+        near = f"tl.fdiv({above}, {below})"
         return f"tl.where({x} > 0, {x}, tl.where({x} > -0.3, {near}, tl.exp({x}) - 1))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:

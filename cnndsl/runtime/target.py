@@ -30,6 +30,7 @@ ASTSource: Any = import_module("triton.compiler").ASTSource
 GPUTarget: Any = import_module("triton.backends.compiler").GPUTarget
 
 DTYPES = {
+    torch.float64: "fp64",
     torch.float32: "fp32",
     torch.float16: "fp16",
     torch.bfloat16: "bf16",
@@ -248,7 +249,7 @@ def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
 
 # What the machine code calls the products of a matrix unit, the newest generation first: those of
 # Blackwell (tcgen05), of Hopper, of Ampere in 16 bits or TF32.
-_MATRIX_UNITS = {"UTCHMMA": "tcgen05", "HGMMA": "wgmma", "HMMA": "mma"}
+_MATRIX_UNITS = {"UTCHMMA": "tcgen05", "HGMMA": "wgmma", "HMMA": "mma", "DMMA": "mma"}
 
 
 def _measure_nvidia(compiled: Compiled) -> Usage:

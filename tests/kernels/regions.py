@@ -22,7 +22,12 @@ LAUNCHES = ConvLaunches(
     unpool=conv_launch_unpool,
     windows=conv_launch_windows,
 )
-UNIT = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
+UNIT = {
+    torch.float64: 2.0**-53,
+    torch.float32: 2.0**-24,
+    torch.float16: 2.0**-11,
+    torch.bfloat16: 2.0**-8,
+}
 
 
 def conv_geometry(channels: int, filters: int, kernel: Any, **given: Any) -> ConvGeometry:
@@ -176,8 +181,9 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
     """Say how far each result may be off.
 
     (4·2⁻²⁴·√K + 2.5·u_mma)·Σ|a||b| + u_out·|result|, where K counts the terms of a sum; the last
-    part is added by `worst`. In 16 bits the gradient before the pool is rounded once where it is
-    divided (an average) or written (for a library), and the weight where it is scaled, as in
+    part is added by `worst`. (In float64 2⁻⁵³, and as much again for what it is compared with.) In
+    16 bits the gradient before the pool is rounded once where it is divided (an average) or written
+    (for a library), and the weight where it is scaled, as in
     PyTorch's own chain.
     """
     g = case.geometry
@@ -192,7 +198,8 @@ def bounds(case: Case, dz: Tensor, mma: float = 0.0) -> Result:
     rounded = UNIT[case.dtype] if is_rounded else 0.0
 
     def coefficient(terms: int, extra: float = 0.0) -> float:
-        return 4 * 2.0**-24 * terms**0.5 + 2.5 * mma + extra
+        added = 2 * UNIT[case.dtype] if case.dtype == torch.float64 else UNIT[torch.float32]
+        return 4 * added * terms**0.5 + 2.5 * mma + extra
 
     magnitude = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
     magnitude = magnitude * scale[:, None, None] + bias[:, None, None]

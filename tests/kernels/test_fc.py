@@ -84,7 +84,7 @@ def test_16_bits(shape: Any, dtype: torch.dtype, hostile: HostileInterpreter) ->
 
 @pytest.mark.parametrize("shape", SHAPES[3:6])
 def test_tf32(shape: Any, hostile: HostileInterpreter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnndsl.kernels.fc.fc_precision", lambda: "tf32")
+    monkeypatch.setattr("cnndsl.kernels.fc.fc_precision", lambda _: "tf32")
     check(FcGeometry(*shape[1:]), tensors(*shape, torch.float32), mma=2.0**-11)
 
 

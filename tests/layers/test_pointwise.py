@@ -37,6 +37,10 @@ class Tl:
     def fma(a, b, c):
         return a * b + c
 
+    @staticmethod
+    def fdiv(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return a / b
+
 
 def evaluate(text: str, **names: torch.Tensor) -> torch.Tensor:
     return eval(text, {"tl": Tl}, names)

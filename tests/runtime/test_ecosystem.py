@@ -243,9 +243,10 @@ def test_functional_call(model):
     assert torch.equal(found, other(batch()))
 
 
-def test_gradients_by_torch_func():
+def test_gradients_by_torch_func(monkeypatch):
     """Of PyTorch's operators: kernels are operators that torch.func cannot look into."""
     model = cnndsl.compile(source=TEXT).double().eval()
+    monkeypatch.setattr(sys.modules[type(model).__module__], "INTERPRETED", False)
     weights = {name: p.detach() for name, p in model.named_parameters()}
     found = torch.func.grad(
         lambda w: torch.func.functional_call(model, w, (batch().double(),)).square().sum()

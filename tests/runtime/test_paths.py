@@ -245,7 +245,7 @@ def test_batchnorm_under_torch_compile():
         assert torch.equal(ours, theirs)
 
 
-def test_float64_runs_as_pytorchs_operators():
+def test_float64_can_be_checked_by_differences():
     _, model = small()
     model = model.double()
     x = batch((6, 6, 1)).double().requires_grad_()

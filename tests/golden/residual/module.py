@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_979fb2af9012"
+NAMESPACE = "cnndsl_residual_aa7949806475"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -34,9 +34,9 @@ NAMESPACE = "cnndsl_residual_979fb2af9012"
 
 # Triton decides this for each kernel when it is defined.
 INTERPRETED = triton.knobs.runtime.interpret
-GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16)
+GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
-INTERPRETED_TYPES = (torch.float32, torch.float16)
+INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -48,17 +48,27 @@ def runs_kernels(x: Tensor) -> bool:
     return INTERPRETED and is_exact
 
 
+def full_dtype(x: Tensor) -> torch.dtype:
+    """Give the type in which values like these are added: of 32 bits for 16."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Give the values in the type in which they are added."""
+    return x.to(full_dtype(x))
+
+
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Put batchnorm in inference as z · scale + shift; bias is that of the layer before."""
-    scale = torch.rsqrt(norm.running_var.float() + norm.eps)
+    scale = torch.rsqrt(widened(norm.running_var) + norm.eps)
     if norm.weight is not None:
-        scale = scale * norm.weight.float()
-    shift = -norm.running_mean.float()
+        scale = scale * widened(norm.weight)
+    shift = -widened(norm.running_mean)
     if bias is not None:
-        shift = shift + bias.float()
+        shift = shift + widened(bias)
     shift = shift * scale
     if norm.bias is not None:
-        shift = shift + norm.bias.float()
+        shift = shift + widened(norm.bias)
     return scale, shift
 
 
@@ -117,6 +127,12 @@ def block_size(size: int, most: int) -> int:
 def split_count(programs: int, blocks: int, most: int = 512) -> int:
     """Choose over how many programs to split a sum; by shapes alone, so that it never varies."""
     return max(1, min(blocks, most // programs))
+
+
+@triton.jit
+def full(tile):
+    """Give 16 bits as 32, in which values are added; 64 stay 64."""
+    return tile if tile.dtype == tl.float64 else tile.to(tl.float32)
 
 
 @cache
@@ -207,9 +223,9 @@ def refuse_tensors(
     vectors: Sequence[tuple[str, Tensor | None, bool]],
 ) -> None:
     """Raise for tensors that do not fit together; vectors are (name, tensor, whether expected)."""
-    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16):
+    if x.dtype not in GPU_TYPES:
         raise TypeError(
-            f"x is {x.dtype}: the kernels take float32, float16 and bfloat16",
+            f"x is {x.dtype}: the kernels take floats of 16, 32 and 64 bits",
         )
     if weight.dtype != x.dtype:
         raise TypeError(f"x is {x.dtype}, weight {weight.dtype}")
@@ -533,7 +549,7 @@ class ConvOutputs(NamedTuple):
     """What forward computes; None for a part that a region has no use for.
 
     y: (N, filters, H, W). code, like y: the position that won, or a bit a live position. before,
-    like y: what the activation was given. sums: [tiles, 3, filters] float32, of a tile's values
+    like y: what the activation was given. sums: [tiles, 3, filters], of a tile's values
     the count, the mean, and the sum of squared distances to it.
     """
 
@@ -686,12 +702,13 @@ def conv_settings() -> str:
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    return "tf32" if conv_settings() == "tf32" and not INTERPRETED else "ieee"
+    is_free = x.dtype != torch.float64 and not INTERPRETED
+    return "tf32" if conv_settings() == "tf32" and is_free else "ieee"
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:
     """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
-    if tensor is None or tensor.device.type != "cpu":
+    if tensor is None or tensor.device.type != "cpu" or tensor.element_size() > 2:
         return tensor
     return tensor.float()
 
@@ -776,13 +793,15 @@ def conv_outputs(
     code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
+        if x.dtype == torch.float64:  # which Triton cannot multiply where bytes select it
+            dtype = torch.int32
         code = torch.empty_like(y, dtype=dtype)
     if geometry.activation == "input":
         before = torch.empty_like(y)
     if geometry.statistics:
         windows = shape[0] * shape[2] * shape[3]
         tiles = -(-windows // launches.windows(geometry, x))
-        sums = x.new_empty((tiles, 3, geometry.filters), dtype=torch.float32)
+        sums = x.new_empty((tiles, 3, geometry.filters), dtype=full_dtype(x))
     return ConvOutputs(y, code, before, sums)
 
 
@@ -818,9 +837,9 @@ def conv_empty_gradients(
     if needs[1]:
         dweight = new_image(gradient, (g.filters, g.channels // g.groups, *g.kernel))
     if needs[2]:
-        dbias = gradient.new_empty(g.filters, dtype=torch.float32)
+        dbias = gradient.new_empty(g.filters, dtype=full_dtype(gradient))
     if needs[3]:
-        dscale = gradient.new_empty(g.filters, dtype=torch.float32)
+        dscale = gradient.new_empty(g.filters, dtype=full_dtype(gradient))
     if g.residual and g.activation != "none":
         dresidual = new_image(gradient, gradient.shape)
     return dx, dweight, dbias, dscale, dresidual
@@ -839,6 +858,11 @@ def conv_allocate_gradients(
 ) -> tuple[Tensor | None, ...]:
     """Allocate what conv_gradients gives for the same."""
     return conv_empty_gradients(geometry, gradient, size, needs)
+
+
+def scaled_filters(weight: Tensor, scale: Tensor) -> Tensor:
+    """Multiply each filter by its scale."""
+    return widened(weight) * widened(scale)[:, None, None, None]
 
 
 def conv_gradients(
@@ -865,7 +889,7 @@ def conv_gradients(
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
-        factor = (weight.float() * scale.float()[:, None, None, None]).to(weight.dtype)
+        factor = scaled_filters(weight, scale).to(weight.dtype)
     if geometry.backward == "library":
         gradients = conv_library_gradients
     else:
@@ -876,10 +900,10 @@ def conv_gradients(
         )
         dweight = dscale = None
         if needs[3]:
-            dscale = (raw.float() * weight.float()).sum((1, 2, 3))
+            dscale = (widened(raw) * widened(weight)).sum((1, 2, 3))
         if needs[1]:
             if scale is not None:
-                raw = raw.float() * scale.float()[:, None, None, None]
+                raw = scaled_filters(raw, scale)
             dweight = channels_last(raw.to(gradient.dtype))
     return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
@@ -1142,6 +1166,20 @@ def norm_merged(
     if values > 0:
         with torch.cuda.device_of(sums):
             *moving, momentum = running
+            if sums.dtype == torch.float64:  # a kernel is given numbers of 32 bits
+                found = [torch.zeros_like(mean), torch.zeros_like(mean)]
+                launches.statistics(
+                    packed(sums),
+                    mean,
+                    inverse,
+                    *found,
+                    1.0,
+                    values,
+                    eps,
+                )
+                for statistic, of_batch in zip(moving, found, strict=True):
+                    statistic.lerp_(of_batch.to(statistic.dtype), momentum)
+                return mean, inverse
             dense = [packed(statistic) for statistic in moving]
             launches.statistics(
                 packed(sums),
@@ -1202,7 +1240,7 @@ def norm_empty_gradients(
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Allocate what norm_gradients gives."""
     dz = new_image(z, z.shape) if needs[0] else None
-    sums = z.new_empty((2, geometry.channels), dtype=torch.float32)
+    sums = z.new_empty((2, geometry.channels), dtype=full_dtype(z))
     dresidual = None
     if geometry.residual and geometry.activation != "none":
         dresidual = new_image(z, z.shape)
@@ -1424,9 +1462,10 @@ def fc_settings() -> str:
     return torch.backends.cuda.matmul.fp32_precision
 
 
-def fc_precision() -> str:
+def fc_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    return "tf32" if fc_settings() == "tf32" and not INTERPRETED else "ieee"
+    is_free = x.dtype != torch.float64 and not INTERPRETED
+    return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
 def refuse_fc(
@@ -1681,8 +1720,7 @@ def conv_few_scale_relu_activation(z):
 @triton.jit
 def conv_few_scale_relu_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
-    vector = tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)
-    return vector.to(tl.float32)[:, None]
+    return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
@@ -1693,7 +1731,7 @@ def conv_few_scale_relu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask).to(y.dtype)
     return y
 
 
@@ -1727,7 +1765,7 @@ def conv_few_scale_relu_products(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
     VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
@@ -1753,7 +1791,13 @@ def conv_few_scale_relu_products(
             mask=weight_mask,
             other=0.0,
         )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
+        total = tl.dot(
+            weight,
+            x,
+            total,
+            input_precision=PRECISION,
+            out_dtype=total.dtype,
+        )
     return total
 
 
@@ -1811,7 +1855,7 @@ def conv_few_scale_relu_sum(
         BLOCK_TERMS=BLOCK_TERMS,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
@@ -1907,7 +1951,7 @@ def conv_few_scale_relu_forward_tile(
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     terms *= geometry.kernel[0] * geometry.kernel[1]
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
             block_size(filters, 32),
@@ -2001,8 +2045,8 @@ def conv_few_scale_relu_unpooled(
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-    gradient = conv_few_scale_relu_activation_gradient(saved, gradient.to(tl.float32))
+    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+    gradient = conv_few_scale_relu_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
@@ -2101,7 +2145,7 @@ def conv_few_scale_relu_input_gradient(
     WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
         filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
         filter_mask = filter < GROUP_FILTERS
@@ -2130,7 +2174,7 @@ def conv_few_scale_relu_input_gradient(
             mask=filter_mask[:, None] & channel_mask[None, :],
             other=0.0,
         )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
@@ -2162,7 +2206,7 @@ def conv_few_scale_relu_input_gradient_tile(
     """Choose pixels x channels, and filters a step, by what compiles without spills."""
     channels = geometry.channels // geometry.groups
     filters = geometry.filters // geometry.groups
-    if dx.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and dx.element_size() >= 4:
         return Tile(32, block_size(channels, 64), 16, 4, 2)
     most = 128 // dx.element_size()
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
@@ -2236,7 +2280,7 @@ def conv_few_scale_relu_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
     splits,
     batch,
     height: tl.constexpr,
@@ -2280,7 +2324,7 @@ def conv_few_scale_relu_weight_gradient(
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
+    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
         window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         exists = window < batch * out_height * out_width
@@ -2303,7 +2347,13 @@ def conv_few_scale_relu_weight_gradient(
         x_mask &= column[:, None] + right[None, :] >= 0
         x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
     row = split.to(tl.int64) * FILTERS + filter
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
@@ -2322,7 +2372,7 @@ def conv_few_scale_relu_weight_gradient_tile(
     terms = geometry.channels // geometry.groups
     terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
     return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
 
@@ -2354,7 +2404,7 @@ def conv_few_scale_relu_launch_weight_gradient(
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=torch.float32)
+    partial = x.new_empty(shape, dtype=full_dtype(x))
     launch(
         conv_few_scale_relu_weight_gradient,
         programs * splits,
@@ -2390,7 +2440,7 @@ def conv_few_scale_relu_launch_weight_gradient(
 def conv_few_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
-    partial_ptr,  # [splits, FILTERS] float32
+    partial_ptr,  # [splits, FILTERS]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
@@ -2410,14 +2460,14 @@ def conv_few_scale_relu_bias_gradient(
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         window_mask = window < batch * out_height * out_width
         offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
         gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
@@ -2436,18 +2486,21 @@ def conv_few_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
-    block_filters = block_size(geometry.filters, 64)
+    block_filters = block_size(
+        geometry.filters,
+        16 if gradient.element_size() == 8 else 64,
+    )
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
     launch(
         conv_few_scale_relu_bias_gradient,
         programs * splits,
@@ -2566,7 +2619,7 @@ def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
+    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -2638,7 +2691,7 @@ def conv_few_nobias_sums_forward(
     tl.store(y_ptr + offset, rounded, mask=mask)
     conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
-        y=rounded.to(tl.float32),
+        y=full(rounded),
         mask=mask,
         window_mask=window_mask,
         tile=tile,
@@ -2791,7 +2844,7 @@ def conv_few_nobias_sums_input_gradient(
     WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
         filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
         filter_mask = filter < GROUP_FILTERS
@@ -2819,7 +2872,7 @@ def conv_few_nobias_sums_input_gradient(
             mask=filter_mask[:, None] & channel_mask[None, :],
             other=0.0,
         )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
@@ -2898,7 +2951,7 @@ def conv_few_nobias_sums_launch_input_gradient(
 def conv_few_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS] float32
+    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
     splits,
     batch,
     height: tl.constexpr,
@@ -2942,7 +2995,7 @@ def conv_few_nobias_sums_weight_gradient(
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), tl.float32)
+    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
         window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         exists = window < batch * out_height * out_width
@@ -2964,7 +3017,13 @@ def conv_few_nobias_sums_weight_gradient(
         x_mask &= column[:, None] + right[None, :] >= 0
         x_mask &= column[:, None] + right[None, :] < width
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
     row = split.to(tl.int64) * FILTERS + filter
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
@@ -3000,7 +3059,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=torch.float32)
+    partial = x.new_empty(shape, dtype=full_dtype(x))
     launch(
         conv_few_nobias_sums_weight_gradient,
         programs * splits,
@@ -3034,7 +3093,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
 @triton.jit
 def conv_few_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS] float32
+    partial_ptr,  # [splits, FILTERS]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
@@ -3054,13 +3113,13 @@ def conv_few_nobias_sums_bias_gradient(
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         window_mask = window < batch * out_height * out_width
         offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * FILTERS + filter,
@@ -3078,18 +3137,21 @@ def conv_few_nobias_sums_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
-    block_filters = block_size(geometry.filters, 64)
+    block_filters = block_size(
+        geometry.filters,
+        16 if gradient.element_size() == 8 else 64,
+    )
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
     launch(
         conv_few_nobias_sums_bias_gradient,
         programs * splits,
@@ -3118,25 +3180,26 @@ conv_few_nobias_sums_launches = ConvLaunches(
 
 @triton.jit
 def norm_relu_statistics(
-    sums_ptr,  # [tiles, 3, CHANNELS] float32: of a tile's values count, mean, squared distances
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     running_mean_ptr,  # [CHANNELS], followed with `momentum`
     running_var_ptr,
     tiles,
     values,  # of a channel
     momentum,
-    eps,
     CHANNELS: tl.constexpr,
+    EPS: tl.constexpr,  # a number as exact as the type
     BLOCK_TILES: tl.constexpr,
     BLOCK_CHANNELS: tl.constexpr,
 ):
     """Merge the tiles: first each lane those that it meets, then all lanes."""
     channel = tl.program_id(0) * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < CHANNELS
-    count = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
-    mean = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
-    squares = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), tl.float32)
+    kind = sums_ptr.dtype.element_ty
+    count = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
+    mean = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
+    squares = tl.zeros((BLOCK_TILES, BLOCK_CHANNELS), kind)
     for step in range((tiles + BLOCK_TILES - 1) // BLOCK_TILES):
         tile = step * BLOCK_TILES + tl.arange(0, BLOCK_TILES)
         mask = (tile < tiles)[:, None] & channel_mask[None, :]
@@ -3154,19 +3217,18 @@ def norm_relu_statistics(
     distance = tl.where(count > 0, mean - center[None, :], 0.0)
     variance = tl.sum(squares + distance * distance * count, axis=0) / values
     tl.store(mean_ptr + channel, center, mask=channel_mask)
-    inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + eps))
+    if kind == tl.float64:
+        inverse = 1.0 / tl.sqrt(variance + EPS)
+    else:
+        inverse = tl.div_rn(1.0, tl.sqrt_rn(variance + EPS))
     tl.store(inverse_ptr + channel, inverse, mask=channel_mask)
     # What is followed is the variance without bias.
-    variance *= values / tl.maximum(values - 1, 1).to(tl.float32)
-    running = tl.load(running_mean_ptr + channel, mask=channel_mask, other=0.0).to(
-        tl.float32,
-    )
+    variance *= values / tl.maximum(values - 1, 1).to(kind)
+    running = full(tl.load(running_mean_ptr + channel, mask=channel_mask, other=0.0))
     running = (1 - momentum) * running + momentum * center
     kind = running_mean_ptr.dtype.element_ty
     tl.store(running_mean_ptr + channel, running.to(kind), mask=channel_mask)
-    running = tl.load(running_var_ptr + channel, mask=channel_mask, other=0.0).to(
-        tl.float32,
-    )
+    running = full(tl.load(running_var_ptr + channel, mask=channel_mask, other=0.0))
     running = (1 - momentum) * running + momentum * variance
     kind = running_var_ptr.dtype.element_ty
     tl.store(running_var_ptr + channel, running.to(kind), mask=channel_mask)
@@ -3195,8 +3257,8 @@ def norm_relu_launch_statistics(
         tiles=sums.shape[0],
         values=values,
         momentum=momentum,
-        eps=eps,
         CHANNELS=channels,
+        EPS=eps,
         BLOCK_TILES=64,
         BLOCK_CHANNELS=8,
         num_warps=4,
@@ -3222,21 +3284,21 @@ def norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask):
     """Read the weights and biases of some channels."""
     weight = tl.load(weight_ptr + channel, mask=channel_mask, other=0.0)
     bias = tl.load(bias_ptr + channel, mask=channel_mask, other=0.0)
-    return weight.to(tl.float32)[None, :], bias.to(tl.float32)[None, :]
+    return full(weight)[None, :], full(bias)[None, :]
 
 
 @triton.jit
 def norm_relu_normal(z_ptr, offset, mask, mean, inverse):
     """Read a tile, of mean 0 and variance 1 then."""
-    z = tl.load(z_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    z = full(tl.load(z_ptr + offset, mask=mask, other=0.0))
     return (z - mean) * inverse
 
 
 @triton.jit
 def norm_relu_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     y_ptr,  # [batch, out_height, out_width, CHANNELS]
@@ -3281,7 +3343,7 @@ def norm_relu_launch_forward(
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 32
+    block_windows = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(windows, block_windows)
     programs *= count_blocks(geometry.channels, block_channels)
@@ -3332,11 +3394,11 @@ def norm_relu_blocked(
 def norm_relu_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS] float32
+    partial_ptr,  # [splits, 2, CHANNELS]
     splits,
     batch,
     height: tl.constexpr,
@@ -3357,15 +3419,15 @@ def norm_relu_gradient_sums(
     blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * height * width
         offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
         normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         gradient = norm_relu_blocked(
             gradient=gradient,
             normal=normal,
@@ -3399,12 +3461,12 @@ def norm_relu_launch_gradient_sums(
     Where there is a residual and an activation, it fills `dresidual`.
     """
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
+    block_pixels = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
+    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
     launch(
         norm_relu_gradient_sums,
         programs * splits,
@@ -3431,11 +3493,11 @@ def norm_relu_launch_gradient_sums(
 def norm_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS] float32: the gradients of bias and weight
+    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
@@ -3460,7 +3522,7 @@ def norm_relu_input_gradient(
     offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
     normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     # Where there is a residual, of which this is the gradient too, that has been done before.
     gradient = norm_relu_blocked(
         gradient=gradient,
@@ -3623,7 +3685,7 @@ def conv_scale_relu_products(
     TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
     VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.float32)
+    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
     row = row * STRIDE[0]
     column = column * STRIDE[1]
@@ -3652,7 +3714,13 @@ def conv_scale_relu_products(
             mask=weight_mask,
             other=0.0,
         )
-        total = tl.dot(weight, x, total, input_precision=PRECISION)
+        total = tl.dot(
+            weight,
+            x,
+            total,
+            input_precision=PRECISION,
+            out_dtype=total.dtype,
+        )
     return total
 
 
@@ -3710,7 +3778,7 @@ def conv_scale_relu_sum(
         BLOCK_TERMS=BLOCK_TERMS,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask)
+    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
@@ -3805,7 +3873,7 @@ def conv_scale_relu_forward_tile(
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
             block_size(filters, 32),
@@ -3888,7 +3956,7 @@ def conv_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
     dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, FILTERS] float32
+    partial_ptr,  # [splits, FILTERS]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
@@ -3908,14 +3976,14 @@ def conv_scale_relu_bias_gradient(
     window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), tl.float32)
+    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
         window_mask = window < batch * out_height * out_width
         offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
-        saved = tl.load(saved_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
         gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
         tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
@@ -3935,18 +4003,21 @@ def conv_scale_relu_launch_bias_gradient(
     height: int,
     width: int,
 ) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum, in float32.
+    """Launch the kernel of the bias's gradient: parts of its sum.
 
     It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
     block_windows = 32
-    block_filters = block_size(geometry.filters, 64)
+    block_filters = block_size(
+        geometry.filters,
+        16 if gradient.element_size() == 8 else 64,
+    )
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=torch.float32)
+    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
     launch(
         conv_scale_relu_bias_gradient,
         programs * splits,
@@ -4032,7 +4103,7 @@ def conv_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
     y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS] float32: of a tile's values count, mean, squared distances
+    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -4104,7 +4175,7 @@ def conv_nobias_sums_forward(
     tl.store(y_ptr + offset, rounded, mask=mask)
     conv_few_nobias_sums_statistics(
         sums_ptr=sums_ptr,
-        y=rounded.to(tl.float32),
+        y=full(rounded),
         mask=mask,
         window_mask=window_mask,
         tile=tile,
@@ -4253,8 +4324,8 @@ def conv_scale_add_relu_shifted(
     filter_mask,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask)
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     return y
 
 
@@ -4408,8 +4479,8 @@ conv_scale_add_relu_launches = ConvLaunches(
 @triton.jit
 def norm_add_relu_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     residual_ptr,  # like z: added before the activation
@@ -4437,7 +4508,7 @@ def norm_add_relu_forward(
     mask = window_mask[:, None] & channel_mask[None, :]
     y = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
     y = y * weight + bias
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     y = norm_relu_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -4457,7 +4528,7 @@ def norm_add_relu_launch_forward(
     residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 32
+    block_windows = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(windows, block_windows)
     programs *= count_blocks(geometry.channels, block_channels)
@@ -4498,7 +4569,7 @@ def norm_add_relu_blocked(
     saved = normal
     weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
     saved = saved * weight + bias
-    saved += tl.load(residual_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     saved = norm_relu_activation(saved)
     return norm_relu_activation_gradient(saved, gradient)
 
@@ -4507,13 +4578,13 @@ def norm_add_relu_blocked(
 def norm_add_relu_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     residual_ptr,  # like z
     dresidual_ptr,  # like z: the gradient before the activation
-    partial_ptr,  # [splits, 2, CHANNELS] float32
+    partial_ptr,  # [splits, 2, CHANNELS]
     splits,
     batch,
     height: tl.constexpr,
@@ -4534,15 +4605,15 @@ def norm_add_relu_gradient_sums(
     blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * height * width
         offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
         normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         gradient = norm_add_relu_blocked(
             gradient=gradient,
             normal=normal,
@@ -4557,7 +4628,7 @@ def norm_add_relu_gradient_sums(
         # Before the activation all gradients are the residual's: the next pass reads this.
         rounded = gradient.to(dresidual_ptr.dtype.element_ty)
         tl.store(dresidual_ptr + offset, rounded, mask=mask)
-        gradient = rounded.to(tl.float32)
+        gradient = full(rounded)
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
@@ -4584,12 +4655,12 @@ def norm_add_relu_launch_gradient_sums(
     """
     residual = channels_last(residual)
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
+    block_pixels = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
+    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
     launch(
         norm_add_relu_gradient_sums,
         programs * splits,
@@ -4618,11 +4689,11 @@ def norm_add_relu_launch_gradient_sums(
 def norm_add_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS] float32: the gradients of bias and weight
+    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
@@ -4647,7 +4718,7 @@ def norm_add_relu_input_gradient(
     offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
     normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+    gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     values = batch * height * width
     dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
     sums_ptr += CHANNELS
@@ -5005,8 +5076,8 @@ conv_scale_launches = ConvLaunches(
 @triton.jit
 def norm_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32: 1 / √(variance + eps)
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
     weight_ptr,  # [CHANNELS]
     bias_ptr,  # [CHANNELS]
     y_ptr,  # [batch, out_height, out_width, CHANNELS]
@@ -5050,7 +5121,7 @@ def norm_launch_forward(
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 32
+    block_windows = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(windows, block_windows)
     programs *= count_blocks(geometry.channels, block_channels)
@@ -5078,9 +5149,9 @@ def norm_launch_forward(
 def norm_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS] float32
-    inverse_ptr,  # [CHANNELS] float32
-    partial_ptr,  # [splits, 2, CHANNELS] float32
+    mean_ptr,  # [CHANNELS]
+    inverse_ptr,  # [CHANNELS]
+    partial_ptr,  # [splits, 2, CHANNELS]
     splits,
     batch,
     height: tl.constexpr,
@@ -5101,15 +5172,15 @@ def norm_gradient_sums(
     blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), tl.float32)
+    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
         pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
         pixel_mask = pixel < batch * height * width
         offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
         normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0).to(tl.float32)
+        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
@@ -5135,12 +5206,12 @@ def norm_launch_gradient_sums(
     Where there is a residual and an activation, it fills `dresidual`.
     """
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
+    block_pixels = 16 if z.element_size() == 8 else 32
     block_channels = block_size(geometry.channels, 64)
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=torch.float32)
+    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
     launch(
         norm_gradient_sums,
         programs * splits,
@@ -5356,7 +5427,7 @@ def fc_forward(
     )
     image_mask = image < batch
     output_mask = output < OUTPUTS
-    y = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
     for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
         feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
         feature_mask = feature < FEATURES
@@ -5370,11 +5441,11 @@ def fc_forward(
             mask=output_mask[None, :] & feature_mask[:, None],
             other=0.0,
         )
-        y = tl.dot(x, weight, y, input_precision=PRECISION)
+        y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
     offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
     bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
-    y += bias.to(tl.float32)[None, :]
+    y += bias.to(y.dtype)[None, :]
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
@@ -5411,7 +5482,7 @@ def fc_input_gradient(
     )
     image_mask = image < batch
     feature_mask = feature < FEATURES
-    dx = tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), tl.float32)
+    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
     for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
         output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
         output_mask = output < OUTPUTS
@@ -5425,7 +5496,7 @@ def fc_input_gradient(
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION)
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
         dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
         dx.to(dx_ptr.dtype.element_ty),
@@ -5458,7 +5529,8 @@ def fc_weight_gradient(
     )
     output_mask = output < OUTPUTS
     feature_mask = feature < FEATURES
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), tl.float32)
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    dweight = full(dweight)
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
         image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
         image_mask = image < batch
@@ -5472,7 +5544,13 @@ def fc_weight_gradient(
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        dweight = tl.dot(gradient, x, dweight, input_precision=PRECISION)
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
     tl.store(
         dweight_ptr + output[:, None] * FEATURES + feature[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
@@ -5492,7 +5570,7 @@ def fc_bias_gradient(
     """Compute the gradient of the bias, a sum over the batch."""
     output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
     output_mask = output < OUTPUTS
-    total = tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), tl.float32)
+    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
         image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
         gradient = fc_unactivated(
@@ -5500,14 +5578,14 @@ def fc_bias_gradient(
             offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
             mask=(image < batch)[:, None] & output_mask[None, :],
         )
-        total += gradient.to(tl.float32)
+        total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
 
 def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
     """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if x.element_size() == 4 and precision == "ieee":
+    if precision == "ieee" and x.element_size() >= 4:
         return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
     most = 32 if x.element_size() == 4 else 64
     return Tile(
@@ -5528,7 +5606,7 @@ def fc_launch_forward(
     kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
-    precision = fc_precision()
+    precision = fc_precision(x)
     tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
@@ -5562,7 +5640,7 @@ def fc_launch_input_gradient(
     dx: Tensor,
 ) -> None:
     """Launch the kernel that fills dx."""
-    precision = fc_precision()
+    precision = fc_precision(dx)
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
@@ -5595,7 +5673,7 @@ def fc_launch_weight_gradient(
     dweight: Tensor,
 ) -> None:
     """Launch the kernel that fills dweight."""
-    precision = fc_precision()
+    precision = fc_precision(x)
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)
@@ -5687,9 +5765,9 @@ LOSS_PROGRAMS = 1024
 def loss_forward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64: the class of each row, or IGNORED
-    loss_ptr,  # [1] float32: the mean; of several programs, [programs]: sums
-    count_ptr,  # [programs] float32: how many rows are not ignored
-    spread_ptr,  # [rows] float32: log Σ exp(logits)
+    loss_ptr,  # [1]: the mean; of several programs, [programs]: sums
+    count_ptr,  # [programs]: how many rows are not ignored
+    spread_ptr,  # [rows]: log Σ exp(logits)
     rows,
     tiles,  # that each program takes
     CLASSES: tl.constexpr,
@@ -5699,16 +5777,17 @@ def loss_forward(
     BLOCK_CLASSES: tl.constexpr,
 ):
     """Compute the mean of log Σ exp(logits) − logit of the target, or its part of the sum."""
-    total = tl.zeros((BLOCK_ROWS,), tl.float32)
-    count = tl.zeros((BLOCK_ROWS,), tl.float32)
+    kind = spread_ptr.dtype.element_ty
+    total = tl.zeros((BLOCK_ROWS,), kind)
+    count = tl.zeros((BLOCK_ROWS,), kind)
     for tile in range(tiles):
         row = (tl.program_id(0) * tiles + tile) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         row_mask = row < rows
         target = tl.load(target_ptr + row, mask=row_mask, other=IGNORED)
         start = row.to(tl.int64)[:, None] * CLASSES
-        highest = tl.full((BLOCK_ROWS,), float("-inf"), tl.float32)
-        mass = tl.zeros((BLOCK_ROWS,), tl.float32)
-        own = tl.zeros((BLOCK_ROWS,), tl.float32)
+        highest = tl.full((BLOCK_ROWS,), float("-inf"), kind)
+        mass = tl.zeros((BLOCK_ROWS,), kind)
+        own = tl.zeros((BLOCK_ROWS,), kind)
         for step in range((CLASSES + BLOCK_CLASSES - 1) // BLOCK_CLASSES):
             label = step * BLOCK_CLASSES + tl.arange(0, BLOCK_CLASSES)
             mask = row_mask[:, None] & (label < CLASSES)[None, :]
@@ -5717,7 +5796,7 @@ def loss_forward(
                 mask=mask,
                 other=float("-inf"),
             )
-            logits = logits.to(tl.float32)
+            logits = logits.to(kind)
             higher = tl.maximum(highest, tl.max(logits, 1))
             # While all are −inf, nothing is subtracted: −inf − (−inf) would be NaN.
             base = tl.where(higher == float("-inf"), 0.0, higher)
@@ -5747,9 +5826,9 @@ def loss_forward(
 def loss_backward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64
-    gradient_ptr,  # [1] float32: that of the mean
-    spread_ptr,  # [rows] float32, written by the forward kernel
-    count_ptr,  # [1] float32
+    gradient_ptr,  # [1]: that of the mean
+    spread_ptr,  # [rows], written by the forward kernel
+    count_ptr,  # [1]
     dlogits_ptr,  # [rows, CLASSES]
     rows,
     CLASSES: tl.constexpr,
@@ -5769,7 +5848,7 @@ def loss_backward(
     spread = tl.load(spread_ptr + row, mask=row_mask, other=0.0)
     mask = row_mask[:, None] & (label < CLASSES)[None, :]
     offset = row.to(tl.int64)[:, None] * CLASSES + label[None, :]
-    logits = tl.load(logits_ptr + offset, mask=mask, other=float("-inf")).to(tl.float32)
+    logits = full(tl.load(logits_ptr + offset, mask=mask, other=float("-inf")))
     softmax = tl.exp(logits - spread[:, None])
     wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
     share = tl.load(gradient_ptr) / tl.load(count_ptr)
@@ -5793,9 +5872,9 @@ def loss_launch_forward(
     all_tiles = count_blocks(rows, block_rows)
     programs = 1 if all_tiles <= LOSS_TILES_OF_ONE else min(all_tiles, LOSS_PROGRAMS)
     refuse_launch(logits, programs, rows)
-    loss = logits.new_empty(programs, dtype=torch.float32)
+    loss = logits.new_empty(programs, dtype=full_dtype(logits))
     count = torch.empty_like(loss)
-    spread = logits.new_empty(rows, dtype=torch.float32)
+    spread = logits.new_empty(rows, dtype=full_dtype(logits))
     launch(
         loss_forward,
         programs,
@@ -5871,8 +5950,8 @@ def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
 
 def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate what loss_values gives."""
-    one = logits.new_empty(1, dtype=torch.float32)
-    spread = logits.new_empty(logits.shape[0], dtype=torch.float32)
+    one = logits.new_empty(1, dtype=full_dtype(logits))
+    spread = logits.new_empty(logits.shape[0], dtype=full_dtype(logits))
     return one, torch.empty_like(one), spread
 
 
@@ -5924,7 +6003,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
-    what is left out, and gives their mean cross-entropy in float32, as `F.cross_entropy` does.
+    what is left out, and gives their mean cross-entropy as `F.cross_entropy` does: in float32, or
+    in float64 of such logits.
     """
     region = differentiable(
         name,
@@ -5941,7 +6021,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     def run(logits: Tensor, target: Tensor) -> Tensor:
         refuse_loss(logits, target)
         if logits.numel() == 0:
-            return F.cross_entropy(logits.float(), target)
+            return F.cross_entropy(logits.to(full_dtype(logits)), target)
         loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
 
