@@ -23,6 +23,7 @@ from cnndsl.source import Span
 from cnndsl.syntax import tree
 
 MAX_LAYERS = 10_000
+MAX_PARTS = 64  # of a path, between dots: each is a module inside another
 MOST_LOSSES = 32  # pools of which it is asked whether they lose pixels for some sizes
 
 
@@ -177,6 +178,10 @@ class Network:
         path = place.prefix + name.text
         if path == INPUT:
             self._report("E208", "`input` is the name of the network's input", name.span)
+        elif path.count(".") >= MAX_PARTS:
+            message = f"with the labels around it, this label has more than {MAX_PARTS} parts"
+            fix = Fix("leave out some of the names between the dots")
+            self._sink.add(Diagnostic("E506", message, name.span, fixes=(fix,)))
         elif path in self._labels:
             first = self._labels[path][1]
             fixes = [Fix("choose another label")]

@@ -417,6 +417,12 @@ def test_resnet18_has_the_published_numbers_and_names_for_every_size():
         ("conv 3 ? pad=?", "E312", "?"),
         ("conv 3 ? pad=? -> 8 x 8 x 3", "E313", "?"),
         ("block b(n) { relu; b n }\nb 1", "E506", None),
+        (f"relu as {'.'.join(['a'] * 65)}", "E506", None),
+        (
+            f"block b {{ relu as {'.'.join(['a'] * 33)} }}\nb as {'.'.join(['c'] * 33)}",
+            "E506",
+            None,
+        ),
         ("repeat 100_000 { relu }", "E505", "relu"),
         ('use "other.cnn"', "E216", '"other.cnn"'),
     ],
