@@ -9,14 +9,17 @@ from cnndsl.emit import kernels, layout
 from cnndsl.emit.jobs import Job, family
 from cnndsl.emit.share import Taken
 from cnndsl.fuse.plan import plan
-from cnndsl.fuse.regions import Region
+from cnndsl.fuse.regions import Region, is_maximum
 from cnndsl.graph.graph import INPUT, Node
+from cnndsl.layers.activations import Relu
 from cnndsl.layers.types import show
 from cnndsl.record import Record
 
 # By what the code of a region calls the module that holds a layer's weights.
 MODULES = {"conv": ("conv", "nn.Conv2d"), "fc": ("linear", "nn.Linear")}
 NORM = ("norm", "nn.BatchNorm2d")
+# Activations that PyTorch can compute in place of what they are given.
+IN_PLACE = frozenset({"relu", "relu6", "silu", "hardswish"})
 
 
 # What each job of a region adds to the name of its function.
@@ -197,14 +200,42 @@ def _return(function: str, arguments: Sequence[str], column: int) -> str:
 
 
 def _steps(region: Region, held: Sequence[tuple[str, str, Node]]) -> list[str]:
-    """The layers in PyTorch, a line each."""
+    """The layers in PyTorch, a line each; see kernels/cpu.py for what a CPU does faster."""
     names = {node.path: name for name, _, node in held}
+    nodes = _in_order(region)
+    folds = region.affine is not None and nodes[1] is region.affine
     lines: list[str] = []
-    path = region.anchor.inputs[0]
-    for node in region.nodes:
-        start = "return " if node is region.nodes[-1] else "x = "
-        values = ["x" if name == path else "residual" for name in node.inputs]
+    for node in nodes:
+        merged = ["residual" if name == region.residual else "x" for name in node.inputs]
+        values = merged if node is region.merge else ["x"]
         call = node.layer.torch(node.arrives, names.get(node.path, ""), *values)
+        if folds and node is region.anchor:
+            continue
+        if folds and node is region.affine:
+            call = "conv_norm(x, conv, norm) if is_free else norm(conv(x))"
+        elif call == "F.max_pool2d(x, 2)":
+            call = "max_pool2(x)"
+        elif node is region.merge:
+            call = f"x.add_(residual) if is_free else {call}"
+        elif node.layer.kind in IN_PLACE and region.pool is None and family(region) == "conv":
+            call = f"{call[:-1]}, inplace=is_free)"
+        start = "return " if node is nodes[-1] else "x = "
         lines.append(layout.spread(start, call, column=4))
-        path = node.path
+    if any("is_free" in line for line in lines):
+        layers = ", ".join(name for name, _, _ in held)
+        lines.insert(0, f"is_free = is_unseen(x, {layers})")
+    if region.inputs[0] == INPUT and family(region) == "conv":
+        lines.insert(0, "x = for_cpu(x)")
     return lines
+
+
+def _in_order(region: Region) -> list[Node]:
+    """Its nodes; a ReLU goes behind the maximum that follows it, and gives the same for less.
+
+    Both take the same pixel of each window, or one without a gradient, so even the bits are equal.
+    """
+    nodes = list(region.nodes)
+    relu, pool = region.activation, region.pool
+    if relu and pool and isinstance(relu.layer, Relu) and is_maximum(pool.layer):
+        nodes.sort(key=lambda node: node is relu)
+    return nodes

@@ -140,7 +140,7 @@ def _take(region: Region, node: Node, made: set[str]) -> Region | None:
         case Pointwise() if region.activation is None:
             # A maximum and a rising function may change places: max(f(a), f(b)) = f(max(a, b)).
             # So the kernel applies all functions behind it.
-            fits = region.pool is None or _is_maximum(region.pool.layer)
+            fits = region.pool is None or is_maximum(region.pool.layer)
             return longer.replace(activation=node) if fits else None
         case Pool() as pool if region.pool is None and region.merge is None:
             return longer.replace(pool=node) if _pool_fits(region, pool) else None
@@ -152,7 +152,7 @@ def _affine_fits(region: Region) -> bool:
     """Behind the sums, or behind a maximum of sums: a negative scale would turn their order."""
     if not _is_conv(region):
         return False
-    is_pooled = region.pool is not None and _is_maximum(region.pool.layer)
+    is_pooled = region.pool is not None and is_maximum(region.pool.layer)
     return len(region.nodes) == 1 or (len(region.nodes) == 2 and is_pooled)
 
 
@@ -164,7 +164,7 @@ def _pool_fits(region: Region, pool: Pool) -> bool:
     if not _is_conv(region):
         return False
     positions = pool.size.height * pool.size.width
-    if _is_maximum(pool):
+    if is_maximum(pool):
         accepted = positions <= MOST_POSITIONS_OF_A_MAXIMUM and region.slope != "input"
     else:
         fits_in_bits = positions <= MOST_POSITIONS_OF_LIVE_PIXELS
@@ -177,5 +177,6 @@ def _is_conv(region: Region) -> bool:
     return isinstance(region.anchor.layer, Conv)
 
 
-def _is_maximum(layer: Layer) -> bool:
+def is_maximum(layer: Layer) -> bool:
+    """Say whether it takes the maximum of windows."""
     return isinstance(layer, Pool) and layer.function == "max"

@@ -97,9 +97,13 @@ class Pool(Window):
         return self.geometry.formula(x)
 
     def torch(self, x: ImageType, module: str, value: str) -> str:
-        """A call of the function, with what differs from its defaults."""
+        """A call of the function, with what differs from its defaults; of single pixels a slice."""
         del x, module
         geometry = self.geometry
+        if geometry.size == ONE and geometry.pad == ZERO:
+            # Of one pixel: a view, for nothing is to be compared or added.
+            steps = (f"::{step}" for step in geometry.stride.values())
+            return f"{value}[:, :, {', '.join(steps)}]"
         arguments = [value, as_tuple(geometry.size)]
         if geometry.stride != geometry.size:
             arguments.append(f"stride={as_tuple(geometry.stride)}")

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_aa7949806475"
+NAMESPACE = "cnndsl_residual_c170e0a3c6b5"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -503,6 +503,55 @@ def differentiable(
         f"{name}_backward": without_none(backward.compute),
     }
     return run
+
+
+# Folding is a pass over the weights and a few small operators; it saves a pass over the images.
+LEAST_TO_FOLD_FOR = 2**15
+LEAST_TO_FOLD_FOR_A_WEIGHT = 4
+
+
+def for_cpu(x: Tensor) -> Tensor:
+    """Put channels innermost in memory, where a CPU computes in float32."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
+        return x
+    count, channels, height, width = x.shape
+    if channels == 1:  # it is so already; but PyTorch takes it for the other layout
+        return x.reshape(count, height, width, 1).permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_altered(layer: nn.Module) -> bool:
+    """Say whether a layer is not PyTorch's own, or has a forward or hooks of its own."""
+    is_own = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
+    return bool(
+        not is_own
+        or type(layer.forward) is not type(layer.eval)  # a function, no method
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
+
+
+def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
+    """Say whether a CPU computes in float32, and nothing looks on between these layers."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not any(is_altered(layer) for layer in layers)
+        and not nn.modules.module._has_any_global_hook()
+        and not is_watched(x, *[layer.weight for layer in layers])
+    )
+
+
+def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Give norm(conv(x)), where `is_unseen`; in inference in one pass, if that is worth folding."""
+    least = max(LEAST_TO_FOLD_FOR, LEAST_TO_FOLD_FOR_A_WEIGHT * conv.weight.numel())
+    if torch.is_grad_enabled() or takes_batch(norm) or x.numel() < least:
+        return norm(conv(x))
+    scale, shift = scale_and_shift(norm, conv.bias)
+    return conv._conv_forward(x, conv.weight * scale.view(-1, 1, 1, 1), shift)
 
 
 @triton.jit
@@ -3636,9 +3685,10 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
             return conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv1_bn1_relu1_op(channels_last(x), conv.weight, shift, scale)
-    x = conv(x)
-    x = norm(x)
-    return F.relu(x)
+    x = for_cpu(x)
+    is_free = is_unseen(x, conv, norm)
+    x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
+    return F.relu(x, inplace=is_free)
 
 
 # ── region 2: layer1.conv1 + layer1.bn1 + layer1.relu1 ────────────────────────────────
@@ -4292,9 +4342,9 @@ def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
             return layer1_conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer1_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
-    x = conv(x)
-    x = norm(x)
-    return F.relu(x)
+    is_free = is_unseen(x, conv, norm)
+    x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
+    return F.relu(x, inplace=is_free)
 
 
 # ── region 3: layer1.conv2 + layer1.bn2 + layer1.add1 + layer1.relu2 ──────────────────
@@ -4843,10 +4893,10 @@ def layer1_conv2_bn2_add1_relu2(
             scale,
             residual=residual,
         )
-    x = conv(x)
-    x = norm(x)
-    x = x + residual
-    return F.relu(x)
+    is_free = is_unseen(x, conv, norm)
+    x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
+    x = x.add_(residual) if is_free else x + residual
+    return F.relu(x, inplace=is_free)
 
 
 # ── region 4: layer2.conv1 + layer2.bn1 + layer2.relu1 ────────────────────────────────
@@ -4915,9 +4965,9 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
             return layer2_conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer2_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
-    x = conv(x)
-    x = norm(x)
-    return F.relu(x)
+    is_free = is_unseen(x, conv, norm)
+    x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
+    return F.relu(x, inplace=is_free)
 
 
 # ── region 5: layer2.conv2 + layer2.bn2 ───────────────────────────────────────────────
@@ -5289,8 +5339,8 @@ def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
             return layer2_conv2_bn2_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer2_conv2_bn2_op(x, conv.weight, shift, scale)
-    x = conv(x)
-    return norm(x)
+    is_free = is_unseen(x, conv, norm)
+    return conv_norm(x, conv, norm) if is_free else norm(conv(x))
 
 
 # ── region 6: layer2.downsample.0 + layer2.downsample.1 + layer2.add1 + layer2.relu2 ──
@@ -5384,10 +5434,10 @@ def layer2_downsample_0_downsample_1_add1_relu2(
             scale,
             residual=residual,
         )
-    x = conv(x)
-    x = norm(x)
-    x = residual + x
-    return F.relu(x)
+    is_free = is_unseen(x, conv, norm)
+    x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
+    x = x.add_(residual) if is_free else residual + x
+    return F.relu(x, inplace=is_free)
 
 
 # ── region 7: fc ──────────────────────────────────────────────────────────────────────
