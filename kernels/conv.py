@@ -21,7 +21,15 @@ from .conv_pool import conv_quads, conv_windows
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_stage import conv_launch_stage
 from .conv_sum import conv_sum
-from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
+from .shared import (
+    Tile,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    measured_tile,
+    refuse_launch,
+)
 from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -235,6 +243,10 @@ def conv_forward(
 
 def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    if geometry.tiles:
+        measured = measured_tile(geometry.tiles, "forward", x, precision)
+        if measured is not None:
+            return measured
     if geometry.forward != "fused":
         return Tile(block_size(geometry.filters, 64), 32 if x.element_size() == 8 else 64, 16, 4, 2)
     filters = geometry.filters // geometry.groups

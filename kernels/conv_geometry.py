@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .module import INTERPRETED
-from .shared import notes, packed, refuse_residual, refuse_tensors
+from .shared import Tile, notes, packed, refuse_residual, refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
@@ -45,6 +45,8 @@ class ConvGeometry(NamedTuple):
     statistics: bool = False
     forward: str = "fused"
     backward: str = "fused"
+    # Measured ones: kernel, type, images at most, tile; else the rule of `…_tile` chooses.
+    tiles: tuple[tuple[str, str, int, Tile], ...] = ()
 
 
 class ConvOutputs(NamedTuple):

@@ -13,7 +13,15 @@ from .conv_geometry import (
     conv_sizes,
 )
 from .conv_rebuild import conv_rebuilt, conv_unpooled
-from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
+from .shared import (
+    Tile,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    measured_tile,
+    refuse_launch,
+)
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -235,6 +243,10 @@ def conv_steps(strides: tuple[int, int], dilations: tuple[int, int]) -> tuple[tu
 
 def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str) -> Tile:
     """Choose pixels x channels, and filters a step, by what compiles without spills."""
+    if geometry.tiles:
+        measured = measured_tile(geometry.tiles, "input_gradient", dx, precision)
+        if measured is not None:
+            return measured
     channels = geometry.channels // geometry.groups
     filters = geometry.filters // geometry.groups
     if precision == "ieee" and dx.element_size() >= 4:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry, channels_last, conv_precision, conv_sizes, new_image
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_sum import conv_products
-from .shared import Tile, block_size, count_blocks, launch, refuse_launch
+from .shared import Tile, block_size, count_blocks, launch, measured_tile, refuse_launch
 from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -82,6 +82,10 @@ def conv_stage(
 
 def conv_stage_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    if geometry.tiles:
+        measured = measured_tile(geometry.tiles, "stage", x, precision)
+        if measured is not None:
+            return measured
     terms = geometry.channels
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]

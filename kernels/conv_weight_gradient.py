@@ -22,6 +22,7 @@ from .shared import (
     block_size,
     count_blocks,
     launch,
+    measured_tile,
     power_of_two,
     refuse_launch,
     split_count,
@@ -203,6 +204,10 @@ def conv_weight_gradient(
 
 def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x terms, and windows a step, by what compiles without spills."""
+    if geometry.tiles:
+        measured = measured_tile(geometry.tiles, "weight_gradient", x, precision)
+        if measured is not None:
+            return measured
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     if geometry.taps == "packed":

@@ -9,7 +9,15 @@ import triton.language as tl
 from torch import Tensor
 
 from .fc_op import FcGeometry, fc_precision
-from .shared import Tile, block_size, count_blocks, full, launch, refuse_launch
+from .shared import (
+    Tile,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    measured_tile,
+    refuse_launch,
+)
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -243,6 +251,8 @@ def fc_launch_forward(
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
     tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
+    if geometry.tiles:
+        tile = measured_tile(geometry.tiles, "forward", x, precision) or tile
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(geometry.outputs, tile.columns)
     refuse_launch(x, programs, x.shape[0])
     launch(
@@ -277,6 +287,8 @@ def fc_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision(dx)
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    if geometry.tiles:
+        tile = measured_tile(geometry.tiles, "input_gradient", dx, precision) or tile
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(geometry.features, tile.columns)
     refuse_launch(dx, programs, dx.shape[0])
     launch(
@@ -309,6 +321,8 @@ def fc_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision(x)
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    if geometry.tiles:
+        tile = measured_tile(geometry.tiles, "weight_gradient", x, precision) or tile
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])

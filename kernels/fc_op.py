@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx
 from .dispatch import Direction, differentiable
 from .module import INTERPRETED
 from .replay import remembered
-from .shared import cast_as_wished, packed, refuse_tensors
+from .shared import Tile, cast_as_wished, packed, refuse_tensors
 
 FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
 FC_BACKWARD = """(
@@ -30,6 +30,8 @@ class FcGeometry(NamedTuple):
     outputs: int
     bias: bool = True
     activation: str = "none"
+    # Measured ones: kernel, type, images at most, tile; else the rule of `…_tile` chooses.
+    tiles: tuple[tuple[str, str, int, Tile], ...] = ()
 
 
 class FcLaunches(NamedTuple):

@@ -41,6 +41,27 @@ class Tile(NamedTuple):
     stages: int
 
 
+def measured_tile(
+    tiles: Sequence[tuple[str, str, int, Tile]], kernel: str, x: Tensor, precision: str
+) -> Tile | None:
+    """Give the tile that was measured for a kernel and the type of x; None where none was.
+
+    Of several, that for the least number of images that is not less than those of x; where x has
+    more than all, that for the most. `tiles` are in the order of these numbers.
+    """
+    kinds = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+    kind = kinds.get(x.dtype)
+    if kind == "fp32" and precision == "tf32":
+        kind = precision
+    found = None
+    for name, dtype, images, tile in tiles:
+        if (name, dtype) == (kernel, kind):
+            found = tile
+            if x.shape[0] <= images:
+                return found
+    return found
+
+
 def power_of_two(size: int) -> int:
     """Give the least power of two that is no less."""
     return 1 << (size - 1).bit_length()

@@ -15,6 +15,7 @@ from cnndsl.cli.options import USAGE
 from cnndsl.diagnostics.model import Sink
 from cnndsl.emit.module import Written, emit, unbound
 from cnndsl.fuse import text as fuse_text
+from cnndsl.fuse.choices import NONE, Choices, ChoicesError, load, pinned
 from cnndsl.fuse.regions import parts
 from cnndsl.graph import text as graph_text
 from cnndsl.graph.graph import Graph
@@ -64,6 +65,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="graph, regions or python; ttir, ttgir, ptx or asm, of each kernel",
     )
     parser.add_argument(
+        "--choices",
+        metavar="FILE.json",
+        help="what was measured to be fastest, as `cnndsl bench --pin` and `cnndsl.tune` write it",
+    )
+    parser.add_argument(
         "--target",
         metavar="GPU",
         default="sm_90",
@@ -102,11 +108,23 @@ def run(arguments: argparse.Namespace) -> int:
             color=arguments.color,
         )
         return 1
+    try:
+        choices = load(arguments.choices) if arguments.choices else NONE
+        return _emit(arguments, graph, source, choices)
+    except ChoicesError as error:
+        terminal.complain(error.message, *error.fixes, color=arguments.color)
+        return 1
+
+
+def _emit(arguments: argparse.Namespace, graph: Graph, source: Source, choices: Choices) -> int:
     if arguments.emit in STAGES or arguments.stats:
-        return _with_kernels(arguments, graph, source)
+        return _with_kernels(arguments, graph, emit(graph, source, choices))
     if arguments.emit == "python":
-        return _write(arguments, emit(graph, source))
-    dump = graph_text.dump(graph) if arguments.emit == "graph" else fuse_text.dump(parts(graph))
+        return _write(arguments, emit(graph, source, choices))
+    if arguments.emit == "graph":
+        dump = graph_text.dump(graph)
+    else:
+        dump = fuse_text.dump(pinned(parts(graph), choices))
     return _write(arguments, Written(f"{dump}\n", ""))
 
 
@@ -166,12 +184,11 @@ def _umask() -> int:
 # ── kernels, compiled for a GPU that need not be there ───────────────────────────────────────────
 
 
-def _with_kernels(arguments: argparse.Namespace, graph: Graph, source: Source) -> int:
+def _with_kernels(arguments: argparse.Namespace, graph: Graph, written: Written) -> int:
     # Kernels that were made for the interpreter cannot be compiled.
     os.environ.pop("TRITON_INTERPRET", None)
     from cnndsl.runtime.target import TargetError
 
-    written = emit(graph, source)
     if arguments.output and arguments.emit == "python" and _write(arguments, written):
         return USAGE
     try:

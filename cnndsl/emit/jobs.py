@@ -8,8 +8,9 @@ contract in kernels/README.md; knows nothing of text.
 from collections.abc import Iterable
 from typing import Literal
 
-from cnndsl.fuse.choice import choice
+from cnndsl.fuse.pins import Role, TileOf
 from cnndsl.fuse.regions import Region
+from cnndsl.fuse.ways import chosen, pin
 from cnndsl.graph.graph import Node
 from cnndsl.layers.arguments import Pair
 from cnndsl.layers.base import Pointwise
@@ -50,8 +51,8 @@ _DEFAULTS: dict[str, Value] = {
 }
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
 _SWITCHES: dict[Family, tuple[str, ...]] = {
-    "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward"),
-    "fc": ("activation", "bias"),
+    "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
+    "fc": ("activation", "bias", "tiles"),
     "norm": ("affine", "residual", "activation", "pool", "count_pad"),
 }
 
@@ -72,14 +73,16 @@ class Signature(Record):
 class Job(Record):
     """What some kernels compute: all of a region, or the `sums` or the `norm` of training.
 
-    `geometry` has the fields of `ConvGeometry`, `FcGeometry` or `NormGeometry` in their order;
-    `loose` names the sizes that a symbol decides, as the kernels call them.
+    `geometry` has the fields of `ConvGeometry`, `FcGeometry` or `NormGeometry` in their order, but
+    for `tiles`, those that were measured; `loose` names the sizes that a symbol decides, as the
+    kernels call them.
     """
 
     role: Literal["whole", "sums", "norm"]
     signature: Signature
     geometry: tuple[tuple[str, Value], ...]
     loose: frozenset[str]
+    tiles: tuple[TileOf, ...] = ()
 
     def written_geometry(self) -> list[str]:
         """The fields as arguments; what has its default is left out."""
@@ -103,26 +106,30 @@ def families(regions: Iterable[Region]) -> tuple[Family, ...]:
 def jobs(region: Region) -> tuple[Job, ...]:
     """What its kernels do; the first is all of it."""
     leaves = region.nodes[-1].output
+    own: dict[str, Value]
     match region.anchor.layer:
         case Conv() as conv:
             sizes = {"": region.anchor.arrives, "conv_": region.anchor.output, "out_": leaves}
-            whole = _job("whole", "conv", _conv_geometry(region, conv), region.activation, sizes)
+            own = _conv_geometry(region, conv)
+            tiles = _tiles(region, "whole")
+            whole = _job("whole", "conv", own, region.activation, sizes, tiles)
             if region.affine is None:
                 return (whole,)
             before = region.affine.arrives
             own = _sums_geometry(region, conv)
-            sums = _job("sums", "conv", own, None, {**sizes, "out_": before})
+            tiles = _tiles(region, "sums")
+            sums = _job("sums", "conv", own, None, {**sizes, "out_": before}, tiles)
             sizes = {"": before, "out_": leaves}
             own = _norm_geometry(region, region.affine)
             return whole, sums, _job("norm", "norm", own, region.activation, sizes)
         case FullyConnected() as fc:
-            own: dict[str, Value] = {
+            own = {
                 "features": _number(region.anchor.arrives.dims[-1]),
                 "outputs": _number(fc.features),
                 "bias": fc.bias,
                 "activation": region.slope,
             }
-            return (_job("whole", "fc", own, region.activation, {}),)
+            return (_job("whole", "fc", own, region.activation, {}, _tiles(region, "whole")),)
         case other:
             raise TypeError(f"{other.kind} has no kernels")
 
@@ -133,8 +140,10 @@ def _job(
     geometry: dict[str, Value],
     activation: Node | None,
     sizes: dict[str, TensorType],
+    tiles: tuple[TileOf, ...] = (),
 ) -> Job:
-    switches = tuple((name, geometry[name]) for name in _SWITCHES[kind])
+    settled = {**geometry, "tiles": bool(tiles)}
+    switches = tuple((name, settled[name]) for name in _SWITCHES[kind])
     layer = activation.layer if activation else None
     holes: tuple[tuple[str, str], ...] = ()
     word = ""
@@ -142,7 +151,12 @@ def _job(
         word = layer.kind
         holes = _holes(kind, layer)
     signature = Signature(kind, _name(kind, geometry, word), switches, holes)
-    return Job(role, signature, tuple(geometry.items()), _loose(sizes))
+    return Job(role, signature, tuple(geometry.items()), _loose(sizes), tiles)
+
+
+def _tiles(region: Region, role: Role) -> tuple[TileOf, ...]:
+    pinned = pin(region, role)
+    return pinned.tiles if pinned is not None else ()
 
 
 def _loose(sizes: dict[str, TensorType]) -> frozenset[str]:
@@ -169,7 +183,7 @@ def _conv_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         "activation": region.slope,
         **_pool_geometry(region.pool),
         **_window(region.pool),
-        **_ways(region, conv, region.pool, statistics=False),
+        **_ways(region, "whole"),
     }
 
 
@@ -184,7 +198,7 @@ def _sums_geometry(region: Region, conv: Conv) -> dict[str, Value]:
         "activation": "none",
         **_pool_geometry(pool),
         **_window(pool),
-        **_ways(region, conv, pool, statistics=True),
+        **_ways(region, "sums"),
     }
 
 
@@ -213,16 +227,15 @@ def _window_geometry(region: Region, conv: Conv) -> dict[str, Value]:
     }
 
 
-def _ways(region: Region, conv: Conv, node: Node | None, statistics: bool) -> dict[str, Value]:
-    arrives, pool = region.anchor.arrives, node.layer if node else None
-    if not isinstance(arrives, ImageType):
-        raise TypeError(f"a convolution of {arrives}")
-    chosen = choice(conv, arrives, pool if isinstance(pool, Pool) else None)
+def _ways(region: Region, role: Role) -> dict[str, Value]:
+    found = chosen(region, role)
+    if found is None:
+        raise TypeError(f"a convolution of {region.anchor.arrives}")
     return {
-        "taps": chosen.taps,
-        "statistics": statistics,
-        "forward": chosen.forward,
-        "backward": chosen.backward,
+        "taps": found.taps,
+        "statistics": role == "sums",
+        "forward": found.forward,
+        "backward": found.backward,
     }
 
 

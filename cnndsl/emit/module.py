@@ -21,6 +21,7 @@ from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.prune import prune
 from cnndsl.emit.region import Section, Use
 from cnndsl.emit.share import Library, Taken
+from cnndsl.fuse.choices import NONE, Choices, pinned
 from cnndsl.fuse.regions import Region, parts
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.types import show
@@ -50,9 +51,12 @@ def unbound(graph: Graph) -> tuple[str, ...]:
     return tuple(symbol for symbol in graph.symbols if symbol not in sizes)
 
 
-def emit(graph: Graph, source: Source) -> Written:
-    """Write the module of a network that was checked."""
-    found = parts(graph)
+def emit(graph: Graph, source: Source, choices: Choices = NONE) -> Written:
+    """Write the module of a network that was checked.
+
+    `choices` are what was measured for its regions; `ChoicesError` where they are for others.
+    """
+    found = pinned(parts(graph), choices)
     regions = [part for part in found if isinstance(part, Region)]
     files = _files(regions)
     texts = _kernel_texts(regions)
@@ -136,6 +140,7 @@ def _sections(
                     names.give(name.upper()),
                     new,
                     new.regions | {shown_in} - {number},
+                    names.give(f"{name.upper()}_TILES") if job.tiles else "",
                 )
             )
         text = "\n\n".join(about)
@@ -169,7 +174,10 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
     for name in [*reversed(operators), *reversed(kernels.SHARED), AROUND] if files else []:
         text, _ = splice.bare(files[name])
         if name in operators:
-            text = splice.settle(text, _common_switches(regions, name))
+            switches = _common_switches(regions, name)
+            text = splice.settle(text, switches)
+            if switches.get("geometry.tiles") is False:
+                text = splice.without_field(text, "tiles")
         roots = _words(users)
         text = prune(text, [n for n in splice.definitions(text) if n in roots])
         if text.strip():

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from cnndsl.emit import kernels, layout
 from cnndsl.emit.jobs import Job, family
 from cnndsl.emit.share import Taken
+from cnndsl.fuse.choices import title
+from cnndsl.fuse.pins import Tile
 from cnndsl.fuse.plan import plan
 from cnndsl.fuse.regions import Region, is_maximum
 from cnndsl.graph.graph import INPUT, Node
@@ -36,7 +38,8 @@ class Use(Record):
 
     `name` is that of its operator in PyTorch, `operator` the function that runs it, `geometry` the
     constant it is made with. `kernels` are shown here, as far as they are new; others of its
-    kernels stand in the sections `elsewhere`.
+    kernels stand in the sections `elsewhere`. `tiles` is the constant with those that were
+    measured, or empty.
     """
 
     job: Job
@@ -45,6 +48,7 @@ class Use(Record):
     geometry: str
     kernels: Taken
     elsewhere: frozenset[int]
+    tiles: str = ""
 
 
 class Section(Record):
@@ -60,11 +64,6 @@ class Section(Record):
     uses: tuple[Use, ...]
     about: str
     same: tuple[tuple[int, Region], ...] = ()
-
-
-def title(region: Region) -> str:
-    """`conv1 + relu1 + pool1`."""
-    return " + ".join(node.path for node in region.nodes)
 
 
 def write(section: Section) -> str:
@@ -102,7 +101,7 @@ def form(region: Region) -> tuple[object, ...]:
         (node.layer, node.arrives, node.output, tuple(names[name] for name in node.inputs))
         for node in region.nodes
     )
-    return (region.inputs[0] == INPUT, *nodes)
+    return (region.inputs[0] == INPUT, region.pins, *nodes)
 
 
 def modules(region: Region) -> list[tuple[str, str, Node]]:
@@ -146,7 +145,20 @@ def paragraphs(text: str) -> list[str]:
 
 def _geometry(use: Use) -> str:
     kind = f"{use.job.signature.family.capitalize()}Geometry"
-    return layout.call(f"{use.geometry} = {kind}", use.job.written_geometry())
+    given = use.job.written_geometry()
+    if not use.tiles:
+        return layout.call(f"{use.geometry} = {kind}", given)
+    rows = [f'    ("{t.kernel}", "{t.dtype}", {t.images}, {_tile(t.tile)}),' for t in use.job.tiles]
+    lines = [f"{use.tiles} = (", f"    {_TILES}", *rows, ")"]
+    text = layout.call(f"{use.geometry} = {kind}", [*given, f"tiles={use.tiles}"])
+    return "\n".join([*lines, text])
+
+
+_TILES = "# measured: kernel, type, images at most; rows, columns, terms a step, warps, stages"
+
+
+def _tile(tile: Tile) -> str:
+    return f"Tile({', '.join(map(str, tile.values()))})"
 
 
 def _operator(use: Use) -> str:

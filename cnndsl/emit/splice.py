@@ -280,6 +280,18 @@ def loosen(text: str, sizes: frozenset[str]) -> str:
     return re.sub(pattern, r"\1", text)
 
 
+def without_field(text: str, name: str) -> str:
+    """The text without a field of its classes that no region sets, and the comment above it."""
+    source = Lines(text)
+    lines: list[str | None] = list(source.lines)
+    for statement in source.tree.body:
+        for field in getattr(statement, "body", ()) if isinstance(statement, ast.ClassDef) else ():
+            if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
+                _delete_comment_above(lines, field.lineno - 1)
+                _delete(lines, field.lineno - 1, field.end_lineno or field.lineno)
+    return "".join(line for line in lines if line is not None)
+
+
 def definitions(text: str) -> tuple[str, ...]:
     """The names of functions, classes and values that a text defines, in order."""
     found: list[str] = []

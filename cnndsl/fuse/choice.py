@@ -15,6 +15,8 @@ from cnndsl.sizes.dim import Dim
 
 Way = Literal["fused", "library", "staged"]
 Taps = Literal["apart", "packed", "rows"]
+WAYS: tuple[Way, ...] = ("fused", "library", "staged")
+TAPS: tuple[Taps, ...] = ("apart", "packed", "rows")
 
 # With fewer channels in a group than this, one step of the sum takes several taps of the filter.
 FEW_CHANNELS = 16

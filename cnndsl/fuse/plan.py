@@ -5,12 +5,13 @@ Counts for one image, in 32-bit floats. Knows what the kernels keep; knows nothi
 
 from collections.abc import Sequence
 
-from cnndsl.fuse.choice import Choice, choice
+from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.regions import Part, Region
+from cnndsl.fuse.ways import chosen as ways
+from cnndsl.fuse.ways import pool_of
 from cnndsl.graph.graph import INPUT, Node
-from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, elements, show
+from cnndsl.layers.types import FLOAT_BYTES, TensorType, elements, show
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
@@ -130,7 +131,7 @@ def plan(region: Region) -> Plan:
         kept.append(Kept("the input of the activation", leaves, FLOAT_BYTES))
     if region.slope == "output" or (region.slope == "relu" and pool is None):
         kept.append(Kept("the output", leaves, FLOAT_BYTES))
-    chosen = _chosen(region, region.pool)
+    chosen = ways(region, "whole")
     forward = (*_before(chosen), "the output")
     gradients, products = _gradients(region, chosen, region.pool, region.slope)
     return Plan(tuple(kept), forward, forward, gradients, products, OUTPUT in products)
@@ -150,9 +151,8 @@ def _normalised(region: Region, affine: Node) -> Plan:
     first = "batchnorm"
     if region.merge is not None and region.activation is not None:
         first += " with residual"
-    alone = _chosen(region, region.pool)
-    pool = region.pool if region.pools_first else None
-    chosen = _chosen(region, pool)
+    alone, chosen = ways(region, "whole"), ways(region, "sums")
+    pool = pool_of(region, "sums")
     gradients, products = _gradients(region, chosen, pool, "none")
     return Plan(
         tuple(kept),
@@ -181,15 +181,6 @@ def _gradients(
         return tuple(_one_pass(region, pool, slope)), (*output, "input", "weight")
     rows = [ROWS] if chosen and chosen.taps == "rows" else []
     return ("input", "weight", *rows, *_sums(region)), tuple(output)
-
-
-def _chosen(region: Region, pool: Node | None) -> Choice | None:
-    """Whose products it takes; a fully connected layer has no choice."""
-    layer, arrives = region.anchor.layer, region.anchor.arrives
-    if not isinstance(layer, Conv) or not isinstance(arrives, ImageType):
-        return None
-    pooled = pool.layer if pool else None
-    return choice(layer, arrives, pooled if isinstance(pooled, Pool) else None)
 
 
 def _one_pass(region: Region, pool: Node | None, slope: str) -> list[str]:

@@ -9,6 +9,7 @@ the kernels accept; knows neither their text nor any schedule.
 from collections import Counter
 from typing import Literal
 
+from cnndsl.fuse.pins import Pin, Role
 from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.base import Affine, Anchor, Layer, Pointwise
 from cnndsl.layers.conv import Conv
@@ -34,7 +35,7 @@ class Region(Record):
 
     `merge` adds the tensor named `residual`, which is there before the region is computed. Training
     computes a region with an `affine` in three steps: the sums, with statistics of each tile; the
-    statistics of the batch; the rest.
+    statistics of the batch; the rest. `pins` are what was measured to be best for it.
     """
 
     nodes: tuple[Node, ...]
@@ -44,6 +45,7 @@ class Region(Record):
     residual: str | None = None
     activation: Node | None = None
     pool: Node | None = None
+    pins: tuple[tuple[Role, Pin], ...] = ()
 
     @property
     def slope(self) -> Literal["none", "relu", "output", "input"]:

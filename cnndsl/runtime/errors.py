@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from cnndsl.diagnostics.helpful import HelpfulError
 from cnndsl.diagnostics.model import Diagnostic
 from cnndsl.diagnostics.render import report
 
@@ -16,19 +17,6 @@ class CheckError(Exception):
 
     def __str__(self) -> str:
         return "\n" + report(self.diagnostics).rstrip("\n")
-
-
-class HelpfulError(Exception):
-    """A sentence in `message`, and in `fixes` what would help."""
-
-    def __init__(self, message: str, *fixes: str) -> None:
-        """Keep both."""
-        super().__init__(message, *fixes)
-        self.message = message
-        self.fixes = fixes
-
-    def __str__(self) -> str:
-        return "\n  help: ".join([self.message, *self.fixes])
 
 
 class WeightsError(HelpfulError):
