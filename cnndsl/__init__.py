@@ -4,6 +4,7 @@
     model = cnndsl.compile("lenet.cnn")  # a torch.nn.Module; raises cnndsl.CheckError
     cnndsl.train(model, (images, labels))  # or a Dataset, batches, the name of a set
     model = cnndsl.load("runs/lenet")  # the same with what it learned
+    model = cnndsl.tune(model, images)  # with the kernels that are fastest on this GPU
 
 Names are loaded when they are first used: `check` needs no torch.
 """
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from cnndsl.tools.program import export_program
     from cnndsl.train.loop import train
     from cnndsl.train.restore import load_model as load
+    from cnndsl.tune.door import tune
+    from cnndsl.tune.errors import TuneError
 
 __all__ = [
     "CheckError",
     "ExportError",
+    "TuneError",
     "WeightsError",
     "check",
     "compile",
@@ -29,6 +33,7 @@ __all__ = [
     "export_program",
     "load",
     "train",
+    "tune",
 ]
 
 
@@ -36,7 +41,7 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     match name:
-        case "check" | "train":
+        case "check" | "train" | "tune":
             return import_module(f"cnndsl.{name}")  # the package, which can be called
         case "compile":
             return import_module("cnndsl.runtime.load").compile_model
@@ -46,6 +51,8 @@ def __getattr__(name: str) -> object:
             return import_module("cnndsl.tools.onnx").export_onnx
         case "export_program":
             return import_module("cnndsl.tools.program").export_program
+        case "TuneError":
+            return import_module("cnndsl.tune.errors").TuneError
         case "CheckError" | "ExportError" | "WeightsError":
             return getattr(import_module("cnndsl.runtime.errors"), name)
         case _:

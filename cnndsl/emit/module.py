@@ -45,6 +45,22 @@ class Written(Record):
     name: str
 
 
+class Operator(Record):
+    """By what the emitted text calls an operator: its function, geometry, and launches."""
+
+    function: str
+    geometry: str
+    launches: str
+
+
+class WrittenRegion(Record):
+    """The emitted section of one region: its text, its function, its operators by their roles."""
+
+    text: str
+    name: str
+    operators: tuple[tuple[str, Operator], ...]
+
+
 def unbound(graph: Graph) -> tuple[str, ...]:
     """The symbols that no input tells: params that need a value before anything is emitted."""
     sizes = {str(dim) for dim in graph.source.dims}
@@ -71,6 +87,23 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE) -> Written:
     text = _file(graph, source, name, body, [_BASE, *files.values()])
     inspect(text)
     return Written(text, name)
+
+
+def emit_region(part: Region) -> WrittenRegion:
+    """Write one region without a network around it, to try it out."""
+    files, texts = _files([part]), _kernel_texts([part])
+    names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
+    (section,) = _sections([part], files, texts, names)
+    body = [region.write(section)]
+    body = [*_shared([part], files, body), *body]
+    title = f'"""Region {section.function}, alone."""'
+    text = _with_head(title, section.function, body, [_BASE, *files.values()])
+    inspect(text)
+    operators = tuple(
+        (u.job.role, Operator(u.operator, u.geometry, f"{u.job.signature.name}_launches"))
+        for u in section.uses
+    )
+    return WrittenRegion(text, section.function, operators)
 
 
 # ── kernels ──────────────────────────────────────────────────────────────────────────────────────
@@ -244,11 +277,18 @@ def _network(graph: Graph, name: str, text: str) -> str:
 def _file(
     graph: Graph, source: Source, name: str, body: Sequence[str], texts: Iterable[str]
 ) -> str:
-    written = fit(layout.blocks(body))
     version = _version()
-    key = "\n".join([version, graph.name, source.text, written])
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    head = f'"""{_docstring(graph, source, name, version)}\n"""\n\n'
+    title = f'"""{_docstring(graph, source, name, version)}\n"""'
+    return _with_head(title, name, body, texts, "\n".join([version, graph.name, source.text]))
+
+
+def _with_head(
+    title: str, name: str, body: Sequence[str], texts: Iterable[str], origin: str = ""
+) -> str:
+    """The file below its docstring: imports, the name of its operators, and the body."""
+    written = fit(layout.blocks(body))
+    digest = hashlib.sha256(f"{origin}\n{written}".encode()).hexdigest()
+    head = f"{title}\n\n"
     used = {n.id for n in ast.walk(ast.parse(written)) if isinstance(n, ast.Name)}
     found = [statement for text in texts for statement in imports.statements(text)]
     head += imports.write([s for s in found if not getattr(s, "level", 0)], used) + "\n"

@@ -20,7 +20,7 @@ from cnndsl.diagnostics.helpful import HelpfulError
 from cnndsl.fuse.choice import TAPS, WAYS, Choice, Taps, Way
 from cnndsl.fuse.pins import DTYPES, KERNELS, ROLES, Kernel, Pin, Role, Tile, TileOf
 from cnndsl.fuse.regions import Part, Region
-from cnndsl.fuse.ways import allowed, roles
+from cnndsl.fuse.ways import allowed, fixed_sides, roles
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.types import show
 from cnndsl.record import Record
@@ -104,6 +104,13 @@ def _check(region: Region, chosen: Chosen) -> None:
             if tile.kernel not in kernels(region, pin.choice):
                 raise ChoicesError(
                     f"`{name}` has a tile for the kernel `{tile.kernel}`, which is not launched",
+                    _AGAIN,
+                )
+            sides = fixed_sides(region, pin.choice, tile.kernel)
+            if any(getattr(tile.tile, side) != size for side, size in sides.items()):
+                raise ChoicesError(
+                    f"the kernel `{tile.kernel}` of `{name}` computes nothing right with "
+                    f"{tile.tile}",
                     _AGAIN,
                 )
 

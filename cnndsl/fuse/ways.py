@@ -12,7 +12,7 @@ from cnndsl.fuse.choice import (
     Way,
     choice,
 )
-from cnndsl.fuse.pins import Pin, Role
+from cnndsl.fuse.pins import Kernel, Pin, Role
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import Node
 from cnndsl.layers.conv import Conv
@@ -73,6 +73,25 @@ def allowed(region: Region, role: Role) -> tuple[Choice, ...]:
 
 
 _LIBRARY = ("library", "library")
+
+
+def fixed_sides(region: Region, choice: Choice | None, kernel: Kernel) -> dict[str, int]:
+    """The sides of a kernel's tile that follow from its form: with others it computes nonsense."""
+    layer = region.anchor.layer
+    if choice is None or not isinstance(layer, Conv):
+        return {}
+    if kernel == "forward" and choice.forward != "fused":
+        return {"terms": 16}  # it multiplies nothing
+    if choice.taps != "rows" or kernel == "input_gradient":
+        return {}
+    row = max(16, _power_of_two(CHANNELS_OF_A_ROW * layer.size.width))
+    if kernel == "weight_gradient":
+        return {"columns": row * _power_of_two(layer.size.height)}
+    return {"terms": row}
+
+
+def _power_of_two(size: int) -> int:
+    return 1 << max(0, size - 1).bit_length()
 
 
 def _number(dim: Dim) -> int:

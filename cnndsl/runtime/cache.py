@@ -1,7 +1,8 @@
-"""Files of emitted text in the user's cache folder: Triton reads the source of a kernel from one.
+"""Files in the user's cache folder, in folders that nobody else may enter.
 
-Named by their content and compared with it before use, in a folder that nobody else may enter.
-Where that cannot be had, a private temporary folder does. Knows files; knows nothing of Python.
+Emitted text is named by its content and compared with it before use: Triton reads the source of a
+kernel from a file. Where that cannot be had, a private temporary folder does. Knows files; knows
+nothing of Python.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ def path_of(text: str, name: str) -> Path:
         path = folder / file
         with contextlib.suppress(OSError):
             if not _holds(path, data):
-                _write(path, data)
+                write(path, data)
             return path
     raise OSError(f"no folder to write {file} to: neither the user's cache nor a temporary one")
 
@@ -32,11 +33,16 @@ def _folders() -> tuple[Path, ...]:
     """Where the file may lie, the best first."""
     found: list[Path] = []
     with contextlib.suppress(OSError):
-        found.append(_ours(user_cache_path("cnndsl") / "modules"))
+        found.append(own_folder("modules"))
     return (*found, _temporary())
 
 
-def _ours(folder: Path) -> Path:
+def own_folder(name: str) -> Path:
+    """A folder of ours in the user's cache; `OSError` where it cannot be had."""
+    return ours(user_cache_path("cnndsl") / name)
+
+
+def ours(folder: Path) -> Path:
     """The folder, made if need be; `OSError` unless it is ours and closed to others."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     found = folder.lstat()
@@ -63,7 +69,14 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _write(path: Path, data: bytes) -> None:
+def read_own(path: Path, most: int) -> bytes | None:
+    """What a plain file of ours holds; None where it is somebody else's, or larger than `most`."""
+    found = path.lstat()
+    is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid()
+    return path.read_bytes() if is_ours and found.st_size <= most else None
+
+
+def write(path: Path, data: bytes) -> None:
     """Put it there in one step, so that no other process ever sees a part of it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
     try:

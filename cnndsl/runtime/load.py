@@ -22,9 +22,35 @@ from cnndsl.check import TEXT, check_file, check_source
 from cnndsl.check.report import Report
 from cnndsl.diagnostics.model import Sink
 from cnndsl.emit.module import Written, emit, unbound
+from cnndsl.fuse.choices import NONE, Choices
+from cnndsl.graph.graph import Graph
+from cnndsl.record import Record
 from cnndsl.runtime import cache
 from cnndsl.runtime.errors import CheckError
 from cnndsl.source import Source
+
+
+class Origin(Record):
+    """What a module was emitted from."""
+
+    graph: Graph
+    source: Source
+    choices: Choices = NONE
+
+
+_ORIGINS: dict[Written, Origin] = {}
+_WRITTEN: dict[str, Written] = {}  # by the names of imported modules
+
+
+def remember(written: Written, origin: Origin) -> None:
+    """Keep what a module was emitted from, for `origin_of`."""
+    _ORIGINS[written] = origin
+
+
+def origin_of(model: nn.Module) -> Origin | None:
+    """What a model was emitted from; None for one that was not compiled in this process."""
+    written = _WRITTEN.get(type(model).__module__)
+    return _ORIGINS.get(written) if written is not None else None
 
 
 def compile_model(
@@ -102,7 +128,9 @@ def _emit(report: Report, read: Source) -> Written:
     missing = unbound(report.graph)
     if missing:
         raise ValueError(f"`{missing[0]}` has no value: give it one, compile(…, {missing[0]}=…)")
-    return emit(report.graph, read)
+    written = emit(report.graph, read)
+    remember(written, Origin(report.graph, read))
+    return written
 
 
 def import_text(written: Written) -> ModuleType:
@@ -119,6 +147,7 @@ def import_text(written: Written) -> ModuleType:
         raise ImportError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    _WRITTEN[name] = written
     try:
         spec.loader.exec_module(module)
     except BaseException:

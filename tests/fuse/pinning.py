@@ -5,7 +5,7 @@ from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.choices import Choices, Chosen, kernels, layers, title
 from cnndsl.fuse.pins import Pin, Tile, TileOf
 from cnndsl.fuse.regions import Region, parts
-from cnndsl.fuse.ways import allowed, roles
+from cnndsl.fuse.ways import allowed, fixed_sides, roles
 from cnndsl.graph.graph import Graph
 from cnndsl.source import Source
 
@@ -34,7 +34,9 @@ def regions(graph: Graph) -> list[Region]:
 
 def pin_for(region: Region, choice: Choice | None, tile: Tile | None) -> Pin:
     names = kernels(region, choice) if tile is not None else ()
-    return Pin(choice, tuple(TileOf(name, "fp32", 64, tile or TILE) for name in names))
+    tile = tile or TILE
+    tiles = (TileOf(n, "fp32", 64, tile.replace(**fixed_sides(region, choice, n))) for n in names)
+    return Pin(choice, tuple(tiles))
 
 
 def choices(graph: Graph, number: int = 0, tile: Tile | None = TILE) -> Choices:

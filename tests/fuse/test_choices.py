@@ -92,6 +92,21 @@ def test_a_choice_for_something_else_is_refused(change, message):
         pinned(parts(graph), read(resealed(text, change), "x.json"))
 
 
+def test_a_tile_that_a_kernel_cannot_have_is_refused():
+    """With rows, terms follow from the filter: with others it would compute nonsense."""
+    graph = graph_of()[0]
+    found = choices(graph, -1)
+    assert isinstance(pinned(parts(graph), found)[0], Region)
+    first = found.regions[0]
+    ((role, pin),) = first.pins
+    assert pin.choice is not None
+    assert pin.choice.taps == "rows"
+    tiles = tuple(t.replace(tile=t.tile.replace(terms=32)) for t in pin.tiles)
+    first = first.replace(pins=((role, pin.replace(tiles=tiles)),))
+    with pytest.raises(ChoicesError, match="computes nothing right with 16x32x32"):
+        pinned(parts(graph), found.replace(regions=(first,)))
+
+
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ChoicesError, match="No such file"):
         load(tmp_path / "none.json")

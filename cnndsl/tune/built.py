@@ -1,0 +1,127 @@
+"""A region, emitted alone with certain ways and imported: its operators as plain functions.
+
+Tiles are changed without emitting anything anew: they are a field of the geometry. Knows how the
+emitted text calls things (kernels/README.md); knows nothing of time.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+from torch import Tensor
+
+from cnndsl.emit.module import Operator, Written, emit_region
+from cnndsl.fuse.choice import Choice
+from cnndsl.fuse.pins import Kernel, Pin, Role, Tile, TileOf
+from cnndsl.fuse.regions import Region
+from cnndsl.record import Record
+from cnndsl.runtime.load import import_text
+
+# Emitted code has no types that are known here.
+Untyped = Any
+_NUMBERS = count(1)
+# Makes the emitter write the field and the question; it is replaced before anything runs.
+_PLACEHOLDER = (TileOf("forward", "fp32", 1, Tile(16, 32, 16, 4, 2)),)
+_CONV: dict[Kernel, tuple[str, str, str]] = {
+    "forward": ("FILTERS", "PIXELS", "TERMS"),
+    "stage": ("FILTERS", "PIXELS", "TERMS"),
+    "input_gradient": ("PIXELS", "CHANNELS", "FILTERS"),
+    "weight_gradient": ("FILTERS", "TERMS", "WINDOWS"),
+}
+_FC: dict[Kernel, tuple[str, str, str]] = {
+    "forward": ("BATCH", "OUTPUTS", "FEATURES"),
+    "input_gradient": ("BATCH", "FEATURES", "OUTPUTS"),
+    "weight_gradient": ("OUTPUTS", "FEATURES", "BATCH"),
+}
+# A step takes so many terms where a kernel multiplies nothing.
+_NO_TERMS = 16
+
+
+class Operators(Record):
+    """What computes a region: functions of tensors, which allocate what they give back."""
+
+    forward: Untyped
+    backward: Untyped
+
+
+class Text(Record):
+    """The emitted text of a region, and by what it calls the operator that is tried."""
+
+    text: str
+    name: str
+    operator: Operator
+    is_conv: bool
+
+
+def write(region: Region, role: Role, choice: Choice | None) -> Text:
+    """Emit a region that goes these ways, so that its tiles can be changed."""
+    found = emit_region(region.replace(pins=((role, Pin(choice, _PLACEHOLDER)),)))
+    return Text(found.text, found.name, dict(found.operators)[role], choice is not None)
+
+
+class Built:
+    """The emitted region, imported."""
+
+    def __init__(self, text: Text) -> None:
+        """Import it."""
+        self.text = text
+        self.space: dict[str, Untyped] = vars(import_text(Written(text.text, text.name)))
+
+    @property
+    def geometry(self) -> Untyped:
+        """Its geometry with the tiles of the rules."""
+        return self.space[self.text.operator.geometry]._replace(tiles=())
+
+    def operators(self, tiles: Sequence[tuple[Kernel, Tile]] = (), dtype: str = "") -> Operators:
+        """Its operators with these tiles for this type."""
+        tile = self.space["Tile"]
+        given = tuple((kernel, dtype, 1, tile(*found.values())) for kernel, found in tiles)
+        name = f"{self.space['NAMESPACE']}::trial{next(_NUMBERS)}"
+        make = self.space["conv_op" if self.text.is_conv else "fc_op"]
+        run = make(
+            name, self.geometry._replace(tiles=given), self.space[self.text.operator.launches]
+        )
+        return Operators(run.operators[name], run.operators[f"{name}_backward"])
+
+    @contextmanager
+    def noting(self) -> Generator[dict[Kernel, Tile]]:
+        """Note the tiles with which kernels are launched in the block."""
+        found: dict[Kernel, Tile] = {}
+        launch = self.space["launch"]
+
+        def note(kernel: Untyped, programs: int, **arguments: Untyped) -> Untyped:
+            for name, sides in (_CONV if self.text.is_conv else _FC).items():
+                if _name(kernel).endswith(f"_{name}"):
+                    found[name] = _tile(sides, arguments)
+            return launch(kernel, programs, **arguments)
+
+        self.space["launch"] = note
+        try:
+            yield found
+        finally:
+            self.space["launch"] = launch
+
+    @contextmanager
+    def by_operators(self) -> Generator[Untyped]:
+        """Give the region's function, as PyTorch's operators compute it."""
+        kept = self.space["runs_kernels"]
+        self.space["runs_kernels"] = _never
+        try:
+            yield self.space[self.text.name]
+        finally:
+            self.space["runs_kernels"] = kept
+
+
+def _never(x: Tensor) -> bool:
+    del x
+    return False
+
+
+def _name(kernel: Untyped) -> str:
+    return str(kernel.fn.__name__)
+
+
+def _tile(sides: Sequence[str], arguments: Mapping[str, Untyped]) -> Tile:
+    rows, columns, terms = (int(arguments.get(f"BLOCK_{s}", _NO_TERMS)) for s in sides)
+    return Tile(rows, columns, terms, int(arguments["num_warps"]), int(arguments["num_stages"]))
