@@ -4,15 +4,17 @@
 
 Made for an H200 and under 9 minutes. First the two ceilings: bytes copied and bf16 products in a
 second. Then each block of a table (a convolution, bias, ReLU, pool): its results against float64,
-and its time against eager PyTorch with cudnn.benchmark, in both orders of pool and ReLU, and
-against torch.compile. Then whole steps of training, with peak memory. Contenders take turns; times
-are medians of rounds; inputs rotate, so that none is left in the cache. "graphed" replays a CUDA
-graph: without it, small blocks are as slow as Python launches them.
+and its time against eager PyTorch with cudnn.benchmark, in both orders of pool and ReLU, against
+torch.compile, against cuDNN's products with one pass of ours each way ("library"), and against JAX,
+where that is installed. Then whole steps of training, with peak memory. Contenders take turns;
+times are medians of rounds; inputs rotate, so that none is left in the cache. "graphed" replays a
+CUDA graph: without it, small blocks are as slow as Python launches them.
 
 `--dry-run` goes through all of it in Triton's interpreter, on tiny sizes, and measures nothing.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import statistics
@@ -34,6 +36,12 @@ from tables import table
 from torch import Tensor, nn
 
 import cnndsl
+from cnndsl.fuse.choices import Choices, Chosen, layers, title
+from cnndsl.fuse.pins import Pin
+from cnndsl.fuse.regions import Region, parts
+from cnndsl.fuse.ways import allowed
+from cnndsl.runtime.load import origin_of
+from cnndsl.tune.door import following
 
 ROOT = Path(__file__).parents[1]
 DRY = "--dry-run" in sys.argv
@@ -111,7 +119,7 @@ def never(x: Tensor) -> bool:
 
 @contextmanager
 def without_kernels(model: nn.Module) -> Iterator[None]:
-    """The emitted module as eager PyTorch: each layer by its operator."""
+    """The emitted module as eager PyTorch: each layer by its operator, ReLU behind a maximum."""
     module = sys.modules[type(model).__module__]
     kept = module.runs_kernels
     module.runs_kernels = never
@@ -158,6 +166,16 @@ class Eager(nn.Module):
         if self.smart:
             return F.relu(F.max_pool2d(z, *self.pool))
         return F.max_pool2d(F.relu(z), *self.pool)
+
+
+def with_library(model: nn.Module) -> nn.Module:
+    """The block with all products by PyTorch's library, and one pass of ours each way."""
+    origin = origin_of(model)
+    assert origin is not None
+    (region,) = (part for part in parts(origin.graph) if isinstance(part, Region))
+    (way,) = (c for c in allowed(region, "whole") if c.forward == c.backward == "library")
+    chosen = Chosen(title(region), layers(region), (("whole", Pin(way, ())),))
+    return following(model, origin, Choices((chosen,)))
 
 
 def inputs(block: Block) -> list[Tensor]:
@@ -231,7 +249,7 @@ def measure_block(block: Block, until: float) -> dict:
     ours = cnndsl.compile(source=block.source).to(DEVICE, DTYPE)
     ours = ours.to(memory_format=torch.channels_last)
     conv = next(m for m in ours.modules() if isinstance(m, nn.Conv2d))
-    models = {"ours": ours, "eager": Eager(block, conv, False)}
+    models = {"ours": ours, "library": with_library(ours), "eager": Eager(block, conv, False)}
     if block.pool:
         models["smart"] = Eager(block, conv, True)
     sets = inputs(block)
@@ -255,6 +273,24 @@ def measure_block(block: Block, until: float) -> dict:
             replayed[f"{name} graphed"] = [graphed(call) for call in calls]
         row[kind] = race(plain | replayed)
     return row
+
+
+def with_jax(rows: list[dict], names: str) -> dict[str, str]:
+    """Add JAX's times to the rows, where it is installed; says which JAX, or nothing."""
+    if importlib.util.find_spec("jax") is None or not rows:
+        return {}
+    command = [sys.executable, str(ROOT / "benchmarks" / "jax_blocks.py"), "--names", names]
+    command += ["--dry-run"] if DRY else []
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=90)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as failure:
+        print(f"JAX was not measured: {failure}", file=sys.stderr)
+        return {}
+    found = json.loads(done.stdout)
+    for row in rows:
+        for kind, us in found["blocks"].get(row["block"], {}).items():
+            row[kind]["jax graphed"] = {"us": us}
+    return {"jax": f"{found['jax']} on {found['device']}"}
 
 
 # ── steps of training ────────────────────────────────────────────────────────────────────────────
@@ -369,6 +405,8 @@ def main() -> None:
             if block.name.startswith(chosen):
                 found["blocks"].append(measure_block(block.tiny if DRY else block, until))
                 keep(found, given.out, block.name)
+        found |= with_jax(found["blocks"], given.names)
+        keep(found, given.out, "jax" if "jax" in found else "no jax")
     if "steps" in given.only:
         found["steps"] = []
         for name, text, batch, sizes in STEPS:

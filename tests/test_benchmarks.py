@@ -18,8 +18,9 @@ def test_a_dry_run(tmp_path):
     assert "| A cifar 3-64 | both |" in done.stdout
     found = json.loads((tmp_path / "interpreter.json").read_text("utf-8"))
     errors = found["blocks"][0]["errors"]
-    assert errors.keys() == {"ours", "eager", "smart", "ours again"}
+    assert errors.keys() == {"ours", "library", "eager", "smart", "ours again"}
     assert max(errors["ours"]) < 1e-5
+    assert max(errors["library"]) < 1e-5
     assert max(errors["ours again"]) == 0.0
     assert [row["network"] for row in found["steps"]] == ["LeNet"]
     assert abs(found["steps"][0]["loss"]["ours"] - found["steps"][0]["loss"]["eager"]) < 1e-5
