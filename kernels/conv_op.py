@@ -70,7 +70,8 @@ def conv_outputs(
     code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
-        if x.dtype == torch.float64:  # which Triton cannot multiply where bytes select it
+        # Triton cannot multiply float64 where bytes select it.
+        if x.dtype == torch.float64:
             dtype = torch.int32
         code = torch.empty_like(y, dtype=dtype)
     if geometry.activation == "input":

@@ -78,6 +78,8 @@ def test_regions_that_are_alike_but_for_their_choices_stand_apart():
 def results(written: Written, x: torch.Tensor) -> list[torch.Tensor]:
     torch.manual_seed(0)
     model = getattr(import_text(written), written.name)().to(x.dtype)
+    if x.dtype == torch.float64:  # what PyTorch's own operators give
+        vars(import_text(written))["runs_kernels"] = lambda x: False
     y = model(x)
     y.backward(torch.linspace(-1, 1, y.numel(), dtype=x.dtype).view_as(y))
     return [y.detach(), *(p.grad for p in model.parameters())]

@@ -177,6 +177,7 @@ def test_a_model_follows_a_pin_and_computes_the_same():
     y.sum().backward()
     grads = [p.grad.clone() for p in tuned.parameters()]
     tuned.zero_grad()
+    vars(sys.modules[type(tuned).__module__])["runs_kernels"] = lambda x: False
     exact = tuned.double()(x.double())
     exact.sum().backward()
     torch.testing.assert_close(y.double(), exact, rtol=1e-5, atol=1e-5)

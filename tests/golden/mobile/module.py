@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_667c4e015f84"
+NAMESPACE = "cnndsl_mobile_dbed6285bbed"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -906,7 +906,8 @@ def conv_outputs(
     code, before, sums = None, None, None
     dtype = conv_code_dtype(geometry)
     if dtype is not None:
-        if x.dtype == torch.float64:  # which Triton cannot multiply where bytes select it
+        # Triton cannot multiply float64 where bytes select it.
+        if x.dtype == torch.float64:
             dtype = torch.int32
         code = torch.empty_like(y, dtype=dtype)
     if geometry.activation == "input":
