@@ -26,6 +26,7 @@ COMMANDS = {
     "compile": "write a network as a Python file with fused Triton kernels",
     "train": "train a network on images, or go on with a run",
     "weights": "fit weights from elsewhere to a network, whatever its layers are called",
+    "bench": "measure a network against eager PyTorch and torch.compile, then region by region",
     "eval": "how often a trained network is right, and what it takes for what",
     "predict": "what a trained network takes images for",
     "export": "write a network as an ONNX file, for programs without PyTorch",

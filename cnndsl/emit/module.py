@@ -22,7 +22,7 @@ from cnndsl.emit.prune import prune
 from cnndsl.emit.region import Section, Use
 from cnndsl.emit.share import Library, Taken
 from cnndsl.fuse.choices import NONE, Choices, pinned
-from cnndsl.fuse.regions import Region, parts
+from cnndsl.fuse.regions import Region, alone, parts
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.types import show
 from cnndsl.record import Record
@@ -67,12 +67,13 @@ def unbound(graph: Graph) -> tuple[str, ...]:
     return tuple(symbol for symbol in graph.symbols if symbol not in sizes)
 
 
-def emit(graph: Graph, source: Source, choices: Choices = NONE) -> Written:
+def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool = True) -> Written:
     """Write the module of a network that was checked.
 
     `choices` are what was measured for its regions; `ChoicesError` where they are for others.
+    Without `fused` each layer is PyTorch's operator: what ours is measured against.
     """
-    found = pinned(parts(graph), choices)
+    found = pinned(parts(graph), choices) if fused else alone(graph)
     regions = [part for part in found if isinstance(part, Region)]
     files = _files(regions)
     texts = _kernel_texts(regions)

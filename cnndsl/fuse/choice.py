@@ -61,6 +61,20 @@ def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:
     return Choice(taps, "fused", "fused" if reads_once or is_row else "library")
 
 
+def reason(conv: Conv, arrives: ImageType, pool: Pool | None) -> str:
+    """Why the rule chooses so, in a sentence."""
+    found = choice(conv, arrives, pool)
+    groups = _number(conv.groups)
+    channels = _number(arrives.channels) // groups
+    if channels < FEW_CHANNELS and groups > 1:
+        return f"groups of {channels} channels would leave a matrix unit to multiply zeros"
+    if found.forward != "fused":
+        return "its windows overlap, so a fused kernel would compute values several times"
+    if found.backward == "fused":
+        return f"with {channels} channels it is bound by memory: what is fused is not written out"
+    return "forward, fusing saves writing; backward, a gradient would be rebuilt for every tap"
+
+
 def _overlaps(pool: Pool) -> bool:
     size, stride = pool.geometry.size, pool.geometry.stride
     return stride.height < size.height or stride.width < size.width

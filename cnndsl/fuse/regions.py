@@ -95,6 +95,11 @@ def parts(graph: Graph) -> tuple[Part, ...]:
     return tuple(found)
 
 
+def alone(graph: Graph) -> tuple[Part, ...]:
+    """The network as single layers: as PyTorch runs one that is written by hand."""
+    return tuple(_without_skips(graph))
+
+
 def _has_kernels(node: Node) -> bool:
     """Say whether it begins a region; a library reads the weights of a large `fc` faster."""
     if not isinstance(node.layer, FullyConnected) or not isinstance(node.arrives, VectorType):

@@ -168,7 +168,7 @@ def tasks(graph: Graph, region: Region, shape: Shape) -> Iterable[Task]:
     size = None
     arrives = region.anchor.arrives
     if isinstance(arrives, ImageType):
-        known = _sizes(graph, shape)
+        known = sizes_of(graph, shape)
         size = (arrives.height.evaluate(known), arrives.width.evaluate(known))
     dtype = DTYPES[shape.dtype]
     if dtype == "fp32" and _rounds(region):
@@ -183,7 +183,7 @@ def text_of(region: Region) -> str:
     return emit_region(region).text
 
 
-def _sizes(graph: Graph, shape: Shape) -> dict[str, int]:
+def sizes_of(graph: Graph, shape: Shape) -> dict[str, int]:
     """The values of the network's symbols; those that no example tells, as in `check`."""
     known = dict(graph.example)
     for dim, value in zip(graph.source.dims, shape.size, strict=False):
