@@ -11,8 +11,9 @@ from cnndsl.cli import terminal, training
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cnndsl.fuse.choices import Choices
     from cnndsl.runtime.load import Origin
-    from cnndsl.tools.bench import Row
+    from cnndsl.tools.bench import Row, Shape
     from cnndsl.tools.regions import Line
 
 NAMES = {"ours": "ours", "eager": "eager", "compile": "torch.compile"}
@@ -82,7 +83,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     from cnndsl.train.recipe import DTYPES as KINDS
     from cnndsl.train.recipe import choose_device
     from cnndsl.tune import TuneError
-    from cnndsl.tune.door import Shape
+    from cnndsl.tune.door import Shape as Images
 
     if arguments.batch < 1 or arguments.rounds < 1:
         raise UsageError("`--batch` and `--rounds` are whole numbers from 1 up")
@@ -101,7 +102,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     assert origin is not None
     dtype = KINDS[arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")]
     size = _size(origin)
-    shape = Shape(arguments.batch, size[1:], dtype)
+    shape = Images(arguments.batch, size[1:], dtype)
     batch = bench.Shape((arguments.batch, *size), dtype, device)
     try:
         rows = bench.race(model, origin, batch, arguments.rounds, arguments.against)
@@ -129,7 +130,7 @@ def _size(origin: "Origin") -> tuple[int, ...]:
     return (dims[-1], *dims[:-1])
 
 
-def _pin(path: Path, choices: Any) -> None:  # noqa: ANN401 (its type comes with torch)
+def _pin(path: Path, choices: "Choices") -> None:
     from cnndsl.fuse.choices import write
     from cnndsl.runtime import cache
 
@@ -137,17 +138,13 @@ def _pin(path: Path, choices: Any) -> None:  # noqa: ANN401 (its type comes with
     print(f"wrote {path}; use it: cnndsl compile FILE --choices {path}", file=sys.stderr)
 
 
-def _about(arguments: argparse.Namespace, batch: Any) -> dict[str, Any]:  # noqa: ANN401 (as above)
-    import torch
+def _about(arguments: argparse.Namespace, batch: "Shape") -> dict[str, Any]:
+    from cnndsl.tools.bench import machine
 
-    device: torch.device = batch.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     return {
         "version": 1,
         "file": arguments.file,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
+        **machine(batch.device),
         "dtype": str(batch.dtype).removeprefix("torch."),
         "shape": list(batch.size),
         "rounds": arguments.rounds,

@@ -110,6 +110,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
                 group.add_argument(f"--{name}", action="store_true", default=None, help=text)
             else:
                 group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+        if settings is _MACHINE:
+            group.add_argument(
+                "--tune",
+                action="store_true",
+                default=None,
+                help="on a GPU, first measure the kernels; the run keeps the fastest",
+            )
     run = parser.add_argument_group("the run")
     run.add_argument("--out", metavar="RUN", help="the run folder to make (runs/ and FILE's name)")
     run.add_argument("--resume", metavar="RUN", help="the run folder to go on with")
@@ -166,6 +173,7 @@ def _start(arguments: argparse.Namespace) -> int:
             origin=origin,
             reporter=reporter(sys.stdout),
             save_every=arguments.save_every,
+            tune=bool(arguments.tune),
         ),
         out,
     )
@@ -177,7 +185,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     from cnndsl.train.progress import reporter
     from cnndsl.train.session import is_finished
 
-    kept = ("file", "out", "resize", "recolor", "weights", *_RECIPE)
+    kept = ("file", "out", "resize", "recolor", "weights", "tune", *_RECIPE)
     given = [name for name in kept if getattr(arguments, name) is not None]
     given += ["set"] if arguments.settings else []
     given += ["fresh"] if arguments.fresh else []

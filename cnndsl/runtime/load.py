@@ -53,6 +53,12 @@ def origin_of(model: nn.Module) -> Origin | None:
     return _ORIGINS.get(written) if written is not None else None
 
 
+def text_of(model: nn.Module) -> str | None:
+    """The emitted text that a model runs; None for one that was not compiled here."""
+    written = _WRITTEN.get(type(model).__module__)
+    return written.text if written is not None else None
+
+
 def compile_model(
     path: str | PathLike[str] | None = None,
     /,

@@ -51,6 +51,12 @@ class Shape(Record):
         return x.contiguous(memory_format=torch.channels_last) if len(self.size) == 4 else x
 
 
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What is measured on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
 def eager(model: nn.Module, origin: Origin) -> nn.Module:
     """The network as one writes it in PyTorch, with the same weights."""
     written = emit(origin.graph, origin.source, fused=False)

@@ -10,6 +10,7 @@ from cnndsl.check.settings import parse_setting
 from cnndsl.runtime.load import instance, write_file
 from cnndsl.train.errors import UsageError
 from cnndsl.train.run import Origin, Run
+from cnndsl.train.tuned import followed
 
 
 def compile_file(
@@ -26,7 +27,7 @@ def compile_file(
 
 
 def compile_run(run: Run) -> nn.Module:
-    """The network of a run, compiled anew from its source.
+    """The network of a run, compiled anew from its source, with the kernels chosen for it.
 
     The emitted module in the folder is for people to read: running a file that lies there would
     mean to trust whoever wrote it.
@@ -37,4 +38,4 @@ def compile_run(run: Run) -> nn.Module:
             "use `cnndsl.train.resume` or `cnndsl.train.Trained` in Python, with that network",
         )
     used = run.used if run.used.is_dir() else None
-    return compile_file(run.source, run.config["set"], used)[0]
+    return followed(compile_file(run.source, run.config["set"], used)[0], run)

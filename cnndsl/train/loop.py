@@ -11,6 +11,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from cnndsl.fuse.choices import write
+from cnndsl.runtime.load import text_of
 from cnndsl.train.chance import seed_all
 from cnndsl.train.compiled import compile_file, compile_run
 from cnndsl.train.data import AS_IT_IS, Data, as_data, load
@@ -23,6 +25,7 @@ from cnndsl.train.ranks import RankError, Ranks, joined, naming_the_lost
 from cnndsl.train.recipe import Recipe
 from cnndsl.train.run import Origin, Run, create, open_run, refuse_existing
 from cnndsl.train.session import SAVE_EVERY, Outcome, Session, versions
+from cnndsl.train.tuned import choices_of, followed, tuned
 
 StrPath = str | PathLike[str]
 
@@ -40,6 +43,7 @@ def train(
     origin: Origin | None = None,
     reporter: Reporter | None = None,
     save_every: float = SAVE_EVERY,
+    tune: bool = False,
     **settings: object,
 ) -> Outcome:
     """Train a network that maps images to classes; `out` names the run folder to make.
@@ -47,9 +51,10 @@ def train(
     `model` is a module, or the path of a `.cnn` file. `data` is the name of a set, a folder of
     images, `(images, labels)` tensors of shapes (N, C, H, W) and (N,), a map-style `Dataset` of
     pairs (image, class), or an iterable of batches that has a length; `test` likewise, for data
-    from Python. Images of a set or folder, and tensors, are brought to the network's size if
-    `resize`, and made grey or RGB as it takes them if `recolor`. `settings` are a `Recipe`'s:
-    `epochs=3`.
+    from Python. `tune` measures the kernels on a GPU first, and takes the fastest (`cnndsl.tune`);
+    the parameters stay the model's. Images of a set or folder, and tensors, are brought to the
+    network's size if `resize`, and made grey or RGB as it takes them if `recolor`. `settings` are a
+    `Recipe`'s: `epochs=3`.
 
     Seed before you make a module (`seed_all`), so that its first weights are the same each time.
     Under `torchrun`, all processes call this with the same arguments. Raises `TrainError`.
@@ -64,7 +69,17 @@ def train(
         model, origin = compile_file(model, ())
     images = _read(data, test, classes, model, used, Fit(resize, recolor))
     with joined(used.device) as ranks, naming_the_lost():
-        return _begin(model, images, used, _heard(reporter, ranks), ranks, path, origin, save_every)
+        shown = _heard(reporter, ranks)
+        if tune:
+            model = tuned(model, images, used, ranks, shown)
+            origin = _with_module(origin, model)
+        return _begin(model, images, used, shown, ranks, path, origin, save_every)
+
+
+def _with_module(origin: Origin | None, model: nn.Module) -> Origin | None:
+    """The module that people find in the run folder has the kernels that are run."""
+    text = text_of(model)
+    return origin if origin is None or text is None else origin.replace(module=text)
 
 
 def _begin(
@@ -82,7 +97,9 @@ def _begin(
         return session.run(save_every)
     if ranks.is_first:
         try:
-            create(path, session.config(origin), origin, session.checkpoint())
+            choices = choices_of(model)
+            text = write(choices) if choices.regions else ""
+            create(path, session.config(origin), origin, session.checkpoint(), text)
         except OSError as error:
             raise TrainError(
                 f"`{path}` cannot be made: {error.strerror or error}",
@@ -110,8 +127,7 @@ def resume(
     folder = open_run(Path(path))
     recipe = Recipe(**folder.config["recipe"])
     kept = cast("dict[str, Any]", folder.config["data"])
-    if model is None:
-        model = compile_run(folder)
+    model = compile_run(folder) if model is None else followed(model, folder)
     given = _named(folder) if data is None else data
     fit = Fit(bool(kept["resize"]), bool(kept["recolor"]))
     images = _read(given, test, classes, model, recipe, fit)

@@ -4,6 +4,7 @@
     source.cnn     the network as it was written   (a run from Python has none)
     used/          the files that it uses, at their paths from its folder; often there are none
     model.py       the module that it became       (likewise)
+    choices.json   the kernels that were chosen    (where `tune` was asked for)
     metrics.jsonl  one line an epoch
     checkpoints/   see `checkpoint`; `best/` likewise
 
@@ -53,6 +54,11 @@ class Run:
     def used(self) -> Path:
         """The folder of the files that the source uses."""
         return self.path / "used"
+
+    @property
+    def choices(self) -> Path:
+        """What was chosen for the network's kernels; there only where that was measured."""
+        return self.path / "choices.json"
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -106,8 +112,14 @@ def refuse_existing(path: Path) -> None:
         )
 
 
-def create(path: Path, config: dict[str, Any], origin: Origin | None, first: Checkpoint) -> Run:
-    """Make the folder of a new run."""
+def create(
+    path: Path,
+    config: dict[str, Any],
+    origin: Origin | None,
+    first: Checkpoint,
+    choices: str = "",
+) -> Run:
+    """Make the folder of a new run; `choices` is the text of that file, or empty."""
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.new"):
@@ -116,6 +128,9 @@ def create(path: Path, config: dict[str, Any], origin: Origin | None, first: Che
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         _fill(fresh, config, origin, first)
+        if choices:
+            disk.write(fresh / "choices.json", choices.encode())
+            disk.settle(fresh)
         try:
             fresh.rename(path)  # onto nothing, or an empty folder
         except OSError:
