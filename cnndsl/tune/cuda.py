@@ -7,7 +7,7 @@ medians of rounds in which all candidates take turns.
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from cnndsl.tune.subject import Question, Subject
 from cnndsl.tune.task import Static, Task
 
 Untyped = Any
+_max_shared_mem: Untyped = import_module("triton.compiler").max_shared_mem
 ROUNDS, WARM_UPS = 9, 2
 # So much is written between two candidates, as a multiple of the cache.
 TIMES_OF_THE_CACHE = 4
@@ -55,8 +56,8 @@ class Cuda:
 
     @property
     def shared_limit(self) -> int:
-        """Of a program that asks for it."""
-        return int(self._about.shared_memory_per_block_optin)
+        """Of a program that asks for it, as Triton itself holds kernels against it."""
+        return int(_max_shared_mem(self.device.index))
 
     def is_capturing(self) -> bool:
         """Whether the current stream is being captured."""

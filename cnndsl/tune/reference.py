@@ -28,6 +28,14 @@ class Reference:
     def __init__(self, task: Task, built: Built, tensors: Given) -> None:
         """Compute it, in both directions."""
         self._task, self._built, self._given = task, built, tensors
+        searches = torch.backends.cudnn.benchmark
+        torch.backends.cudnn.benchmark = False  # in float64 a search takes minutes
+        try:
+            self._compute(task, built, tensors)
+        finally:
+            torch.backends.cudnn.benchmark = searches
+
+    def _compute(self, task: Task, built: Built, tensors: Given) -> None:
         region, same = task.region, built
         if task.role == "sums":
             region = bare(region)
