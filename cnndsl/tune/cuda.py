@@ -84,7 +84,8 @@ class Cuda:
             raise RuntimeError("a CUDA graph is being captured")
         with torch.cuda.device(self.device):
             pool: Untyped = torch.cuda.graph_pool_handle()
-            graphs = [self._capture(call, pool) for call in calls]
+            side = torch.cuda.Stream()  # one for all: each keeps the memory that it was given
+            graphs = [self._capture(call, pool, side) for call in calls]
             times: list[list[float]] = [[] for _ in graphs]
             for number in range(ROUNDS + WARM_UPS):
                 for graph, found in zip(graphs, times, strict=True):
@@ -93,16 +94,18 @@ class Cuda:
                         found.append(us)
             return [statistics.median(found) for found in times]
 
-    def _capture(self, call: Callable[[], object], pool: Untyped) -> torch.cuda.CUDAGraph:
-        side = torch.cuda.Stream()
+    def _capture(
+        self, call: Callable[[], object], pool: Untyped, side: torch.cuda.Stream
+    ) -> torch.cuda.CUDAGraph:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(2):  # compiles, and lets a library search
                 call()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        # What one graph allocates the next may use: nobody reads it.
-        with torch.cuda.graph(graph, pool=pool):
+        # What one graph allocates the next may use: nobody reads it. Other threads, such as NCCL's,
+        # may go on asking the GPU.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
             call()
         return graph
 
