@@ -58,7 +58,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="eager PyTorch, torch.compile, or both, which compiles for a while (both)",
     )
     parser.add_argument(
-        "--rounds", metavar="N", type=int, default=15, help="how often each takes its turn (15)"
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=15,
+        help="how often each takes its turn, at most (15)",
     )
     parser.add_argument(
         "--format", metavar="FORM", choices=("text", "json"), default="text", help="text or json"
@@ -104,6 +108,9 @@ def _bench(arguments: argparse.Namespace) -> int:
     size = _size(origin)
     shape = Images(arguments.batch, size[1:], dtype)
     batch = bench.Shape((arguments.batch, *size), dtype, device)
+    about = _about(arguments, batch)
+    if arguments.format == "text":
+        _print_head(about)
     try:
         rows = bench.race(model, origin, batch, arguments.rounds, arguments.against)
         if device.type == "cuda":
@@ -115,11 +122,10 @@ def _bench(arguments: argparse.Namespace) -> int:
     except TuneError as error:
         terminal.complain(error.message, *error.fixes, color=arguments.color)
         return 1
-    about = _about(arguments, batch)
     if arguments.format == "json":
         _print_json(about, rows, lines)
     else:
-        _print_text(about, rows, lines)
+        _print_text(rows, lines)
     return 0
 
 
@@ -158,6 +164,7 @@ def _print_json(about: dict[str, Any], rows: "Sequence[Row]", lines: "Sequence[L
     network = [
         {
             "kind": row.kind,
+            "rounds": row.rounds,
             "ms": dict(row.ms),
             "ratio": {name: row.ratio(name) for name in row.ms if name != "ours"},
             "missing": dict(row.missing),
@@ -170,16 +177,21 @@ def _print_json(about: dict[str, Any], rows: "Sequence[Row]", lines: "Sequence[L
 # ── for people ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _print_text(about: dict[str, Any], rows: "Sequence[Row]", lines: "Sequence[Line]") -> None:
+def _print_head(about: dict[str, Any]) -> None:
     shape = " x ".join(map(str, about["shape"]))
-    threads = f", {about['threads']} threads" if about["device"] == "cpu" else ""
+    count = about["threads"]
+    threads = f", {count} thread{'s' * (count > 1)}" if about["device"] == "cpu" else ""
     print(f"{about['file']} on {about['device']}{threads}: {shape}, {about['dtype']}")
-    print(f"torch {about['torch']}; medians of {about['rounds']} rounds, in which all take turns\n")
+    # Before anything is measured, which takes a while.
+    print(f"torch {about['torch']}; medians of rounds in which all take turns\n", flush=True)
+
+
+def _print_text(rows: "Sequence[Row]", lines: "Sequence[Line]") -> None:
     for row in rows:
         others = [name for name in row.ms if name != "ours"]
         parts = [f"ours {row.ms['ours']:.2f} ms"]
         parts += [f"{NAMES[name]} {row.ms[name]:.2f} ms ({row.ratio(name):.2f})" for name in others]
-        print(f"{row.kind:<10} {'; '.join(parts)}")
+        print(f"{row.kind:<10} {'; '.join(parts)}; {row.rounds} rounds")
         for name, why in row.missing.items():
             print(f"{'':<10} {NAMES[name]} is not there: {why}")
     print("(their time / ours: above 1, ours is faster)\n")

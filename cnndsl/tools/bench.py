@@ -21,6 +21,8 @@ Untyped = Any
 CONTENDERS = ("ours", "eager", "compile")
 KINDS = ("training", "inference")
 WARM_UPS = 2
+# A large network on a slow machine gets fewer rounds than asked for, but never fewer than these.
+SECONDS_OF_A_KIND, LEAST_ROUNDS = 60.0, 3
 
 
 class Row(Record):
@@ -30,6 +32,7 @@ class Row(Record):
     """
 
     kind: str
+    rounds: int
     ms: Mapping[str, float]
     missing: Mapping[str, str]
 
@@ -70,8 +73,8 @@ def race(
 ) -> list[Row]:
     """A row for training (forward, loss, backward, SGD) and one for inference.
 
-    `against` is "eager", "compile" or "both". The networks' outputs are compared first;
-    `RuntimeError` where they differ.
+    `against` is "eager", "compile" or "both"; after a minute of a kind no round begins that is not
+    needed. The networks' outputs are compared first; `RuntimeError` where they differ.
     """
     other = eager(model, origin)
     models = {"ours": model, "eager": other}
@@ -103,7 +106,9 @@ def race(
                     raise
                 absent[name] = _first(error)
                 del steps[name]
-        rows.append(Row(kind, _medians(steps, rounds, shape.device), absent))
+        times = _times(steps, rounds, shape.device)
+        middle = {name: statistics.median(each) for name, each in times.items()}
+        rows.append(Row(kind, len(times["ours"]), middle, absent))
     return rows
 
 
@@ -166,13 +171,17 @@ def _step(
     return learn
 
 
-def _medians(
+def _times(
     steps: Mapping[str, Callable[[], object]], rounds: int, device: torch.device
-) -> dict[str, float]:
-    """Milliseconds of a step of each, in turns, the host's time and the device's."""
+) -> dict[str, list[float]]:
+    """Milliseconds of steps of each, in turns, the host's time and the device's."""
     cuda: Untyped = torch.cuda
     times: dict[str, list[float]] = {name: [] for name in steps}
+    begun = time.perf_counter()
     for number in range(rounds + WARM_UPS):
+        is_late = time.perf_counter() - begun > SECONDS_OF_A_KIND
+        if is_late and number >= WARM_UPS + LEAST_ROUNDS:
+            break
         for name, step in steps.items():
             if device.type == "cuda":
                 cuda.synchronize(device)
@@ -182,4 +191,4 @@ def _medians(
                 cuda.synchronize(device)
             if number >= WARM_UPS:
                 times[name].append(1e3 * (time.perf_counter() - start))
-    return {name: statistics.median(each) for name, each in times.items()}
+    return times
