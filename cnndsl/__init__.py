@@ -5,6 +5,7 @@
     cnndsl.train(model, (images, labels))  # or a Dataset, batches, the name of a set
     model = cnndsl.load("runs/lenet")  # the same with what it learned
     model = cnndsl.tune(model, images)  # with the kernels that are fastest on this GPU
+    step = cnndsl.graph_step(model, optimizer)  # step(images, targets), on a GPU as a CUDA graph
 
 Names are loaded when they are first used: `check` needs no torch.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cnndsl.check import check
     from cnndsl.runtime.errors import CheckError, ExportError, WeightsError
+    from cnndsl.runtime.graph import graph_step
     from cnndsl.runtime.load import compile_model as compile
     from cnndsl.tools.onnx import export_onnx
     from cnndsl.tools.program import export_program
@@ -31,6 +33,7 @@ __all__ = [
     "compile",
     "export_onnx",
     "export_program",
+    "graph_step",
     "load",
     "train",
     "tune",
@@ -45,6 +48,8 @@ def __getattr__(name: str) -> object:
             return import_module(f"cnndsl.{name}")  # the package, which can be called
         case "compile":
             return import_module("cnndsl.runtime.load").compile_model
+        case "graph_step":
+            return import_module("cnndsl.runtime.graph").graph_step
         case "load":
             return import_module("cnndsl.train.restore").load_model
         case "export_onnx":

@@ -45,6 +45,7 @@ _MACHINE = {
     "device": (str, "NAME", "cpu, cuda, cuda:1 or auto: the GPU where there is one (auto)"),
     "dtype": (str, "TYPE", "fp32, or bf16 or fp16: layers compute in 16 bits (fp32)"),
     "accumulate": (int, "PARTS", "compute each batch in so many parts: less memory (1)"),
+    "no_graph": (bool, "", "do not replay steps as CUDA graphs"),
 }
 _RECIPE = {**_LEARNING, **_CHANGES, **_MACHINE}
 
@@ -106,10 +107,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     ):
         group = parser.add_argument_group(title)
         for name, (kind, metavar, text) in settings.items():
+            flag = f"--{name.replace('_', '-')}"
             if kind is bool:
-                group.add_argument(f"--{name}", action="store_true", default=None, help=text)
+                group.add_argument(flag, action="store_true", default=None, help=text)
             else:
-                group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+                group.add_argument(flag, type=kind, metavar=metavar, help=text)
         if settings is _MACHINE:
             group.add_argument(
                 "--tune",

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnndsl.record import Record
+from cnndsl.runtime.graph import Captured
 from cnndsl.train import optimize
 from cnndsl.train.augment import Augment
 from cnndsl.train.examples import IGNORED, Batch
@@ -60,6 +61,8 @@ class Learner:
         self._network = _divided(model, device, ranks, leaves_out)
         self._augment = Augment(recipe.flip, recipe.crop)
         self._optimizer = optimize.make_optimizer(model, recipe)
+        is_graphed = device.type == "cuda" and ranks.world == 1 and recipe.may_be_graphed
+        self._captured = Captured(self._capturable, model, tuple) if is_graphed else None
         self._schedule = optimize.make_schedule(self._optimizer, recipe, steps)
         self._scaler = torch.amp.GradScaler(device.type, enabled=recipe.dtype == "fp16")
         self._average = (
@@ -86,6 +89,10 @@ class Learner:
         images = batch.images.to(self.device)
         images = self._augment(images, seed, batch.first, batch.whole)
         labels = batch.labels.to(self.device)
+        seen = float((labels != IGNORED).sum())
+        if self._captured is not None:
+            loss, right = self._captured(images, labels)
+            return Sums(float(loss), float(right), seen)
         # DDP takes the mean over the processes; the loss is one over the images of all.
         share = self._ranks.world / batch.whole
         loss = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -94,21 +101,29 @@ class Learner:
         cut = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
         for number, (x, y) in enumerate(cut, 1):
             with self._apart(number < pieces), naming_the_lost():
-                with torch.autocast(
-                    self.device.type, self._dtype, enabled=self._dtype != torch.float32
-                ):
-                    logits = cast("Tensor", self._network(x)).float()
-                total = functional.cross_entropy(
-                    logits,
-                    y,
-                    reduction="sum",
-                    ignore_index=IGNORED,
-                    label_smoothing=self._recipe.smoothing,
-                )
-                torch.autograd.backward(self._scaler.scale(total * share))
-            loss += total.detach()
-            right += (logits.argmax(1) == y).sum()
-        return Sums(float(loss), float(right), float((labels != IGNORED).sum()))
+                total, found = self._backward(x, y, share)
+            loss += total
+            right += found
+        return Sums(float(loss), float(right), seen)
+
+    def _backward(self, x: Tensor, y: Tensor, share: float) -> tuple[Tensor, Tensor]:
+        """Add the gradients of the summed loss, times `share`; gives it, and how many are right."""
+        with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            logits = cast("Tensor", self._network(x)).float()
+        total = functional.cross_entropy(
+            logits,
+            y,
+            reduction="sum",
+            ignore_index=IGNORED,
+            label_smoothing=self._recipe.smoothing,
+        )
+        torch.autograd.backward(self._scaler.scale(total * share))
+        return total.detach(), (logits.argmax(1) == y).sum()
+
+    def _capturable(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
+        """The same for a whole batch in one piece, as a CUDA graph can do it again."""
+        self._optimizer.zero_grad()
+        return self._backward(x, y, 1 / len(y))
 
     def update(self) -> None:
         """Change the weights along the gradients; `NotFiniteError` where these are no numbers."""

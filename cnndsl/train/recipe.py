@@ -46,7 +46,8 @@ class Recipe(Record):
     `flip` mirrors half of the images, `crop` moves each by up to so many pixels, at random.
 
     `ema` is the share that the averaged weights keep in each step (0: none are kept); they are the
-    ones that are tested and used. `patience` ends the training after so many epochs without a lower
+    ones that are tested and used. `no_graph`: on a GPU, Python launches each kernel of a step, in
+    place of a CUDA graph. `patience` ends the training after so many epochs without a lower
     test loss (0: never), and lets the best epoch's network be the one that is used.
     """
 
@@ -69,6 +70,12 @@ class Recipe(Record):
     seed: int = 0
     device: str = "auto"
     dtype: DType = "fp32"
+    no_graph: bool = False
+
+    @property
+    def may_be_graphed(self) -> bool:
+        """Whether a step can be a CUDA graph: parts of batches and fp16's scaling are not."""
+        return not self.no_graph and self.accumulate == 1 and self.dtype != "fp16"
 
     def check(self) -> None:
         """Raise `UsageError` for a setting with which no training could start."""
