@@ -99,10 +99,41 @@ def _timed(
         if problem:
             rows[candidate] = Row(candidate.direction, candidate.name, None, problem)
     right = [c for c in found if c not in rows]
-    times = dict(zip(right, subject.time(right) if right else (), strict=True))
+    times, failed = _measured(right, subject, device)
+    for candidate, problem in failed.items():
+        rows[candidate] = Row(candidate.direction, candidate.name, None, problem)
     for candidate, us in times.items():
         rows[candidate] = Row(candidate.direction, candidate.name, us)
     return _Tried(times, tuple(rows[c] for c in found))
+
+
+def _measured(
+    right: Sequence[Candidate], subject: Subject, device: Device
+) -> tuple[dict[Candidate, float], dict[Candidate, str]]:
+    """The time of each; and of those that fail with the whole batch, why."""
+    if not right:
+        return {}, {}
+    try:
+        return dict(zip(right, subject.time(right), strict=True)), {}
+    except Exception as error:  # one of them: by itself it tells which
+        _refuse_broken(right[0], device, error)
+    failed: dict[Candidate, str] = {}
+    for candidate in right:
+        try:
+            subject.time([candidate])
+        except Exception as error:
+            _refuse_broken(candidate, device, error)
+            failed[candidate] = f"fails: {_first(error)}"
+    rest = [c for c in right if c not in failed]
+    return dict(zip(rest, subject.time(rest) if rest else (), strict=True)), failed
+
+
+def _refuse_broken(candidate: Candidate, device: Device, error: Exception) -> None:
+    if not device.is_alive():
+        raise TuneError(
+            f"`{candidate.name}` has broken this process's way to the GPU: {_first(error)}",
+            "please report it, with what `nvidia-smi` says of the GPU",
+        ) from error
 
 
 def _problem(
@@ -112,11 +143,7 @@ def _problem(
     try:
         found = subject.run(candidate)
     except Exception as error:  # a kernel may fail in any way, and is then not taken
-        if not device.is_alive():
-            raise TuneError(
-                f"`{candidate.name}` has broken this process's way to the GPU: {_first(error)}",
-                "please report it, with what `cnndsl doctor` or `nvidia-smi` says of the GPU",
-            ) from error
+        _refuse_broken(candidate, device, error)
         return f"fails: {_first(error)}"
     if len(found) != len(wanted):
         return f"gives {len(found)} results, not {len(wanted)}"

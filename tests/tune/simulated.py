@@ -27,6 +27,7 @@ class Simulated:
         self.name = name
         self.versions = {"torch": "1", "triton": "1"}
         self.shared_limit = 100_000
+        self.too_large: tuple[str, ...] = ()
         self.capturing = False
         self.alive = True
         self.opened: list[Task] = []
@@ -78,6 +79,9 @@ class Subject:
         return [values]
 
     def time(self, candidates):
+        for name in map(label, candidates):
+            if any(part in name for part in self.device.too_large):
+                raise RuntimeError("CUDA out of memory")
         self.device.timed += [label(c) for c in candidates]
         return [self._found(self.device.times, c, 100.0) for c in candidates]
 

@@ -107,6 +107,17 @@ def test_a_wrong_candidate_is_never_timed_nor_chosen(conv, how):
     assert "were not timed" in verdict.why[0]
 
 
+def test_what_fails_with_the_whole_batch_alone_is_left_out(conv):
+    device = Simulated({"forward: library": 1.0, "forward: staged": 20.0})
+    device.too_large = ("forward: library", "input_gradient")
+    verdict = choose(conv, device)
+    assert verdict.pin.choice == Choice("apart", "staged", "library")
+    assert rows_by_name(verdict)["forward: library"].why == "fails: CUDA out of memory"
+    device.too_large = ("forward",)
+    with pytest.raises(TuneError, match="no way through `conv1"):
+        choose(conv, device)
+
+
 @pytest.mark.parametrize(
     ("static", "why"),
     [
