@@ -210,7 +210,7 @@ with Compilers("sm_90", 2) as compilers:
     for used in subject.static([first, large]):
         print(used.registers > 0, used.spills > 0, used.shared_bytes, used.error)
 with Compilers("sm_1", 1) as compilers:
-    print(subject.static([first])[0].error[:60])
+    print(subject.static([first])[0].error[:100])
 """
 
 
