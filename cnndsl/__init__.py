@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from cnndsl.check import check
+    from cnndsl.runtime.copies import copies
     from cnndsl.runtime.errors import CheckError, ExportError, WeightsError
     from cnndsl.runtime.graph import graph_step
     from cnndsl.runtime.load import compile_model as compile
@@ -31,6 +32,7 @@ __all__ = [
     "WeightsError",
     "check",
     "compile",
+    "copies",
     "export_onnx",
     "export_program",
     "graph_step",
@@ -48,6 +50,8 @@ def __getattr__(name: str) -> object:
             return import_module(f"cnndsl.{name}")  # the package, which can be called
         case "compile":
             return import_module("cnndsl.runtime.load").compile_model
+        case "copies":
+            return import_module("cnndsl.runtime.copies").copies
         case "graph_step":
             return import_module("cnndsl.runtime.graph").graph_step
         case "load":

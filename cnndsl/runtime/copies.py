@@ -1,0 +1,62 @@
+"""Counts the images and weights that a step copies only to lay them out otherwise in memory.
+
+Goes through a step on the CPU as a GPU would, but launches no kernel, so that what is computed is
+nonsense, but lies where it would lie. Knows nothing of networks but that emitted ones do all such
+copies in `packed`; what PyTorch's own operators copy within themselves, it does not see.
+"""
+
+import sys
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+# Emitted modules carry no types.
+Untyped = Any
+
+
+def copies(model: nn.Module, images: Tensor) -> list[str]:
+    """Name each copy that kernels ask for in a step of training on images like these (N, C, H, W).
+
+    What kernels read lies with channels innermost and without gaps; what does not is copied, in
+    each step. For channels-last images and a model of `.to(memory_format=torch.channels_last)`
+    none is made for a chain of layers; docs/performance.md says for which layers some are. Only
+    shape and strides of the images count. `TypeError` for a module that `cnndsl.compile` did not
+    make.
+    """
+    space = vars(sys.modules[type(model).__module__])
+    if "refuse_input" not in space:
+        raise TypeError(f"{type(model).__name__} is no module that cnndsl.compile made")
+    if "packed" not in space:
+        return []  # no layer has kernels
+    found: list[str] = []
+    laid_out = space["packed"]
+
+    def noting(tensor: Tensor | None) -> Tensor | None:
+        result: Tensor | None = laid_out(tensor)
+        if tensor is not None and result is not tensor:
+            found.append(f"{tuple(tensor.shape)} with strides {tensor.stride()}")
+        return result
+
+    def nothing(*_given: Untyped, **_more: Untyped) -> None:
+        """Launch nothing, refuse nothing."""
+
+    twin: Untyped = deepcopy(model).to("cpu", torch.float32).train()
+    x = torch.empty_strided(images.shape, images.stride())
+    changed: dict[str, Untyped] = {"packed": noting, "runs_kernels": _always}
+    changed |= {"launch": nothing, "refuse_launch": nothing}
+    kept = {name: space[name] for name in changed if name in space}
+    try:
+        space.update({name: changed[name] for name in kept})
+        y = torch.zeros(twin.logits(x)[:, 0].shape, dtype=torch.int64)
+        found.clear()  # a step is the loss and its gradients
+        torch.autograd.backward(twin.loss(x, y))
+    finally:
+        space.update(kept)
+    return found
+
+
+def _always(x: Tensor) -> bool:
+    del x
+    return True

@@ -1,0 +1,56 @@
+"""What a step copies only to lay it out otherwise: nothing, for channels-last images."""
+
+import pytest
+import torch
+from torch import nn
+
+import cnndsl
+
+torch.set_num_threads(1)
+LAST = torch.channels_last
+# Chains and residuals of all kinds of regions; nothing in them reads the layout.
+STAGES = {
+    "pools": "conv 16 3x3 pad=1; relu; pool max 2\nconv 8 3x3; relu; pool max 3 stride=2",
+    "average": "conv 4 3x3; gelu; pool avg 2",
+    "stem": "conv 16 7x7 stride=2 pad=3 bias=no; batchnorm; relu; pool max 3 stride=2 pad=1",
+    "residual": (
+        "conv 16 3x3 pad=1; batchnorm; relu\n"
+        "add { conv 16 3x3 pad=1; batchnorm; relu; conv 16 1x1; batchnorm } { skip }\nrelu"
+    ),
+    "depthwise": "conv 16 1x1; batchnorm; relu6\nconv channels 3x3 groups=channels; batchnorm",
+    "staged": "conv 32 3x3 stride=2 pad=1; silu\nconv 16 1x1\nconv 16 3x3 groups=2; relu",
+}
+
+
+def made(text):
+    return cnndsl.compile(source=f"input 20 x 18 x 3\n{text}\n").to(memory_format=LAST)
+
+
+INPUT = "(2, 3, 20, 18) with strides (1080, 360, 18, 1)"
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_a_step_on_channels_last_images_copies_nothing(stage):
+    model = made(f"{STAGES[stage]}\nconv 16 1x1\nglobalpool max\nflatten\nfc 3")
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    x = torch.empty(2, 3, 20, 18)
+    assert cnndsl.copies(model, x.to(memory_format=LAST)) == []
+    assert cnndsl.copies(model, x) == [INPUT]  # once, not in each kernel that reads it
+    for tensor, kept in zip(model.state_dict().values(), before, strict=True):
+        assert torch.equal(tensor, kept)
+
+
+def test_weights_and_gradients_in_another_layout_are_named():
+    x = torch.empty(2, 3, 20, 18).to(memory_format=LAST)
+    model = cnndsl.compile(source="input 20 x 18 x 3\nconv 16 3x3; relu\nflatten\nfc 3\n")
+    weight, gradient = cnndsl.copies(model, x)
+    assert weight == "(16, 3, 3, 3) with strides (27, 9, 3, 1)"
+    assert (
+        gradient == "(2, 16, 18, 16) with strides (4608, 288, 16, 1)"
+    )  # what `flatten` gives back
+    assert cnndsl.copies(model.to(memory_format=LAST), x) == [gradient]
+
+
+def test_what_is_no_module_of_ours_is_refused():
+    with pytest.raises(TypeError, match="Linear is no module"):
+        cnndsl.copies(nn.Linear(2, 2), torch.empty(2, 2))
