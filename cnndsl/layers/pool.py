@@ -100,7 +100,7 @@ class Pool(Window):
         """A call of the function, with what differs from its defaults; of single pixels a slice."""
         del x, module
         geometry = self.geometry
-        if geometry.size == ONE and geometry.pad == ZERO:
+        if geometry.size == geometry.dilation == ONE and geometry.pad == ZERO:
             # Of one pixel: a view, for nothing is to be compared or added.
             steps = (f"::{step}" for step in geometry.stride.values())
             return f"{value}[:, :, {', '.join(steps)}]"
