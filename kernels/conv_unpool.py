@@ -131,7 +131,9 @@ def conv_launch_unpool(
 ) -> Tensor:
     """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
-    block_pixels = 32
+    # Where slopes are read, too: of float32, half as many.
+    has_slopes = geometry.activation in ("output", "input")
+    block_pixels = 16 if has_slopes and dz.element_size() >= 4 else 32
     block_filters = block_size(geometry.filters, 64)
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)

@@ -237,7 +237,9 @@ def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> T
     if precision == "ieee" and x.element_size() >= 4:
         return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
     most = 32 if x.element_size() == 4 else 64
-    return Tile(block_size(rows, 64), block_size(columns, 64), block_size(terms, most), 4, 3)
+    # A sum of one step is no loop, in which registers would be used again.
+    width = 32 if x.element_size() == 4 and terms <= most else 64
+    return Tile(block_size(rows, 64), block_size(columns, width), block_size(terms, most), 4, 3)
 
 
 def fc_launch_forward(

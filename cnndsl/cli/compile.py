@@ -222,7 +222,7 @@ def _compiled(arguments: argparse.Namespace, graph: Graph, written: Written) -> 
 def _print_usage(arguments: argparse.Namespace, compiled: "list[Compiled]") -> None:
     from cnndsl.runtime.target import measure
 
-    usages = [measure(kernel) for kernel in compiled]
+    usages = measure(compiled)
     if arguments.format == "json":
         for usage in usages:
             print(json.dumps(usage.json()))

@@ -2,18 +2,15 @@
 
 `record` runs code that launches kernels, on tensors of the device `meta` (shapes without memory),
 and notes the launches in place of doing them; `compile_launch` compiles one for a target;
-`measure` reads the machine code. Needs the real compiler: a process in which kernels are
+`measure` counts in the machine code. Needs the real compiler: a process in which kernels are
 interpreted (TRITON_INTERPRET=1) cannot compile. Knows nothing of networks.
 """
 
 import re
-import subprocess
-import tempfile
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +18,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnndsl.record import Record
+from cnndsl.runtime import machine
+from cnndsl.runtime.machine import TargetError
 
 # Triton carries no types: this is what it takes and gives.
 Untyped = Any
@@ -38,10 +37,6 @@ DTYPES = {
     torch.int32: "i32",
     torch.int64: "i64",
 }
-
-
-class TargetError(Exception):
-    """A target that is not known, or a kernel that does not compile for it."""
 
 
 class Launch(Record):
@@ -138,10 +133,8 @@ class _WithoutOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def record_model(
-    model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype
-) -> list[Launch]:
-    """Note each different launch of an emitted module, in training and in inference.
+def without_operators(model: torch.nn.Module) -> TorchDispatchMode:
+    """Give a context in which an emitted module calls its launches, on shapes without memory, too.
 
     Regions of the module are functions with an attribute `operators`; they stand beside its class.
     """
@@ -149,6 +142,14 @@ def record_model(
     direct = _WithoutOperators()
     for value in namespace.values():
         direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
+    return direct
+
+
+def record_model(
+    model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype
+) -> list[Launch]:
+    """Note each different launch of an emitted module, in training and in inference."""
+    direct = without_operators(model)
     model = deepcopy(model).to(device="meta", dtype=dtype)
     emitted: Untyped = model
     launches: dict[str, Launch] = {}
@@ -214,25 +215,31 @@ def _kind(value: object, *, is_constant: bool) -> tuple[str, bool]:
 def stage_text(compiled: Compiled, stage: str) -> str:
     """Give the text of a stage: `ttir`, `ttgir`, `ptx`, or `asm` for the machine's own code."""
     if stage == "asm" and "cubin" in compiled.stages:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "kernel.cubin"
-            path.write_bytes(_bytes(compiled.stages["cubin"]))
-            return _cuobjdump("-sass", path)
+        return machine.assembly(_cubin(compiled))
     text = compiled.stages.get("amdgcn" if stage == "asm" else stage)
     if not isinstance(text, str):
         raise TargetError(f"{compiled.target} has no {stage}")
     return text
 
 
-def _bytes(code: str | bytes) -> bytes:
+def _cubin(compiled: Compiled) -> bytes:
+    code = compiled.stages["cubin"]
     return code if isinstance(code, bytes) else code.encode()
 
 
-def measure(compiled: Compiled) -> Usage:
-    """Count registers, spills, matrix instructions and the rest in the machine code."""
-    if "cubin" in compiled.stages:
-        return _measure_nvidia(compiled)
-    return _measure_amd(compiled)
+def measure(kernels: Sequence[Compiled]) -> list[Usage]:
+    """Count registers, spills, matrix instructions and the rest in the machine code of each."""
+    found = {
+        place: _measure_amd(kernel)
+        for place, kernel in enumerate(kernels)
+        if "cubin" not in kernel.stages
+    }
+    for target in dict.fromkeys(kernel.target for kernel in kernels):
+        places = [i for i, k in enumerate(kernels) if k.target == target and i not in found]
+        codes = machine.read([_cubin(kernels[place]) for place in places], target)
+        for place, code in zip(places, codes, strict=True):
+            found[place] = _measure_nvidia(kernels[place], code)
+    return [found[place] for place in range(len(kernels))]
 
 
 def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
@@ -252,35 +259,16 @@ def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
 _MATRIX_UNITS = {"UTCHMMA": "tcgen05", "HGMMA": "wgmma", "HMMA": "mma", "DMMA": "mma"}
 
 
-def _measure_nvidia(compiled: Compiled) -> Usage:
-    cubin = compiled.stages["cubin"]
-    assert isinstance(cubin, bytes)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.cubin"
-        path.write_bytes(cubin)
-        resources = _cuobjdump("-res-usage", path)
-        code = _cuobjdump("-sass", path)
-    # One line an instruction: /*0050*/  @!P0 LDG.E.128 R4, [R2.64] ;  An opcode starts a word.
-    opcodes = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", code, re.M)
-    registers = re.search(r"REG:(\d+)", resources)
-    if registers is None or not opcodes:
-        raise TargetError(f"cuobjdump says nothing of {compiled.launch.kernel}")
+def _measure_nvidia(compiled: Compiled, code: machine.Code) -> Usage:
+    opcodes = code.opcodes
     return _usage(
         compiled,
-        registers=int(registers[1]),
+        registers=code.registers,
         spills=sum(opcode in ("LDL", "STL") for opcode in opcodes),
         mma=next((name for opcode, name in _MATRIX_UNITS.items() if opcode in opcodes), "fma"),
         tma=any(opcode.startswith("UTMA") for opcode in opcodes),
         instructions=len(opcodes),
     )
-
-
-def _cuobjdump(option: str, path: Path) -> str:
-    tool: str = triton.knobs.nvidia.cuobjdump.path
-    done = subprocess.run([tool, option, str(path)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise TargetError(f"{tool} {option}: {done.stderr.strip()}")
-    return done.stdout
 
 
 def _measure_amd(compiled: Compiled) -> Usage:

@@ -76,7 +76,7 @@ def _compile(asked: dict[str, Any]) -> Static:
         if asked["direction"] == "backward":
             launches.clear()
             trial.backward(operators, built, given, made)
-    used = [target.measure(target.compile_launch(each, asked["gpu"])) for each in launches]
+    used = target.measure([target.compile_launch(each, asked["gpu"]) for each in launches])
     if not used:
         return Static()
     return Static(

@@ -1,15 +1,20 @@
-"""Compile the kernels of some regions for a GPU that is not there; a JSON object a kernel.
+"""Compile the kernels of some regions for GPUs that are not there; a JSON object a kernel.
 
 Runs as a process of its own, with the real compiler: `python -m tests.kernels.compile_all sm_90`,
-and behind it the names of some regions, or none for all.
+with `--only wide fc1` of some regions. `--table` prints the table of `tests/golden/static/` in
+place of the objects, and what is wrong with it; `make static-oldest` does so with the oldest
+Triton. What was compiled once is taken from Triton's cache: regions that share a kernel cost no
+more.
 """
 
+import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import triton
 from cnndsl.kernels.conv_geometry import ConvGeometry
 from cnndsl.kernels.conv_op import conv_op
 from cnndsl.kernels.fc_op import FcGeometry, fc_op
@@ -20,14 +25,13 @@ from cnndsl.runtime.target import DTYPES as NAMES
 from cnndsl.runtime.target import compile_launch, measure, record_model
 
 from .norms import NORM_LAUNCHES, norm_geometry
-from .regions import LAUNCHES, conv_geometry
-from .test_fc import LAUNCHES as FC_LAUNCHES
+from .regions import FC_LAUNCHES, LAUNCHES, conv_geometry
+from .static import faults, table
 
-DTYPES = (torch.float32, torch.bfloat16)
 POOL2: dict[str, Any] = {"activation": "relu", "pool_size": 2}
 POOL3: dict[str, Any] = {"activation": "relu", "pool_size": 3, "pool_stride": 2, "pool_pad": 1}
 
-# LeNet, the digits' network, and layers of 64 channels and more.
+# LeNet, the digits' network, layers of 64 channels and more, and what may stand around them.
 CONVOLUTIONS: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
     "lenet1": (conv_geometry(1, 6, 5, pad=2, **POOL2), (28, 28)),
     "lenet2": (conv_geometry(6, 16, 5, **POOL2), (14, 14)),
@@ -37,9 +41,6 @@ CONVOLUTIONS: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
     "overlapping": (conv_geometry(64, 64, 3, pad=1, **POOL3), (32, 32)),
     "average": (conv_geometry(64, 64, 3, **{**POOL3, "pool": "average"}, ceil=True), (33, 33)),
     "stem": (conv_geometry(3, 64, 7, stride=2, pad=3, scale=True, **POOL3), (64, 64)),
-}
-# In float32 and bfloat16 only: float16 gives the same code as the latter.
-MORE: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
     "residual": (
         conv_geometry(64, 64, 3, pad=1, scale=True, residual=True, activation="relu"),
         (32, 32),
@@ -55,13 +56,13 @@ MORE: dict[str, tuple[ConvGeometry, tuple[int, int]]] = {
 }
 # Where a library multiplies: one pass each way does the rest.
 LIBRARY = {"forward": "library", "backward": "library"}
-MORE |= {
+CONVOLUTIONS |= {
     f"{name}_library": (geometry._replace(**LIBRARY), size)
-    for name, (geometry, size) in (CONVOLUTIONS | MORE).items()
+    for name, (geometry, size) in CONVOLUTIONS.items()
     if name in ("wide", "overlapping", "average", "residual", "depthwise", "pooled")
 }
 STEM, STEM_SIZE = CONVOLUTIONS["stem"]
-MORE["stem_staged"] = (STEM._replace(forward="staged", backward="library"), STEM_SIZE)
+CONVOLUTIONS["stem_staged"] = (STEM._replace(forward="staged", backward="library"), STEM_SIZE)
 # The convolution of training, and the batchnorm behind it.
 NORMED: dict[str, tuple[ConvGeometry, NormGeometry, tuple[int, int]]] = {
     "plain_normed": (
@@ -159,7 +160,7 @@ def with_residual_behind(run: Any) -> Any:
 
 def regions() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
     found: dict[str, tuple[torch.nn.Module, tuple[int, ...]]] = {"loss": (Loss(), (64, 1000))}
-    for name, (geometry, size) in (CONVOLUTIONS | MORE).items():
+    for name, (geometry, size) in CONVOLUTIONS.items():
         run = globals()[name] = conv_op(f"compiled::{name}", geometry, LAUNCHES)
         shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)
         run = with_residual(run, geometry) if geometry.residual else run
@@ -178,18 +179,63 @@ def regions() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
     return found
 
 
-def main(target: str, *names: str) -> None:
-    # Where PyTorch multiplies in TF32, as it does in convolutions by default.
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+# float16 gives the code of bfloat16, but for a conversion here and there: so a region of each kind
+# of product shows that it does, and the others are not compiled for it.
+HALF = ("wide", "lenet1", "fc1", "loss")
+# float32 where TF32 is forbidden: no matrix unit, other tiles.
+EXACT = ("lenet1", "wide", "overlapping", "stem", "average", "stem_staged", "fc1")
+# float64, which is for checks of gradients: each form of a kernel once.
+DOUBLE = ("wide", "overlapping", "stem_staged", "pooled_library", "plain_normed", "fc1")
+
+
+def variants(name: str) -> Iterator[tuple[torch.dtype, str]]:
+    """Give the types in which a region is compiled, and how float32 is multiplied."""
+    yield torch.float32, "tf32"
+    yield torch.bfloat16, "tf32"
+    if name in HALF:
+        yield torch.float16, "tf32"
+    if name in EXACT:
+        yield torch.float32, "ieee"
+    if name in DOUBLE:
+        yield torch.float64, "ieee"
+
+
+def usages(target: str, only: list[str] | None = None) -> list[dict[str, Any]]:
+    """Compile all kernels, or those of some regions, and say what each uses."""
+    compiled, names = [], []
     for name, (module, shape) in regions().items():
-        if names and name not in names:
-            continue
-        for dtype in DTYPES if name in MORE or name in NORMED else (*DTYPES, torch.float16):
+        for dtype, precision in variants(name) if not only or name in only else ():
+            torch.backends.cuda.matmul.fp32_precision = precision
+            torch.backends.cudnn.conv.fp32_precision = precision
             for launch in record_model(module, shape, dtype):
-                usage = measure(compile_launch(launch, target)).json()
+                compiled.append(compile_launch(launch, target))
                 # A kernel that reads statistics first has these, not the region's type.
-                print(json.dumps({**usage, "region": name, "dtype": NAMES[dtype]}), flush=True)
+                names.append({"region": name, "dtype": NAMES[dtype]})
+    found = zip(measure(compiled), names, strict=True)
+    return [usage.json() | name for usage, name in found]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.kernels.compile_all")
+    parser.add_argument("targets", nargs="+", help="sm_80, sm_90, sm_100, gfx942, …")
+    parser.add_argument("--only", nargs="+", help="of these regions")
+    parser.add_argument("--table", action="store_true", help="a table, and what is wrong with it")
+    arguments = parser.parse_args()
+    wrong: list[str] = []
+    for target in arguments.targets:
+        found = usages(target, arguments.only)
+        if not arguments.table:
+            for usage in found:
+                print(json.dumps(usage))
+            continue
+        print(f"Triton {triton.__version__}, {target}\n\n{table(found)}", flush=True)
+        wrong += faults(found)
+    for line in wrong:
+        print(line)
+    if arguments.table:
+        print(f"{len(wrong)} faults")
+    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -12,6 +12,13 @@ from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
 from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from cnndsl.kernels.conv_unpool import conv_launch_unpool
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
+from cnndsl.kernels.fc import (
+    fc_launch_bias_gradient,
+    fc_launch_forward,
+    fc_launch_input_gradient,
+    fc_launch_weight_gradient,
+)
+from cnndsl.kernels.fc_op import FcLaunches
 from torch import Tensor
 
 LAUNCHES = ConvLaunches(
@@ -21,6 +28,12 @@ LAUNCHES = ConvLaunches(
     bias_gradient=conv_launch_bias_gradient,
     unpool=conv_launch_unpool,
     windows=conv_launch_windows,
+)
+FC_LAUNCHES = FcLaunches(
+    forward=fc_launch_forward,
+    input_gradient=fc_launch_input_gradient,
+    weight_gradient=fc_launch_weight_gradient,
+    bias_gradient=fc_launch_bias_gradient,
 )
 UNIT = {
     torch.float64: 2.0**-53,

@@ -5,24 +5,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.fc import (
-    fc_launch_bias_gradient,
-    fc_launch_forward,
-    fc_launch_input_gradient,
-    fc_launch_weight_gradient,
-)
-from cnndsl.kernels.fc_op import FcGeometry, FcLaunches, fc_op
+from cnndsl.kernels.fc_op import FcGeometry, fc_op
 from torch import Tensor
 
 from .hostile import HostileInterpreter
+from .regions import FC_LAUNCHES as LAUNCHES
 from .regions import UNIT, worst
-
-LAUNCHES = FcLaunches(
-    forward=fc_launch_forward,
-    input_gradient=fc_launch_input_gradient,
-    weight_gradient=fc_launch_weight_gradient,
-    bias_gradient=fc_launch_bias_gradient,
-)
 
 # batch, features, outputs
 SHAPES = [
@@ -86,6 +74,12 @@ def test_16_bits(shape: Any, dtype: torch.dtype, hostile: HostileInterpreter) ->
 def test_tf32(shape: Any, hostile: HostileInterpreter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnndsl.kernels.fc.fc_precision", lambda _: "tf32")
     check(FcGeometry(*shape[1:]), tensors(*shape, torch.float32), mma=2.0**-11)
+
+
+def test_zeros_have_no_gradient(hostile: HostileInterpreter) -> None:
+    x, weight, bias, gradient = tensors(4, 6, 3, torch.float32)
+    x[1] = 0.0
+    check(FcGeometry(6, 3, activation="relu"), [x, weight, bias * 0.0, gradient])
 
 
 def test_no_bias(hostile: HostileInterpreter) -> None:

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_dbed6285bbed"
+NAMESPACE = "cnndsl_mobile_b0c630095c17"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -4531,13 +4531,12 @@ def conv_few_scale_relu6_2_forward_tile(
     precision: str,
 ) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
-    return Tile(
-        block_size(geometry.filters, 64),
-        32 if x.element_size() == 8 else 64,
-        16,
-        4,
-        2,
+    # Beside a residual, or the best so far, a tile of float32 is half as large.
+    is_alone = geometry.window == "quad" or not (
+        geometry.residual or geometry.pool != "none",
     )
+    pixels = 64 if x.element_size() < (8 if is_alone else 4) else 32
+    return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
     terms *= geometry.kernel[0] * geometry.kernel[1]
@@ -6087,7 +6086,9 @@ def conv_max2_scale_gelu_launch_unpool(
 ) -> Tensor:
     """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
-    block_pixels = 32
+    # Where slopes are read, too: of float32, half as many.
+    has_slopes = geometry.activation in ("output", "input")
+    block_pixels = 16 if has_slopes and dz.element_size() >= 4 else 32
     block_filters = block_size(geometry.filters, 64)
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
@@ -6395,7 +6396,9 @@ def conv_nobias_max2_sums_launch_unpool(
 ) -> Tensor:
     """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
-    block_pixels = 32
+    # Where slopes are read, too: of float32, half as many.
+    has_slopes = geometry.activation in ("output", "input")
+    block_pixels = 16 if has_slopes and dz.element_size() >= 4 else 32
     block_filters = block_size(geometry.filters, 64)
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
@@ -7007,9 +7010,11 @@ def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> T
     if precision == "ieee" and x.element_size() >= 4:
         return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
     most = 32 if x.element_size() == 4 else 64
+    # A sum of one step is no loop, in which registers would be used again.
+    width = 32 if x.element_size() == 4 and terms <= most else 64
     return Tile(
         block_size(rows, 64),
-        block_size(columns, 64),
+        block_size(columns, width),
         block_size(terms, most),
         4,
         3,
