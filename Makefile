@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test ci lint types imports units fmt golden hooks clean
+.PHONY: help demo test ci lint types imports units fmt golden hooks clean static-oldest
 MAKEFLAGS += --no-builtin-rules --no-print-directory
 
 # One thread: on a busy machine with few cores it is several times faster than more.
@@ -17,7 +17,7 @@ SOURCES := cnndsl grammars kernels
 INSTALL := $(PYTHON_HERE) -m pip install --quiet --constraint constraints.txt
 
 help: ## list the tasks
-	@sed -n 's/^\([a-z]*\):.* ## \(.*\)$$/make \1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)$$/make \1\t\2/p' Makefile | expand -t 20
 
 # ── for users ────────────────────────────────────────────────────────────────────────────────────
 
@@ -57,6 +57,9 @@ fmt: .venv/installed-dev ## lay the Python files out, and mend what ruff can men
 golden: .venv/installed-dev ## write the files under tests/golden/ anew; read the diff before you commit it
 	$(PYTHON_HERE) -m pytest -q -n 2 --golden
 
+static-oldest: .venv/triton-3.6.0 ## compile all kernels offline with the oldest Triton: tables, and faults
+	PYTHONPATH=$< $(PYTHON_HERE) -m tests.kernels.compile_all --table sm_80 sm_90 sm_100
+
 hooks: .venv/installed-dev ## run lint and layout before each commit (git hook, through pre-commit)
 	$(INSTALL) pre-commit
 	.venv/bin/pre-commit install
@@ -79,6 +82,10 @@ endif
 	@$(INSTALL) --upgrade pip setuptools
 	@$(INSTALL) --no-build-isolation --editable '.[train]'
 	@touch $@
+
+# The compiler alone, beside the newer one: what it compiles with needs no other torch.
+.venv/triton-3.6.0: .venv/installed-dev
+	@$(PYTHON_HERE) -m pip install --quiet --no-deps --target $@ triton==3.6.0
 
 .venv/installed-dev: .venv/installed
 	@echo "installing the developers' tools"
