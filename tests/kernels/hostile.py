@@ -8,7 +8,8 @@ after the other, and multiplies bfloat16 by their bit patterns. This one
 - finds two programs that store to one address, and one that reads what another stores;
 - refuses atomics: what they add up in no order is not reproducible;
 - rounds operands to TF32 and results to bfloat16, and multiplies bfloat16, as the hardware does;
-- traps int32 overflow, if asked to: that is slow.
+- traps int32 overflow, if asked to: that is slow;
+- counts the bytes that each launch touches, if asked to.
 """
 
 import dataclasses
@@ -59,8 +60,11 @@ def to_float32(handle: Any) -> NDArray[Any]:
 class HostileInterpreter:
     """Replaces the parts of Triton's interpreter while it is entered; counts the launches."""
 
-    def __init__(self, overflow: bool = False) -> None:
+    def __init__(self, overflow: bool = False, counts: bool = False) -> None:
         self.launches: list[str] = []
+        # Of each launch, if asked for: the bytes of all addresses that it touches, each once.
+        self.counts, self.moved = counts, list[int]()
+        self.sizes: dict[int, int] = {}
         self.tensors: list[tuple[int, int]] = []
         self.reads: list[tuple[NDArray[Any], tuple[int, ...]]] = []
         self.writes: list[tuple[NDArray[Any], tuple[int, ...]]] = []
@@ -120,6 +124,8 @@ class HostileInterpreter:
             )
         if (address[live] % size).any():
             raise KernelError(f"{what} at an address that its size does not divide")
+        if self.counts:
+            self.sizes.update(dict.fromkeys(np.unique(index[live]).tolist(), size))
         real = np.where(live, starts[index] + offset, starts[0]).astype(np.uint64)
         return interpreter.TensorHandle(real, pointers.dtype), address[live].ravel()
 
@@ -165,6 +171,11 @@ class HostileInterpreter:
         self.tensors, self.reads, self.writes = [], [], []
         ORIGINAL_CALL(executor, *args, **kwargs)
         self.find_races()
+        if self.counts:
+            touched = np.unique(np.concatenate([a for a, _ in self.reads + self.writes]))
+            tensors, counts = np.unique(touched // RANGE - 1, return_counts=True)
+            sizes = [self.sizes[tensor] for tensor in tensors.tolist()]
+            self.moved.append(int(np.dot(sizes, counts)))
 
     def find_races(self) -> None:
         programs: dict[tuple[int, ...], int] = {}
