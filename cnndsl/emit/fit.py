@@ -5,6 +5,7 @@ a call are for the writer of a kernel file to keep short. Knows brackets; knows 
 """
 
 import io
+import keyword
 import re
 import tokenize
 from itertools import pairwise
@@ -62,7 +63,9 @@ def _calls(text: str) -> dict[int, _Call]:
             if token.string == "for" and open_:
                 open_[-1] = (*open_[-1][:2], False, [])  # a generator takes no comma
         elif token.string in "([{":
-            is_call = token.string == "(" and (before.isidentifier() or before in ")]")
+            # Behind a keyword (`not (…)`) a comma would make a tuple.
+            is_name = before.isidentifier() and not keyword.iskeyword(before)
+            is_call = token.string == "(" and (is_name or before in ")]")
             open_.append((line, column, is_call, []))
         elif token.string in ")]}":
             first, start, is_call, commas = open_.pop()

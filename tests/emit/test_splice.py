@@ -256,3 +256,10 @@ def test_long_calls_and_definitions_are_spread():
 def test_what_cannot_be_spread_stays():
     text = f"x = {' + '.join(['value'] * 20)}\ny = sum(value for value in {'[1]' * 30})\n"
     assert fit(text) == text
+
+
+def test_brackets_behind_a_keyword_are_no_call() -> None:
+    """A comma would make a tuple of what stands in them, which is always true."""
+    long = " or ".join(f"a_condition_with_a_long_name_{number}" for number in range(4))
+    text = f"found = not ({long})\n"
+    assert fit(text) == text
