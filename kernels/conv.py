@@ -249,8 +249,8 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
             return measured
     if geometry.forward != "fused":
         # Beside a residual, or the best so far, a tile of float32 is half as large.
-        is_alone = geometry.window == "quad" or not (geometry.residual or geometry.pool != "none")
-        pixels = 64 if x.element_size() < (8 if is_alone else 4) else 32
+        most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
+        pixels = 64 if x.element_size() <= most_bytes else 32
         return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups

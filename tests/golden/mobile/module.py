@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_b0c630095c17"
+NAMESPACE = "cnndsl_mobile_803c470d3691"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -4532,10 +4532,8 @@ def conv_few_scale_relu6_2_forward_tile(
 ) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     # Beside a residual, or the best so far, a tile of float32 is half as large.
-    is_alone = geometry.window == "quad" or not (
-        geometry.residual or geometry.pool != "none",
-    )
-    pixels = 64 if x.element_size() < (8 if is_alone else 4) else 32
+    most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
+    pixels = 64 if x.element_size() <= most_bytes else 32
     return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
