@@ -47,6 +47,7 @@ NORMS: list[tuple[int, dict[str, Any], tuple[int, int, int]]] = [
     (3, MEAN3, (1, 7, 8)),
     (3, {**MEAN3, "count_pad": False, "ceil": True}, (1, 8, 7)),
     (3, {"pool": "average", "pool_size": 2, "affine": False}, (2, 5, 6)),
+    (3, {"pool_size": 2}, (2, 6, 7)),  # in some windows all is below zero
 ]
 
 
@@ -74,6 +75,15 @@ def test_a_large_mean_costs_no_digits(tile: int, hostile: HostileInterpreter) ->
 
 def test_many_tiles(hostile: HostileInterpreter) -> None:
     check(NormCase(norm_geometry(18, activation="relu"), (3, 9, 16), tile=3))
+
+
+def test_ties_and_zeros(hostile: HostileInterpreter) -> None:
+    """Of equal values the first wins, and at zero ReLU has no slope."""
+    batch = case(11)
+    batch.z = batch.z.round()
+    with torch.no_grad():
+        batch.norm.weight[0] = batch.norm.bias[0] = 0.0
+    check(batch)
 
 
 # channels, filters, kernel, geometry of the convolution, of the batchnorm, (batch, height, width)

@@ -116,6 +116,12 @@ REGIONS: list[tuple[int, int, Any, dict[str, Any], tuple[int, int, int]]] = [
     (16, 33, 1, {"residual": True, "scale": True, "activation": "input"}, (2, 5, 13)),
     (4, 6, 3, {"residual": True, "scale": True, "groups": 2, "activation": "output"}, (1, 6, 7)),
     (17, 15, 3, {"residual": True, "scale": True, "stride": 2, "pad": 1}, (1, 9, 8)),
+    # what differs between height and width, with many channels
+    (17, 16, (2, 3), {"stride": (1, 2), "dilation": (2, 1), "pad": (1, 0), **RELU}, (1, 6, 9)),
+    # dilations that are not their own inverse, modulo the stride
+    (3, 4, 3, {"stride": 3, "dilation": 2, "pad": 1, **RELU}, (1, 11, 10)),
+    (3, 4, 3, {"stride": 5, "dilation": 3, "pad": 2}, (1, 12, 13)),
+    (3, 4, 3, {"pool_size": 2, "pool_stride": 3, "pool_dilation": 2, **RELU}, (1, 10, 11)),
 ]
 
 
@@ -185,7 +191,7 @@ def test_no_integer_overflows(index: int) -> None:
         check(Case(*region(index), seed=index))
 
 
-@pytest.mark.parametrize("index", [5, 18, 34, 44, 48, 54])
+@pytest.mark.parametrize("index", [5, 18, 33, 34, 44, 48, 54, 56])
 def test_ties_go_where_pytorch_sends_them(index: int, hostile: HostileInterpreter) -> None:
     """Small whole numbers make sums exact and ties many; results must be the same bits."""
     geometry, shape = region(index)

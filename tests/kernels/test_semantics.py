@@ -47,6 +47,15 @@ def test_nan_goes_through(pool: dict[str, Any], activation: str) -> None:
         torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("pool", POOLS)
+def test_zero_has_no_gradient(pool: dict[str, Any], hostile: HostileInterpreter) -> None:
+    """A channel that is exactly zero before ReLU: the slope is 0 there, as in PyTorch."""
+    case = Case(small(pool), (2, 6, 5))
+    assert case.bias is not None
+    case.weight[0], case.bias[0] = 0.0, 0.0
+    check(case)
+
+
 def codes(case: Case) -> Tensor:
     """Give the bytes that forward keeps."""
     name = "tests::codes"

@@ -1,0 +1,485 @@
+"""Mistakes to plant in the kernels, one at a time: what stands there, and what is put in its place.
+
+Each was once made, or is easily made, in kernels of this kind: a mask, a bound, a stride, an order,
+an `other`, a sign, a split, a cast, NaN, ties. `planted.py` puts them in and lets the tests look.
+`same` says of a mistake why it changes nothing; the tests hold that, too.
+"""
+
+from typing import NamedTuple
+
+
+class Mistake(NamedTuple):
+    """In `file` of kernels/, `old` stands `times` times, and becomes `new`."""
+
+    file: str
+    name: str
+    old: str
+    new: str
+    times: int = 1
+    same: str = ""
+
+
+def conv(part: str, name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
+    return Mistake(f"conv{part}.py", name, old, new, times, same)
+
+
+FORWARD = [
+    conv(
+        "",
+        "one window too many",
+        "window < batch * out_height * out_width",
+        "window <= batch * out_height * out_width",
+        3,
+    ),
+    conv(
+        "",
+        "filters beyond the group",
+        "filter_mask = filter < GROUP_FILTERS",
+        "filter_mask = filter >= 0",
+    ),
+    conv(
+        "",
+        "a filter of the group before",
+        "filter += group * GROUP_FILTERS",
+        "filter += group * (GROUP_FILTERS - 1)",
+    ),
+    conv(
+        "", "a zero behind ReLU has a gradient", "code = tl.where(y <= 0,", "code = tl.where(y < 0,"
+    ),
+    conv(
+        "",
+        "NaN behind ReLU has no gradient",
+        "code = tl.where(y <= 0, 0, code)",
+        "code = tl.where(y > 0, code, 0)",
+    ),
+    conv(
+        "",
+        "the slope's input is kept too late",
+        "y.to(before_ptr.dtype.element_ty)",
+        "conv_activation(y).to(before_ptr.dtype.element_ty)",
+    ),
+    conv(
+        "",
+        "the rows of a window lie side by side",
+        "row = row * 2 + pixel // (BLOCK_PIXELS // 2)",
+        "row = row * 2 + pixel % 2",
+    ),
+    conv(
+        "",
+        "windows of the tile before",
+        "window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)",
+        "window = tl.arange(0, BLOCK_PIXELS // 4)",
+    ),
+    conv("_sum", "no padding above", "(row[None, :] + down >= 0) & ", ""),
+    conv("_sum", "no padding at the right", " & (column + right < width)", ""),
+    conv(
+        "_sum",
+        "what is masked in x is not zero",
+        "offset[:, None], mask=x_mask, other=0.0)",
+        "offset[:, None], mask=x_mask)",
+        2,
+    ),
+    conv(
+        "_sum",
+        "what is masked in the weight is not zero",
+        "mask=weight_mask, other=0.0)",
+        "mask=weight_mask)",
+        3,
+    ),
+    conv("_sum", "terms beyond the filter, of the weight", " & (term < TERMS)[None, :]", ""),
+    conv("_sum", "terms beyond the filter, of x", " & (term < TERMS)[:, None]", ""),
+    conv("_sum", "the stride down is also that right", "column * STRIDE[1]", "column * STRIDE[0]"),
+    conv(
+        "_sum",
+        "the dilation down is also that right",
+        "right = tap % KERNEL[1] * DILATION[1]",
+        "right = tap % KERNEL[1] * DILATION[0]",
+    ),
+    conv("_sum", "all groups read the first", "x_ptr += group * GROUP_CHANNELS", "x_ptr += 0"),
+    conv("_sum", "filters are square", "(tap // KERNEL[1] * ", "(tap // KERNEL[0] * "),
+    conv(
+        "_sum",
+        "a row of the filter is one pixel longer",
+        "weight_mask = filter_mask[:, None] & (right < KERNEL[1])",
+        "weight_mask = filter_mask[:, None] & (right <= KERNEL[1])",
+    ),
+    conv(
+        "_sum", "a pixel has four channels", "weight_mask &= (channel < CHANNELS)[None, :]", "pass"
+    ),
+    conv("_rows", "the row above the image is the one before it", "(row >= 0) & ", ""),
+    conv(
+        "_rows",
+        "the fourth channel is another pixel's",
+        " & (channel < CHANNELS)[None, :]",
+        "",
+    ),
+    conv("_rows", "padding on one side", "+ 2 * geometry.pad[1]", "+ geometry.pad[1]"),
+    conv(
+        "_epilogue",
+        "a scale behind the pool stands before it",
+        'if SCALE == "pool":',
+        'if SCALE == "sum":',
+    ),
+    conv(
+        "_epilogue",
+        "all pixels have the first one's residual",
+        "residual_ptr + offset,",
+        "residual_ptr + offset * 0,",
+    ),
+    conv(
+        "_epilogue",
+        "lanes that are masked have a distance",
+        "tl.where(mask, y - mean[:, None], 0.0)",
+        "y - mean[:, None]",
+    ),
+    conv(
+        "_epilogue",
+        "all tiles are full",
+        "tl.where(window_mask, 1.0, 0.0)",
+        "tl.where(window_mask, 1.0, 1.0)",
+    ),
+    conv(
+        "_stage",
+        "one pixel too many",
+        "pixel < batch * conv_height * conv_width",
+        "pixel <= batch * conv_height * conv_width",
+    ),
+    conv(
+        "_stage",
+        "filters that do not exist",
+        "filter_mask = filter < FILTERS",
+        "filter_mask = filter >= 0",
+    ),
+]
+POOLS = [
+    conv(
+        "_pool",
+        "two corners change places",
+        "return top_left, top_right, bottom_left",
+        "return top_left, bottom_left, top_right",
+    ),
+    conv(
+        "_pool",
+        "the position is asked after the value",
+        "code = tl.where(is_better(d, y), 4, code)\n        y = tl.where(is_better(d, y), d, y)",
+        "y = tl.where(is_better(d, y), d, y)\n        code = tl.where(is_better(d, y), 4, code)",
+    ),
+    conv("_pool", "a pixel of the padding wins", "exists[None, :] & (is_better", "(is_better"),
+    conv("_pool", "zero is the least", " | (code == 0)", ""),
+    conv(
+        "_pool",
+        "the bits of two corners change places",
+        "a | b << 1 | c << 2",
+        "a | c << 1 | b << 2",
+    ),
+    conv("_pool", "a zero counts as alive", "tl.where(z <= 0, 0, 1)", "tl.where(z < 0, 0, 1)"),
+    conv("_pool", "NaN counts as dead", "~(z <= 0)", "(z > 0)"),
+    conv("_pool", "padding counts as alive", "exists[None, :] & ~", "~"),
+    conv("_pool", "padding has a bias", "y += tl.where(exists[None, :], z, 0.0)", "y += z"),
+    conv(
+        "_pool",
+        "the pool's dilation down is also that right",
+        "% POOL_SIZE[1] * POOL_DILATION[1]",
+        "% POOL_SIZE[1] * POOL_DILATION[0]",
+    ),
+    conv(
+        "_pool",
+        "the pool's stride down is also that right",
+        "column * POOL_STRIDE[1]",
+        "column * POOL_STRIDE[0]",
+    ),
+    Mistake(
+        "windows.py",
+        "the last of equals wins",
+        "(z > best) | (z != itself)",
+        "(z >= best) | (z != itself)",
+    ),
+    Mistake("windows.py", "NaN never wins", " | (z != itself)", ""),
+    Mistake(
+        "windows.py", "the first NaN wins", "(z != itself)", "((z != itself) & (best == best))"
+    ),
+    Mistake(
+        "windows.py",
+        "rows of another image",
+        "pixel // columns % rows",
+        "pixel // columns % columns",
+    ),
+    Mistake("windows.py", "an image fewer", "pixel // (rows * columns)", "pixel // (rows * rows)"),
+    Mistake(
+        "windows.py",
+        "padding is counted at the bottom alone",
+        "height + POOL_PAD[0]) - top",
+        "height) - top",
+    ),
+    Mistake("windows.py", "padding above is counted", "tl.maximum(top, 0)", "top"),
+    Mistake(
+        "windows.py",
+        "too few windows hold a pixel",
+        "((w - 1) * d + s) // s",
+        "max(1, (w - 1) * d // s)",
+    ),
+    Mistake("windows.py", "a window right of the last", " & (window_column < out_width)", ""),
+    Mistake("windows.py", "a window before the first", "(window_row >= 0) & ", ""),
+    Mistake(
+        "windows.py",
+        "positions are counted by columns",
+        "down * POOL_SIZE[1] + right, 0",
+        "down * POOL_SIZE[0] + right, 0",
+    ),
+    Mistake("windows.py", "between dilated pixels", "(down % POOL_DILATION[0] == 0) & ", ""),
+]
+BACKWARD = [
+    conv("_rebuild", "the winner is one off", "winner == position + 1", "winner == position"),
+    conv(
+        "_rebuild", "any bit is alive", "((alive >> position) & 1) == 1", "(alive >> position) > 0"
+    ),
+    conv("_rebuild", "a zero has a slope", "saved <= 0", "saved < 0"),
+    conv(
+        "_rebuild",
+        "the activation's slope counts twice",
+        'ACTIVATION != "none" and not RESIDUAL',
+        'ACTIVATION != "none"',
+    ),
+    conv("_input_gradient", "a column left of the first", " & (column >= 0) & ", " & "),
+    conv(
+        "_input_gradient",
+        "a tap too few",
+        "KERNEL[1] - first_right + TAP_STEP[1] - 1",
+        "KERNEL[1] - first_right - 1",
+    ),
+    conv(
+        "_input_gradient",
+        "a position beyond the window",
+        "fits = (place_row < POOL_SIZE[0])",
+        "fits = (place_row <= POOL_SIZE[0])",
+    ),
+    conv(
+        "_input_gradient",
+        "all groups write to the first",
+        "offset += group * GROUP_CHANNELS",
+        "offset += 0",
+    ),
+    conv("_input_gradient", "columns beyond the image", " & (column < width)", ""),
+    conv(
+        "_input_gradient",
+        "a remainder below zero",
+        " + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1])",
+        "",
+    ),
+    conv(
+        "_input_gradient",
+        "every dilation is its own inverse",
+        "pow(d, -1, step)",
+        "d % max(step, 1)",
+    ),
+    conv("_input_gradient", "the inverse is left out", "pow(d, -1, step)", "1"),
+    conv(
+        "_input_gradient",
+        "a phase twice",
+        "phase_column = phase % CELL_WIDTH",
+        "phase_column = phase_row",
+    ),
+    conv(
+        "_weight_gradient",
+        "splits overlap",
+        "last = tl.minimum(first + tl",
+        "last = tl.minimum(first + 1 + tl",
+    ),
+    conv(
+        "_weight_gradient",
+        "one window too many",
+        "exists = window < batch",
+        "exists = window <= batch",
+    ),
+    conv(
+        "_weight_gradient",
+        "the fourth channel is written",
+        "term_mask &= channel < CHANNELS",
+        "pass",
+    ),
+    conv(
+        "_weight_gradient",
+        "no padding below",
+        "x_mask &= row[:, None] + down[None, :] < height",
+        "pass",
+    ),
+    conv(
+        "_weight_gradient",
+        "x of the first group",
+        "start += group * GROUP_CHANNELS",
+        "start += 0",
+    ),
+    conv(
+        "_weight_gradient",
+        "positions of the first row",
+        "position = step % POSITIONS",
+        "position = step % POOL_SIZE[1]",
+    ),
+    conv(
+        "_weight_gradient",
+        "padding has a share of an average",
+        "exists &= (row >= 0) & (row < conv_height)",
+        "exists &= row < conv_height",
+    ),
+    conv("_bias_gradient", "dead windows count", "winner != 0", "winner >= 0"),
+    conv(
+        "_bias_gradient",
+        "the first row of a window counts",
+        "range(1, POOL_SIZE[0] * POOL_SIZE[1])",
+        "range(1, POOL_SIZE[1])",
+    ),
+    conv(
+        "_bias_gradient",
+        "a residual's gradient passes the activation",
+        "gradient.to(dz_ptr.dtype.element_ty), mask",
+        "tl.load(gradient_ptr + offset, mask=mask), mask",
+    ),
+    conv(
+        "_unpool",
+        "a position beyond the window",
+        "(right < POOL_SIZE[1])",
+        "(right <= POOL_SIZE[1])",
+    ),
+    conv("_op", "a scaled weight's gradient is unscaled", "if scale is not None:\n", "if False:\n"),
+    conv(
+        "_op",
+        "the input's gradient is of the unscaled weight",
+        "if scale is not None and needs[0]:",
+        "if False:",
+    ),
+]
+
+
+def norm(part: str, name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
+    return Mistake(f"norm{part}.py", name, old, new, times, same)
+
+
+NORMS = [
+    norm("_statistics", "tiles weigh the same", "tl.sum(mean * count,", "tl.sum(mean,"),
+    norm(
+        "_statistics",
+        "tiles have one mean",
+        "spread + distance * distance * count * share",
+        "spread",
+    ),
+    norm(
+        "_statistics", "lanes have one mean", "squares + distance * distance * count,", "squares,"
+    ),
+    norm(
+        "_statistics",
+        "the variance with bias is followed",
+        "variance *= values / ",
+        "variance *= 1 + 0 * values / ",
+    ),
+    norm(
+        "_statistics",
+        "momentum is that of the past",
+        "(1 - momentum) * running",
+        "momentum * running",
+        2,
+    ),
+    norm(
+        "_statistics",
+        "a lane without a tile moves",
+        "tl.where(mask, distance * share, 0.0)",
+        "distance * share",
+        same="what it holds then has no weight: its count is 0",
+    ),
+    norm(
+        "_input_gradient", "the mean does not answer", "gradient - dbias[None, :] - ", "gradient - "
+    ),
+    norm("_input_gradient", "the variance does not answer", " - normal * dweight[None, :]", ""),
+    norm("_input_gradient", "the weight is left out", "dz *= weight", "pass"),
+    norm(
+        "_input_gradient", "one pixel too many", "pixel < batch * height", "pixel <= batch * height"
+    ),
+    norm("_sums", "one pixel too many", "pixel < batch * height", "pixel <= batch * height"),
+    norm(
+        "_sums",
+        "splits overlap",
+        "last = tl.minimum(first + tl",
+        "last = tl.minimum(first + 1 + tl",
+    ),
+    norm(
+        "_sums",
+        "lanes that are masked count",
+        "dweight += tl.where(mask, gradient * normal, 0.0)",
+        "dweight += gradient * normal",
+        same="where their value is no number, none of the channel is",
+    ),
+    norm(
+        "_rebuild",
+        "the winner is one off",
+        "winner == position[:, None] + 1",
+        "winner == position[:, None]",
+    ),
+    norm("_rebuild", "a slope without its residual", "saved += tl.load", "saved += 0 * tl.load"),
+    norm("_rebuild", "a slope without its bias", "saved * weight + bias", "saved * weight"),
+    norm("_rebuild", "a zero has a slope", "saved <= 0", "saved < 0"),
+    norm("", "padding has a mean", "y += tl.where(exists[:, None], z, 0.0)", "y += z"),
+    norm("", "one window too many", "window < batch * out_height", "window <= batch * out_height"),
+    norm("", "zero is the least", " | (winner == 0)", ""),
+    norm("", "the residual is left out", "if RESIDUAL:", "if False:"),
+]
+
+
+def fc(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
+    return Mistake("fc.py", name, old, new, times, same)
+
+
+def loss(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
+    return Mistake("loss.py", name, old, new, times, same)
+
+
+OTHERS = [
+    fc(
+        "the last features are left out",
+        "range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES)",
+        "range(max(1, FEATURES // BLOCK_FEATURES))",
+    ),
+    fc(
+        "one step too many",
+        "range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS)",
+        "range(OUTPUTS // BLOCK_OUTPUTS + 1)",
+        same="all of that step is masked",
+    ),
+    fc(
+        "features that do not exist are multiplied",
+        "feature_mask = feature < FEATURES",
+        "feature_mask = feature >= 0",
+        3,
+    ),
+    fc("images that do not exist", "image_mask = image < batch", "image_mask = image <= batch", 3),
+    fc("a zero has a slope", "saved <= 0", "saved < 0"),
+    fc("the bias comes behind the activation", "if BIAS:", "if BIAS and False:"),
+    fc("the first images alone count", "range(tl.cdiv(batch, BLOCK_BATCH))", "range(1)", 2),
+    loss("the mass is not scaled again", "mass * tl.exp(highest - base)", "mass"),
+    loss("−∞ minus −∞", 'base = tl.where(higher == float("-inf"), 0.0, higher)', "base = higher"),
+    loss("a class beyond the last", "(target >= 0) & (target < CLASSES)", "target >= 0"),
+    loss(
+        "rows that are left out count",
+        "counts = row_mask & (target != IGNORED)",
+        "counts = row_mask",
+    ),
+    loss(
+        "rows that do not exist have a class",
+        "mask=row_mask, other=IGNORED",
+        "mask=row_mask, other=0",
+        2,
+        same="such a row counts for nothing, and is not stored",
+    ),
+    loss(
+        "rows that are left out have a gradient",
+        "tl.where((target != IGNORED)[:, None], wrong * share, 0.0)",
+        "wrong * share",
+    ),
+    loss(
+        "classes that do not exist have a logit of zero",
+        'label[None, :], mask=mask, other=float("-inf"))',
+        "label[None, :], mask=mask, other=0.0)",
+    ),
+    loss("the sum of several programs is divided", "if IS_ONE:", "if not IS_ONE:"),
+    loss("the gradient is that of the sum", " / tl.load(count_ptr)", ""),
+    loss("the target's probability is not lowered", "1.0, 0.0)\n    share", "0.0, 0.0)\n    share"),
+]
+MISTAKES = [*FORWARD, *POOLS, *BACKWARD, *NORMS, *OTHERS]
