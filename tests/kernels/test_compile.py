@@ -72,7 +72,7 @@ def wide(**changed: Any) -> list[dict[str, Any]]:
 
 
 def test_what_a_kernel_may_not_use() -> None:
-    name = "sm_90 wide fp32 conv_forward filters 64, PRECISION tf32, num_warps 4"
+    name = "sm_90 wide fp32 conv_forward filters 64, precision tf32, num_warps 4"
     assert faults(wide()) == []
     assert faults(wide(spills=2)) == [f"{name}: spills 2 times"]
     assert faults(wide(shared_bytes=101377)) == [f"{name}: takes 101377 bytes of shared memory"]
