@@ -220,7 +220,8 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
         if x.element_size() >= 4:
             return Tile(block_size(filters, most), terms, windows, 8, 2)
         return Tile(block_size(filters, most), terms, windows, 4, 3)
-    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
+    most_terms = 32 if x.element_size() == 8 else 64
+    return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
 def conv_launch_weight_gradient(

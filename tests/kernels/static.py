@@ -66,12 +66,12 @@ def matrix_unit(usage: Usage) -> str | None:
     is_pass = usage["kernel"] == "conv_forward" and usage["region"].endswith(("library", "staged"))
     if usage["kernel"] not in PRODUCTS or is_pass:
         return None
-    if config["PRECISION"] == "ieee" and usage["dtype"] == "fp32":
-        return "fma"
     if usage["dtype"] == "fp64":
         return None
-    if target.startswith("gfx"):
+    if target.startswith("gfx"):  # its matrix units multiply float32, too
         return None if usage["dtype"] == "fp32" else "mma"
+    if config["PRECISION"] == "ieee" and usage["dtype"] == "fp32":
+        return "fma"
     # A tile's rows are what it counts first.
     rows = next(value for name, value in config.items() if name.startswith("BLOCK_"))
     return NEWEST.get(target, "mma") if rows >= LEAST_ROWS else "mma"

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_9c8f14b0c1b6"
+NAMESPACE = "cnndsl_lenet_d4ee3e184cb5"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1960,7 +1960,8 @@ def conv_few_relu_max2_weight_gradient_tile(
     most, windows = 64, 32
     if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
-    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
+    most_terms = 32 if x.element_size() == 8 else 64
+    return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
 def conv_few_relu_max2_launch_weight_gradient(

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_6d3597c0c525"
+NAMESPACE = "cnndsl_residual_2dc75d904446"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -2424,7 +2424,8 @@ def conv_few_scale_relu_weight_gradient_tile(
     most, windows = 64, 32
     if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
-    return Tile(block_size(filters, most), block_size(terms, 64), windows, 4, 2)
+    most_terms = 32 if x.element_size() == 8 else 64
+    return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
 def conv_few_scale_relu_launch_weight_gradient(
