@@ -18,6 +18,10 @@ WARM_UP = 3
 Run = Callable[..., tuple[Tensor, ...]]
 
 
+class CaptureError(RuntimeError):
+    """A step that cannot be a CUDA graph; what it was given, and all weights, are as before."""
+
+
 class Captured:
     """A function of tensors that changes a network: after `WARM_UP` calls, a CUDA graph of it.
 
@@ -80,7 +84,7 @@ class Captured:
                 self._found = self._run(*self._given)
         except Exception as error:
             self.forget()
-            raise RuntimeError(
+            raise CaptureError(
                 "this step cannot be captured as a CUDA graph: something in it waits for the GPU, "
                 "or copies between it and the CPU. Take that out of the loss, or take the step "
                 f"plainly. PyTorch says: {error}"

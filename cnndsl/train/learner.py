@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from cnndsl.record import Record
-from cnndsl.runtime.graph import Captured
+from cnndsl.runtime.graph import Captured, CaptureError
 from cnndsl.train import optimize
 from cnndsl.train.augment import Augment
 from cnndsl.train.examples import IGNORED, Batch
@@ -91,8 +91,13 @@ class Learner:
         labels = batch.labels.to(self.device)
         seen = float((labels != IGNORED).sum())
         if self._captured is not None:
-            loss, right = self._captured(images, labels)
-            return Sums(float(loss), float(right), seen)
+            try:
+                loss, right = self._captured(images, labels)
+                return Sums(float(loss), float(right), seen)
+            except CaptureError as error:
+                warnings.warn(f"{error}\nThe training goes on without graphs.", stacklevel=2)
+                self._captured = None
+                self._optimizer.zero_grad()
         # DDP takes the mean over the processes; the loss is one over the images of all.
         share = self._ranks.world / batch.whole
         loss = torch.zeros((), dtype=torch.float64, device=self.device)

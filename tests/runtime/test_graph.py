@@ -341,3 +341,32 @@ def test_which_recipes_are_graphed():
     assert Recipe().may_be_graphed
     for settings in ({"no_graph": True}, {"accumulate": 2}, {"dtype": "fp16"}):
         assert not Recipe(**settings).may_be_graphed
+
+
+def test_training_goes_on_where_a_step_cannot_be_captured(gpu):
+    """A layer that waits for the GPU costs the graphs, not the training."""
+
+    class Waits(nn.Identity):
+        def forward(self, x):
+            return x if x.sum().item() == x.sum().item() else x * 2
+
+    def waiting():
+        model = net()
+        model.register_module("waits", Waits())
+        model.register_forward_pre_hook(lambda m, given: (m.waits(given[0]),))
+        return model
+
+    learners = [Learner(waiting(), Recipe(), 20, torch.device("cpu")) for _ in range(2)]
+    learners[0]._captured = graph.Captured(learners[0]._capturable, learners[0].model, tuple)
+    for number, (x, y) in enumerate(batches(WARM_UP + 2)):
+        batch = Batch(x, y, 0, len(y))
+        if number == WARM_UP:
+            with pytest.warns(UserWarning, match=r"(?s)waits for the GPU.*goes on without graphs"):
+                learners[0].gradients(batch, number)
+        else:
+            learners[0].gradients(batch, number)
+        learners[1].gradients(batch, number)
+        for learner in learners:
+            learner.update()
+    close(learners[0].judged, learners[1].judged)
+    assert gpu.events.count("replay") == 0
