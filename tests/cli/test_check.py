@@ -217,10 +217,13 @@ def test_watch_checks_again_when_a_file_changes(tmp_path):
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT
     ) as watching:
-        assert watching.stdout is not None
-        seen = iter(watching.stdout.readline, "")
-        assert any("relu1" in line for line in seen)
-        path.write_text("input 8 x 8 x 1\nsoftmax\n")
-        assert any("softmax1" in line for line in seen)
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(10) == 130
+        try:
+            assert watching.stdout is not None
+            seen = iter(watching.stdout.readline, "")
+            assert any("relu1" in line for line in seen)
+            path.write_text("input 8 x 8 x 1\nsoftmax\n")
+            assert any("softmax1" in line for line in seen)
+            watching.send_signal(signal.SIGINT)
+            assert watching.wait(10) == 130
+        finally:
+            watching.kill()  # or a failure would wait for it for ever
