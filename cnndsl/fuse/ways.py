@@ -84,13 +84,14 @@ def fixed_sides(region: Region, choice: Choice | None, kernel: Kernel) -> dict[s
         return {"terms": 16}  # it multiplies nothing
     if choice.taps != "rows" or kernel == "input_gradient":
         return {}
-    row = max(16, _power_of_two(CHANNELS_OF_A_ROW * layer.size.width))
+    row = max(16, power_of_two(CHANNELS_OF_A_ROW * layer.size.width))
     if kernel == "weight_gradient":
-        return {"columns": row * _power_of_two(layer.size.height)}
+        return {"columns": row * power_of_two(layer.size.height)}
     return {"terms": row}
 
 
-def _power_of_two(size: int) -> int:
+def power_of_two(size: int) -> int:
+    """The least that is no less."""
     return 1 << max(0, size - 1).bit_length()
 
 

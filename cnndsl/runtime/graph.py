@@ -82,7 +82,7 @@ class Captured:
         try:
             with torch.cuda.graph(graph):
                 self._found = self._run(*self._given)
-        except Exception as error:
+        except Exception as error:  # PyTorch raises many kinds; all are raised again, with why
             self.forget()
             raise CaptureError(
                 "this step cannot be captured as a CUDA graph: something in it waits for the GPU, "

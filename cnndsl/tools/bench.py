@@ -101,7 +101,7 @@ def race(
         for name, step in list(steps.items()):
             try:
                 step()
-            except Exception as error:
+            except Exception as error:  # a compiler may fail in any way; others are raised
                 if name != "compile":
                     raise
                 absent[name] = _first(error)

@@ -3,6 +3,7 @@
 Measured where there is a GPU; else what the rules choose, and by which reason.
 """
 
+from contextlib import closing
 from typing import Any, cast
 
 import torch
@@ -91,7 +92,7 @@ def by_measurement(
 
 def on_gpu(origin: Origin, shape: Shape, device: torch.device) -> tuple[list[Line], Choices]:
     """The same on a GPU of this machine."""
-    with Cuda(device) as gpu:
+    with closing(Cuda(device)) as gpu:
         roof = measured(device, DTYPES[shape.dtype])
         return by_measurement(origin, shape, gpu, Store(), roof)
 
@@ -105,7 +106,7 @@ def _line(
     task: Task, verdict: Verdict, direction: Direction, why: str, counted: Work, roof: Roof
 ) -> Line:
     rows = [row for row in verdict.rows if row.direction == direction]
-    choice = why.removeprefix(f"{direction}: ").split(" takes ")[0]
+    choice = verdict.chosen(direction).name
     us = next((row.us for row in rows if row.name == choice), None)
     share = None if us is None else roof.microseconds(counted) / us
     candidates = tuple((row.name, row.us, row.why) for row in rows)

@@ -17,10 +17,9 @@ from cnndsl.fuse.ways import pool_of
 from cnndsl.layers.types import TensorType, elements
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
+from cnndsl.tune.subject import DTYPES
 from cnndsl.tune.task import DIRECTIONS, Direction
 
-BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2}
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _COPIED, _SIDE = 2**28, 8192
 
 
@@ -50,7 +49,7 @@ def work(
     Forward reads x and the weights, and writes y and what backward keeps; backward reads these and
     the gradient, and writes those of x and the weights. `sizes` are the values of free sizes.
     """
-    one = BYTES[dtype]
+    one = DTYPES[dtype].itemsize
 
     def count(dim: Dim) -> int:
         return dim.evaluate(sizes)
@@ -74,7 +73,7 @@ def work(
 
 def measured(device: torch.device, dtype: str) -> Roof:
     """Copy and multiply on a GPU, and see how much it does; products are of float32 as allowed."""
-    kind = _DTYPES["fp32" if dtype == "tf32" else dtype]
+    kind = DTYPES[dtype]
     a, b = (torch.randn(_SIDE, _SIDE, device=device, dtype=kind) for _ in range(2))
     source = torch.randn(_COPIED, device=device, dtype=torch.float32)
     target = torch.empty_like(source)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import MOST_SIDE, Kernel, Tile
-from cnndsl.fuse.ways import allowed, fixed_sides
+from cnndsl.fuse.ways import allowed, fixed_sides, power_of_two
 from cnndsl.layers.conv import Conv
 from cnndsl.tune.device import Subject
 from cnndsl.tune.task import Candidate, Direction, Task
@@ -81,11 +81,7 @@ def _sides(task: Task, kernel: Kernel, tile: Tile) -> Iterator[tuple[str, int]]:
     layer = task.region.anchor.layer
     rows = MOST_SIDE
     if isinstance(layer, Conv) and kernel in ("forward", "stage", "weight_gradient"):
-        rows = max(tile.rows, min(128, _power_of_two(layer.filters.constant or MOST_SIDE)))
+        rows = max(tile.rows, min(128, power_of_two(layer.filters.constant or MOST_SIDE)))
     yield "rows", min(rows, 128)
     yield "columns", MOST_SIDE
     yield "terms", 128
-
-
-def _power_of_two(size: int) -> int:
-    return 1 << max(0, size - 1).bit_length()

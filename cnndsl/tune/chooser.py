@@ -121,7 +121,7 @@ def _measured(
     for candidate in right:
         try:
             subject.time([candidate])
-        except Exception as error:
+        except Exception as error:  # as above: it is told, and not taken
             _refuse_broken(candidate, device, error)
             failed[candidate] = f"fails: {_first(error)}"
     rest = [c for c in right if c not in failed]

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Self
 
 from cnndsl.tune import worker
 from cnndsl.tune.subject import Question
@@ -78,14 +76,3 @@ class Compilers:
             if process.stdout is not None:
                 process.stdout.close()
         self._all.clear()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -8,8 +8,7 @@ medians of rounds in which all candidates take turns.
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module, metadata
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 
@@ -126,14 +125,3 @@ class Cuda:
         """End the compilers, and free what was flushed."""
         self._compilers.close()
         self._flush = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.close()

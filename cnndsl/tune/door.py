@@ -7,7 +7,7 @@ model that follows them.
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from functools import lru_cache
 from os import PathLike
 from pathlib import Path
@@ -133,7 +133,7 @@ def _measured(graph: Graph, example: Tensor | None) -> Choices | None:
 
 def device_of(x: Tensor) -> AbstractContextManager[Device] | None:
     """The machine that kernels run on for x; None where PyTorch's operators run."""
-    return Cuda(x.device) if x.device.type == "cuda" else None
+    return closing(Cuda(x.device)) if x.device.type == "cuda" else None
 
 
 def measure(

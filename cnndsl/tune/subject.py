@@ -19,7 +19,7 @@ from cnndsl.tune import trial
 from cnndsl.tune.built import Built, Text, write
 from cnndsl.tune.expected import Expected
 from cnndsl.tune.reference import Reference
-from cnndsl.tune.task import Candidate, Direction, Static, Task
+from cnndsl.tune.task import Candidate, Direction, Static, Task, direction_of
 from cnndsl.tune.trial import Draw, Forward, Given
 
 DTYPES = {
@@ -30,7 +30,6 @@ DTYPES = {
 }
 # What is compared with float64 is no larger than this: a GPU is slow at it.
 MOST_PRODUCTS = 2e10
-_FORWARD: tuple[Kernel, ...] = ("forward", "stage")
 
 
 class Question(Record):
@@ -75,9 +74,8 @@ class Subject:
             built = self._of(choice)
             with built.noting() as found:
                 self._once(Candidate(direction, choice), self._small)
-            is_forward = direction == "forward"
             self._tiles[choice, direction] = {
-                kernel: tile for kernel, tile in found.items() if (kernel in _FORWARD) == is_forward
+                kernel: tile for kernel, tile in found.items() if direction_of(kernel) == direction
             }
         return self._tiles[choice, direction]
 

@@ -86,6 +86,11 @@ def without_labels(region: Region) -> Region:
     )
 
 
+def direction_of(kernel: Kernel) -> Direction:
+    """In which direction a kernel is launched."""
+    return "forward" if kernel in ("forward", "stage") else "backward"
+
+
 class Candidate(Record):
     """One way through a region in one direction, and the tiles in which it differs from its rule.
 
@@ -143,3 +148,10 @@ class Verdict(Record):
     pin: Pin
     rows: tuple[Row, ...]
     why: tuple[str, ...]
+
+    def chosen(self, direction: Direction) -> Candidate:
+        """What was chosen in a direction."""
+        tiles: tuple[tuple[Kernel, Tile], ...] = tuple(
+            (t.kernel, t.tile) for t in self.pin.tiles if direction_of(t.kernel) == direction
+        )
+        return Candidate(direction, self.pin.choice, tiles)

@@ -193,6 +193,8 @@ from cnndsl.tune.compilers import Compilers
 from cnndsl.tune.door import Shape, tasks
 from cnndsl.tune.subject import Subject
 from cnndsl.tune.task import Candidate
+from contextlib import closing
+
 from tests.fuse.pinning import graph_of, regions
 
 class Means:
@@ -202,14 +204,14 @@ class Means:
 
 graph, _ = graph_of("input 32 x 32 x 16; conv 64 3x3; relu; pool max 2")
 (task,) = tasks(graph, regions(graph)[0], Shape(2, (), torch.bfloat16))
-with Compilers("sm_90", 2) as compilers:
+with closing(Compilers("sm_90", 2)) as compilers:
     subject = Subject(task, Means())
     subject._of(ways(task, "forward")[0])
     first = Candidate("forward", ways(task, "forward")[0])
     large = first.replace(tiles=(("forward", Tile(256, 128, 64, 4, 4)),))
     for used in subject.static([first, large]):
         print(used.registers > 0, used.spills > 0, used.shared_bytes, used.error)
-with Compilers("sm_1", 1) as compilers:
+with closing(Compilers("sm_1", 1)) as compilers:
     print(subject.static([first])[0].error[:100])
 """
 
