@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from .dispatch import is_watched
 from .module import scale_and_shift, takes_batch
 
+# For fewer values, looking at the layers takes longer than what it saves.
+LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
-LEAST_TO_FOLD_FOR = 2**15
 LEAST_TO_FOLD_FOR_A_WEIGHT = 4
 
 
@@ -42,9 +43,10 @@ def is_altered(layer: nn.Module) -> bool:
 
 
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
-    """Say whether a CPU computes in float32, and nothing looks on between these layers."""
+    """Say whether a CPU computes many float32, and nothing looks on between these layers."""
     return (
-        x.device.type == "cpu"
+        x.numel() >= LEAST_TO_LOOK_FOR
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
@@ -55,7 +57,7 @@ def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Give norm(conv(x)), where `is_unseen`; in inference in one pass, if that is worth folding."""
-    least = max(LEAST_TO_FOLD_FOR, LEAST_TO_FOLD_FOR_A_WEIGHT * conv.weight.numel())
+    least = LEAST_TO_FOLD_FOR_A_WEIGHT * conv.weight.numel()
     if torch.is_grad_enabled() or takes_batch(norm) or x.numel() < least:
         return norm(conv(x))
     scale, shift = scale_and_shift(norm, conv.bias)

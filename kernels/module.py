@@ -16,8 +16,9 @@ def runs_kernels(x: Tensor) -> bool:
     # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
     if x.device.type in ("cuda", "meta"):
         return x.dtype in GPU_TYPES
-    is_exact = x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
-    return INTERPRETED and is_exact
+    if not INTERPRETED:
+        return False
+    return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
 
 
 def full_dtype(x: Tensor) -> torch.dtype:

@@ -34,7 +34,7 @@ X = torch.randn(4, 3, 12, 10, generator=torch.Generator().manual_seed(3))
 def model(monkeypatch):
     """A model with statistics that change something; everything is worth folding."""
     monkeypatch.setattr(MODULE, "INTERPRETED", False)
-    monkeypatch.setattr(MODULE, "LEAST_TO_FOLD_FOR", 0)
+    monkeypatch.setattr(MODULE, "LEAST_TO_LOOK_FOR", 0)
     monkeypatch.setattr(MODULE, "LEAST_TO_FOLD_FOR_A_WEIGHT", 0)
     torch.manual_seed(0)
     model = CLASS().eval()

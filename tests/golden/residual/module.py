@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_2dc75d904446"
+NAMESPACE = "cnndsl_residual_b6f88f2a40e0"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -44,8 +44,9 @@ def runs_kernels(x: Tensor) -> bool:
     # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
     if x.device.type in ("cuda", "meta"):
         return x.dtype in GPU_TYPES
-    is_exact = x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
-    return INTERPRETED and is_exact
+    if not INTERPRETED:
+        return False
+    return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -505,8 +506,9 @@ def differentiable(
     return run
 
 
+# For fewer values, looking at the layers takes longer than what it saves.
+LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
-LEAST_TO_FOLD_FOR = 2**15
 LEAST_TO_FOLD_FOR_A_WEIGHT = 4
 
 
@@ -534,9 +536,10 @@ def is_altered(layer: nn.Module) -> bool:
 
 
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
-    """Say whether a CPU computes in float32, and nothing looks on between these layers."""
+    """Say whether a CPU computes many float32, and nothing looks on between these layers."""
     return (
-        x.device.type == "cpu"
+        x.numel() >= LEAST_TO_LOOK_FOR
+        and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
@@ -547,7 +550,7 @@ def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
 
 def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Give norm(conv(x)), where `is_unseen`; in inference in one pass, if that is worth folding."""
-    least = max(LEAST_TO_FOLD_FOR, LEAST_TO_FOLD_FOR_A_WEIGHT * conv.weight.numel())
+    least = LEAST_TO_FOLD_FOR_A_WEIGHT * conv.weight.numel()
     if torch.is_grad_enabled() or takes_batch(norm) or x.numel() < least:
         return norm(conv(x))
     scale, shift = scale_and_shift(norm, conv.bias)
