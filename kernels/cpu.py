@@ -45,7 +45,8 @@ def is_altered(layer: nn.Module) -> bool:
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
     """Say whether a CPU computes many float32, and nothing looks on between these layers."""
     return (
-        x.numel() >= LEAST_TO_LOOK_FOR
+        not torch.compiler.is_compiling()  # it would take the comparison below for a bound
+        and x.numel() >= LEAST_TO_LOOK_FOR
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
