@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cnndsl.check.settings import parse_setting
-from cnndsl.cli import terminal
+from cnndsl.cli import memory, terminal
 from cnndsl.cli.options import USAGE
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def guarded(work: Callable[[argparse.Namespace], int], arguments: argparse.Names
         return USAGE
     import cnndsl
 
+    memory.keep_freed()
     try:
         return work(arguments)
     except cnndsl.CheckError as error:
