@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_a7b44e3cf6da"
+NAMESPACE = "cnndsl_mobile_96e536951750"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -56,7 +56,7 @@ def full_dtype(x: Tensor) -> torch.dtype:
 
 def widened(x: Tensor) -> Tensor:
     """Give the values in the type in which they are added."""
-    return x.to(full_dtype(x))
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -64,13 +64,12 @@ def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, 
     scale = torch.rsqrt(widened(norm.running_var) + norm.eps)
     if norm.weight is not None:
         scale = scale * widened(norm.weight)
-    shift = -widened(norm.running_mean)
+    mean = widened(norm.running_mean)
     if bias is not None:
-        shift = shift + widened(bias)
-    shift = shift * scale
-    if norm.bias is not None:
-        shift = shift + widened(norm.bias)
-    return scale, shift
+        mean = mean - widened(bias)
+    if norm.bias is None:
+        return scale, -mean * scale
+    return scale, torch.addcmul(widened(norm.bias), mean, scale, value=-1)
 
 
 def has_own_statistics(norm: nn.Module) -> bool:
