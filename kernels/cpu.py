@@ -17,16 +17,32 @@ from .module import scale_and_shift, takes_batch
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
 LEAST_TO_FOLD_FOR_A_WEIGHT = 4
+# With more weights than so many times the values of the images, laying them anew takes longer than
+# what it saves. A gradient of theirs is laid anew as well.
+MOST_WEIGHTS = 32
+MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor) -> Tensor:
-    """Put channels innermost in memory, where a CPU computes in float32."""
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+    """Put channels innermost in memory, where a CPU computes in float32.
+
+    A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+        return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
         return x.reshape(count, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:

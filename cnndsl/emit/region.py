@@ -236,8 +236,8 @@ def _steps(region: Region, held: Sequence[tuple[str, str, Node]]) -> list[str]:
     if any("is_free" in line for line in lines):
         layers = ", ".join(name for name, _, _ in held)
         lines.insert(0, f"is_free = is_unseen(x, {layers})")
-    if region.inputs[0] == INPUT and family(region) == "conv":
-        lines.insert(0, "x = for_cpu(x)")
+    if family(region) == "conv":
+        lines.insert(0, "x = for_cpu(x, conv)")
     return lines
 
 

@@ -127,7 +127,7 @@ def test_changed_weights_are_seen_at_once(model, change):
 
 def test_training_and_gradients_fold_nothing(model, monkeypatch):
     seen = folds(monkeypatch)
-    wanted = plainly(model, MODULE.for_cpu(X))[0]
+    wanted = plainly(model, MODULE.for_cpu(X, model.c1))[0]
     found = model.logits(X)
     assert torch.equal(found, wanted)
     ours = torch.autograd.grad(found.sum(), list(model.parameters()))
@@ -136,7 +136,7 @@ def test_training_and_gradients_fold_nothing(model, monkeypatch):
     twin = copy.deepcopy(model).train()
     with torch.no_grad():  # statistics move without gradients, too
         model.train().logits(X)
-        plainly(twin, MODULE.for_cpu(X))
+        plainly(twin, MODULE.for_cpu(X, model.c1))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
     assert not seen
 
@@ -160,7 +160,7 @@ def test_hooks_see_what_each_layer_gives(model):
     with torch.no_grad():
         model.logits(X)
         found = dict(seen)
-        plainly(model, MODULE.for_cpu(X))
+        plainly(model, MODULE.for_cpu(X, model.c1))
     assert len(found) == 8
     for name, value in seen.items():
         assert torch.equal(found[name], value), name
@@ -204,7 +204,7 @@ def test_the_pool_of_slices_is_pytorchs(size, channels):
     x = torch.randn(2, channels, *size)
     x[0, 0, 0, 1] = float("nan")
     x[1, 0, :2, :2] = -float("inf")
-    for given in (x, MODULE.for_cpu(x), x.double(), x.bfloat16(), x[:0]):
+    for given in (x, MODULE.for_cpu(x, nn.ReLU()), x.double(), x.bfloat16(), x[:0]):
         with torch.no_grad():
             found = MODULE.max_pool2(given)
         torch.testing.assert_close(found, F.max_pool2d(given, 2), rtol=0, atol=0, equal_nan=True)
@@ -212,11 +212,11 @@ def test_the_pool_of_slices_is_pytorchs(size, channels):
 
 def test_channels_are_laid_innermost_without_a_copy_where_they_are():
     image = X.contiguous(memory_format=torch.channels_last)
-    assert MODULE.for_cpu(image) is image
+    assert MODULE.for_cpu(image, nn.ReLU()) is image
     grey = torch.randn(2, 1, 5, 4)
-    assert MODULE.for_cpu(grey).data_ptr() == grey.data_ptr()
-    assert MODULE.for_cpu(grey).stride() == (20, 1, 4, 1)
-    assert torch.equal(MODULE.for_cpu(grey), grey)
+    assert MODULE.for_cpu(grey, nn.ReLU()).data_ptr() == grey.data_ptr()
+    assert MODULE.for_cpu(grey, nn.ReLU()).stride() == (20, 1, 4, 1)
+    assert torch.equal(MODULE.for_cpu(grey, nn.ReLU()), grey)
 
 
 def test_vmap_and_fake_tensors_pass(model):
@@ -226,3 +226,18 @@ def test_vmap_and_fake_tensors_pass(model):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
         with torch._subclasses.FakeTensorMode(allow_non_fake_inputs=True) as mode:
             assert model.logits(mode.from_tensor(X)).shape == wanted.shape
+
+
+def test_few_images_are_laid_as_the_weights_that_outweigh_them():
+    conv, image = nn.Conv2d(64, 64, 3), torch.randn(1, 64, 4, 4)
+    inner = image.contiguous(memory_format=torch.channels_last)
+    for given in (image, inner):  # 36,864 weights, 1,024 values
+        assert MODULE.for_cpu(given, conv).is_contiguous()
+    assert MODULE.for_cpu(image, nn.Conv2d(64, 64, 1)).stride() == inner.stride()  # 4,096
+    conv.to(memory_format=torch.channels_last)
+    assert MODULE.for_cpu(image, conv).stride() == inner.stride()
+    conv.to(memory_format=torch.contiguous_format)
+    more = torch.randn(4, 64, 4, 4)
+    assert MODULE.for_cpu(more, conv).is_contiguous()  # the gradient of weights is laid anew, too
+    with torch.no_grad():
+        assert not MODULE.for_cpu(more, conv).is_contiguous()

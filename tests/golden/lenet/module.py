@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_5502686634c2"
+NAMESPACE = "cnndsl_lenet_7e46974ac9e8"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -469,14 +469,32 @@ def differentiable(
     return run
 
 
-def for_cpu(x: Tensor) -> Tensor:
-    """Put channels innermost in memory, where a CPU computes in float32."""
+# With more weights than so many times the values of the images, laying them anew takes longer than
+# what it saves. A gradient of theirs is laid anew as well.
+MOST_WEIGHTS = 32
+MOST_WEIGHTS_WITH_GRADIENT = 8
+
+
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+    """Put channels innermost in memory, where a CPU computes in float32.
+
+    A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+        return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
         return x.reshape(count, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def max_pool2(x: Tensor) -> Tensor:
@@ -2143,7 +2161,7 @@ def conv1_relu1_pool1(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
         return conv1_relu1_pool1_op(channels_last(x), conv.weight, conv.bias)
-    x = for_cpu(x)
+    x = for_cpu(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)
@@ -2184,6 +2202,7 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
         return conv2_relu2_pool2_op(x, conv.weight, conv.bias)
+    x = for_cpu(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_96e536951750"
+NAMESPACE = "cnndsl_mobile_4b9287a0ce18"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -509,16 +509,32 @@ def differentiable(
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
 LEAST_TO_FOLD_FOR_A_WEIGHT = 4
+# With more weights than so many times the values of the images, laying them anew takes longer than
+# what it saves. A gradient of theirs is laid anew as well.
+MOST_WEIGHTS = 32
+MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor) -> Tensor:
-    """Put channels innermost in memory, where a CPU computes in float32."""
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+    """Put channels innermost in memory, where a CPU computes in float32.
+
+    A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+        return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
         return x.reshape(count, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:
@@ -3765,7 +3781,7 @@ def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
             return conv1_batchnorm1_relu61_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv1_batchnorm1_relu61_op(channels_last(x), conv.weight, shift, scale)
-    x = for_cpu(x)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -4420,6 +4436,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
             return conv2_batchnorm2_relu62_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv2_batchnorm2_relu62_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -4815,6 +4832,7 @@ def conv3_batchnorm3_relu63(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
             return conv3_batchnorm3_relu63_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv3_batchnorm3_relu63_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5271,6 +5289,7 @@ def conv4_batchnorm4(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
             return conv4_batchnorm4_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv4_batchnorm4_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     return conv_norm(x, conv, norm) if is_free else norm(conv(x))
 
@@ -5337,6 +5356,7 @@ def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
             return conv5_batchnorm5_relu64_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv5_batchnorm5_relu64_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5409,6 +5429,7 @@ def conv6_batchnorm6_relu65(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
             return conv6_batchnorm6_relu65_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv6_batchnorm6_relu65_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5727,6 +5748,7 @@ def conv7_batchnorm7_add1(
             return conv7_batchnorm7_add1_norm_op(z, sums, norm, residual)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv7_batchnorm7_add1_op(x, conv.weight, shift, scale, residual=residual)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return x.add_(residual) if is_free else x + residual
@@ -6808,6 +6830,7 @@ def conv8_pool1_batchnorm8_gelu1(
             return conv8_pool1_batchnorm8_gelu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv8_pool1_batchnorm8_gelu1_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     x = conv(x)
     x = max_pool2(x)
     x = norm(x)

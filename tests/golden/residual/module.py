@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_3b6b6677c9ca"
+NAMESPACE = "cnndsl_residual_1f5cd43fcacc"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -509,16 +509,32 @@ def differentiable(
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
 LEAST_TO_FOLD_FOR_A_WEIGHT = 4
+# With more weights than so many times the values of the images, laying them anew takes longer than
+# what it saves. A gradient of theirs is laid anew as well.
+MOST_WEIGHTS = 32
+MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor) -> Tensor:
-    """Put channels innermost in memory, where a CPU computes in float32."""
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+    """Put channels innermost in memory, where a CPU computes in float32.
+
+    A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    """
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+        return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
         return x.reshape(count, height, width, 1).permute(0, 3, 1, 2)
     return x.contiguous(memory_format=torch.channels_last)
+
+
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:
@@ -3690,7 +3706,7 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
             return conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return conv1_bn1_relu1_op(channels_last(x), conv.weight, shift, scale)
-    x = for_cpu(x)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -4347,6 +4363,7 @@ def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
             return layer1_conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer1_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -4898,6 +4915,7 @@ def layer1_conv2_bn2_add1_relu2(
             scale,
             residual=residual,
         )
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     x = x.add_(residual) if is_free else x + residual
@@ -4970,6 +4988,7 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
             return layer2_conv1_bn1_relu1_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer2_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -5344,6 +5363,7 @@ def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
             return layer2_conv2_bn2_norm_op(z, sums, norm)
         scale, shift = scale_and_shift(norm, conv.bias)
         return layer2_conv2_bn2_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     return conv_norm(x, conv, norm) if is_free else norm(conv(x))
 
@@ -5439,6 +5459,7 @@ def layer2_downsample_0_downsample_1_add1_relu2(
             scale,
             residual=residual,
         )
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     x = x.add_(residual) if is_free else residual + x
