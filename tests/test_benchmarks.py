@@ -1,4 +1,4 @@
-"""The benchmark for GPUs goes through its steps in the interpreter."""
+"""The benchmarks run: that for GPUs goes through its steps in the interpreter."""
 
 import json
 import subprocess
@@ -24,6 +24,25 @@ def test_a_dry_run(tmp_path):
     assert max(errors["ours again"]) == 0.0
     assert [row["network"] for row in found["steps"]] == ["LeNet"]
     assert abs(found["steps"][0]["loss"]["ours"] - found["steps"][0]["loss"]["eager"]) < 1e-5
+
+
+def test_a_row_on_the_cpu(tmp_path):
+    """Two processes take turns; what they compute is compared first."""
+    code = (
+        "import sys; sys.path.insert(0, 'benchmarks'); import json, train_cpu as t\n"
+        "if __name__ == '__main__':\n"
+        "    t.compare('LeNet')\n"
+        "    print(json.dumps(t.measure('LeNet', 'channels-last', 'training', 2, 1)))\n"
+    )
+    script = tmp_path / "row.py"  # the processes that it starts import it
+    script.write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert (row["network"], row["layout"], row["kind"]) == ("LeNet", "channels-last", "training")
+    assert min(row["eager"], row["ours"], row["ratio"]) > 0
 
 
 def test_results_are_whole():
