@@ -59,6 +59,7 @@ golden: .venv/installed-dev ## write the files under tests/golden/ anew; read th
 
 static-oldest: .venv/triton-3.6.0 ## compile all kernels offline with the oldest Triton: tables, and faults
 	PYTHONPATH=$< $(PYTHON_HERE) -m tests.kernels.compile_all --table sm_80 sm_90 sm_100
+	PYTHONPATH=$< $(PYTHON_HERE) -m tests.kernels.compile_all --table --free sm_80 sm_90 sm_100
 
 hooks: .venv/installed-dev ## run lint and layout before each commit (git hook, through pre-commit)
 	$(INSTALL) pre-commit

@@ -281,8 +281,8 @@ def conv_rows_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose where a step takes a row of the filter."""
     row = conv_row_terms(geometry)
     if precision == "ieee" and x.element_size() >= 4:
-        pixels = 16 if geometry.window == "loop" else 32
-        return Tile(block_size(geometry.filters, 128 // x.element_size()), pixels, row, 4, 2)
+        warps = 8 if geometry.window == "loop" else 4
+        return Tile(block_size(geometry.filters, 128 // x.element_size()), 32, row, warps, 2)
     filters = block_size(geometry.filters, 64)
     if x.element_size() == 4:
         return Tile(filters, 32 if geometry.window == "loop" else 64, row, 4, 3)

@@ -1,10 +1,10 @@
 """Compile the kernels of some regions for GPUs that are not there; a JSON object a kernel.
 
 Runs as a process of its own, with the real compiler: `python -m tests.kernels.compile_all sm_90`,
-with `--only wide fc1` of some regions. `--table` prints the table of `tests/golden/static/` in
-place of the objects, and what is wrong with it; `make static-oldest` does so with the oldest
-Triton. What was compiled once is taken from Triton's cache: regions that share a kernel cost no
-more.
+with `--only wide fc1` of some regions, with `--free` as for a network whose sizes are symbols.
+`--table` prints the table of `tests/golden/static/` in place of the objects, and what is wrong with
+it; `make static-oldest` does so with the oldest Triton. What was compiled once is taken from
+Triton's cache: regions that share a kernel cost no more.
 """
 
 import argparse
@@ -200,6 +200,20 @@ def variants(name: str) -> Iterator[tuple[torch.dtype, str]]:
         yield torch.float64, "ieee"
 
 
+# Of images; the emitter leaves those open that a symbol decides.
+SIZES = {f"{prefix}{side}" for prefix in ("", "conv_", "out_") for side in ("height", "width")}
+
+
+def free_sizes() -> None:
+    """Make the sizes of images values at run time, in all kernels of this process."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("cnndsl.kernels."):
+            for value in vars(module).values():
+                for parameter in value.params if isinstance(value, triton.JITFunction) else ():
+                    if parameter.name in SIZES:
+                        vars(parameter)["is_constexpr"] = False
+
+
 def usages(target: str, only: list[str] | None = None) -> list[dict[str, Any]]:
     """Compile all kernels, or those of some regions, and say what each uses."""
     compiled, names = [], []
@@ -219,8 +233,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.kernels.compile_all")
     parser.add_argument("targets", nargs="+", help="sm_80, sm_90, sm_100, gfx942, …")
     parser.add_argument("--only", nargs="+", help="of these regions")
+    parser.add_argument("--free", action="store_true", help="sizes of images are open")
     parser.add_argument("--table", action="store_true", help="a table, and what is wrong with it")
     arguments = parser.parse_args()
+    if arguments.free:
+        free_sizes()
     wrong: list[str] = []
     for target in arguments.targets:
         found = usages(target, arguments.only)

@@ -11,10 +11,11 @@ import pytest
 
 from tests.golden import Golden
 
-from .static import CONV, faults, table, worse
+from .static import CONV, faults, rows, table, worse
 
 ROOT = Path(__file__).parent.parent.parent
 TABLES = ROOT / "tests" / "golden" / "static"
+MANY = os.environ.get("CNNDSL_MANY") == "1"
 
 
 def usages(target: str, *only: str) -> list[dict[str, Any]]:
@@ -46,6 +47,24 @@ def test_all_kernels_compile(target: str, golden: Golden) -> None:
     assert len({(usage["region"], usage["dtype"]) for usage in found}) == 26 * 2 + 4 + 6
     assert faults(found) == []
     no_worse_than_committed(target, found, golden)
+
+
+# Those that spilled on sm_80 with sizes that symbols decide, where with constant ones they did not.
+@pytest.mark.parametrize(
+    ("target", "only"),
+    [
+        ("sm_80", ("stem", "average_normed")),
+        *(
+            pytest.param(target, (), marks=pytest.mark.skipif(not MANY, reason="CNNDSL_MANY=1"))
+            for target in ("sm_80", "sm_90", "sm_100")
+        ),
+    ],
+)
+def test_open_sizes_spill_nothing(target: str, only: tuple[str, ...]) -> None:
+    found = usages(target, "--free", *(["--only", *only] if only else []))
+    assert faults(found) == []
+    constant, free = rows((TABLES / f"{target}.md").read_text(encoding="utf-8")), rows(table(found))
+    assert any(constant[name] != free[name] for name in constant.keys() & free.keys())
 
 
 def test_some_kernels_compile_for_amd(golden: Golden) -> None:
