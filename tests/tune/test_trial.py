@@ -186,6 +186,8 @@ def test_a_model_follows_a_pin_and_computes_the_same():
 
 
 CODE = """
+from contextlib import closing
+
 import torch
 from cnndsl.fuse.pins import Tile
 from cnndsl.tune.candidates import ways
@@ -193,8 +195,6 @@ from cnndsl.tune.compilers import Compilers
 from cnndsl.tune.door import Shape, tasks
 from cnndsl.tune.subject import Subject
 from cnndsl.tune.task import Candidate
-from contextlib import closing
-
 from tests.fuse.pinning import graph_of, regions
 
 class Means:
