@@ -251,11 +251,11 @@ def conv_input_gradient_tile(geometry: ConvGeometry, dx: Tensor, precision: str)
     filters = geometry.filters // geometry.groups
     if precision == "ieee" and dx.element_size() >= 4:
         return Tile(32, block_size(channels, 64), 16, 4, 2)
-    is_average = geometry.pool == "average"
+    most = 64
+    if geometry.pool == "average":
+        most = 32
     if dx.element_size() == 4:
-        most = 16 if is_average else 32
-        return Tile(64, block_size(channels, 32), block_size(filters, most), 4, 3)
-    most = 32 if is_average else 64
+        return Tile(64, block_size(channels, 32), block_size(filters, most // 2), 4, 3)
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
