@@ -84,7 +84,7 @@ def _totals(graph: Graph, tally: Tally, sink: Sink) -> Totals | None:
     """What is counted on a whole graph, where the formulas are not too long to be told."""
     try:
         tally.take(graph.source, graph.nodes)
-        return tally.totals(graph.source) if is_whole(graph) else None
+        return tally.totals(graph.source, graph.takes_bytes) if is_whole(graph) else None
     except SizeError as error:
         if graph.place is not None:  # without an input there was nothing to count
             sink.add(size_problem(error, graph.place))

@@ -33,6 +33,11 @@ class Declarations:
         self._params: list[str] = []
 
     @property
+    def takes_bytes(self) -> bool:
+        """Whether images come as bytes."""
+        return self.input is not None and self.input.is_bytes
+
+    @property
     def symbols(self) -> tuple[str, ...]:
         """All that is free: sizes of the input, then params without a value."""
         return (*self._network.size_symbols, *self._params)
@@ -52,7 +57,7 @@ class Declarations:
         self.classes = self.classes or statement
 
     def take_input(self, statement: tree.Input, scope: Scope) -> Tensor | None:
-        """`input H x W x C`: the first current tensor."""
+        """`input H x W x C`, perhaps `u8`: the first current tensor."""
         if self.input is not None:
             self._twice("input", statement.span, self.input.span)
             return None
@@ -63,6 +68,14 @@ class Declarations:
         elif all(dim is not None for dim in dims):
             known = cast("list[Dim]", dims)
             self.source = VectorType(known[0]) if len(known) == 1 else ImageType(*known)
+            if statement.is_bytes and known[-1].constant is None:
+                self._report(
+                    "E206",
+                    f"bytes need a number of channels, not `{known[-1]}`: each channel has a mean "
+                    "and a deviation of its own",
+                    statement.shape.dims[-1].span,
+                    fixes=(Fix("write the number, such as 3 for colour images"),),
+                )
         return Tensor(INPUT, self.source)
 
     def _wrong_rank(self, shape: tree.Shape, count: int) -> None:
@@ -151,7 +164,7 @@ class Declarations:
             return  # what is counted would be wrong
         tally = self._network.tally
         tally.take(self.source, self._network.nodes)
-        counted = tally.totals(self.source)
+        counted = tally.totals(self.source, self.takes_bytes)
         known: dict[str, Value] = dict(scope)
         known |= {"params": counted.params, "macs": counted.macs}
         known |= {"training_bytes": counted.training_bytes}

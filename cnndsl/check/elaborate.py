@@ -98,6 +98,7 @@ class Elaborator:
             tuple(text.value for text in said.classes.names) if said.classes else (),
             said.input.span if said.input else None,
             tuple(self._outputs),
+            said.takes_bytes,
         )
 
     @property

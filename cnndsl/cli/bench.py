@@ -107,7 +107,7 @@ def _bench(arguments: argparse.Namespace) -> int:
     dtype = KINDS[arguments.dtype or ("bf16" if device.type == "cuda" else "fp32")]
     size = _size(origin)
     shape = Images(arguments.batch, size[1:], dtype)
-    batch = bench.Shape((arguments.batch, *size), dtype, device)
+    batch = bench.Shape((arguments.batch, *size), dtype, device, origin.graph.takes_bytes)
     about = _about(arguments, batch)
     if arguments.format == "text":
         _print_head(about)

@@ -24,17 +24,17 @@ from cnndsl.emit.share import Library, Taken
 from cnndsl.fuse.choices import NONE, Choices, pinned
 from cnndsl.fuse.regions import Region, alone, parts
 from cnndsl.graph.graph import Graph
-from cnndsl.layers.types import show
+from cnndsl.layers.types import ImageType, show
 from cnndsl.record import Record
 from cnndsl.source import Source
 
 AROUND = "module.py"  # in kernels/: where kernels run, and batchnorm in inference
-LOSS = "loss.py"
+LOSS, IMAGE = "loss.py", "image.py"
 # What every network needs. `network` and `region` write code with these names.
 _BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
 _BASE_NAMES = frozenset(
     {"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "self", "torch", "x", "y"}
-    | {"cross_entropy", "cross_entropy_op"}
+    | {"cross_entropy", "cross_entropy_op", "scaled", "scaled_op"}
 )
 
 
@@ -75,13 +75,15 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool =
     """
     found = pinned(parts(graph), choices) if fused else alone(graph)
     regions = [part for part in found if isinstance(part, Region)]
-    files = _files(regions)
+    files = _files(regions, takes_bytes=graph.takes_bytes)
     texts = _kernel_texts(regions)
     names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
     name = names.give(identifier(graph.name))
     sections = _sections(regions, files, texts, names)
     body = [region.write(section) for section in sections]
-    if files:
+    if graph.takes_bytes:
+        body.insert(0, _images(files.get(IMAGE), is_image=isinstance(graph.source, ImageType)))
+    if regions:
         body.append(_loss(files[LOSS]))
     body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
     body = [*_shared(regions, files, body), *body]
@@ -110,12 +112,13 @@ def emit_region(part: Region) -> WrittenRegion:
 # ── kernels ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _files(regions: Sequence[Region]) -> dict[str, str]:
+def _files(regions: Sequence[Region], *, takes_bytes: bool = False) -> dict[str, str]:
     """The texts of the files of kernels/ that these regions need, in the order of their use."""
     if not regions:
-        return {}
+        return {AROUND: assets.read("kernels", AROUND)} if takes_bytes else {}
     found = families(regions)
     names = [AROUND, *kernels.SHARED, LOSS]
+    names += [IMAGE] if takes_bytes else []
     names += [name for kind in found for name in kernels.OPERATORS[kind]]
     names += [name for kind in found for name in kernels.KERNELS[kind]]
     return {name: assets.read("kernels", name) for name in names}
@@ -205,7 +208,9 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
     found: list[str] = []
     users = list(body)
     operators = [name for kind in families(regions) for name in kernels.OPERATORS[kind]]
-    for name in [*reversed(operators), *reversed(kernels.SHARED), AROUND] if files else []:
+    for name in [*reversed(operators), *reversed(kernels.SHARED), AROUND]:
+        if name not in files:
+            continue
         text, _ = splice.bare(files[name])
         if name in operators:
             switches = _common_switches(regions, name)
@@ -219,6 +224,27 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
             users.append(text)
     title = layout.banner("what all regions share")
     return [title, *found] if found else []
+
+
+def _images(text: str | None, *, is_image: bool) -> str:
+    """The section that scales images of bytes: its kernel, if there is one, and how it runs."""
+    of_channels = ".view(-1, 1, 1)" if is_image else ""
+    lines = [
+        '"""Put bytes x as (x / 255 − mean) / deviation, a channel each."""',
+        f"shift = 255 * widened(mean){of_channels}",
+        f"factor = 255 * widened(deviation){of_channels}",
+        "return ((x - shift) / factor).to(mean.dtype)",
+    ]
+    title, kernel = layout.banner("the images"), list[str]()
+    if text is not None:
+        bare, _ = splice.bare(text)
+        title += "\n" + layout.comment(region.paragraphs(splice.docstring(text)))
+        kernel = [prune(bare, ["image_op"]), 'scaled_op = image_op(f"{NAMESPACE}::scaled")\n']
+        lines[1:1] = ["if runs_kernels(mean):", "    return scaled_op(x, mean, deviation)"]
+    parameters = ["x: Tensor", "mean: Tensor", "deviation: Tensor"]
+    return layout.blocks(
+        [title, *kernel, layout.function("def scaled", parameters, "Tensor", lines)]
+    )
 
 
 def _loss(text: str) -> str:

@@ -28,7 +28,8 @@ _TORCH = """
 MODULE_NAMES = frozenset(_TORCH.split())
 # What the emitted class defines itself.
 OWN_NAMES = frozenset(
-    {"classes", "dynamic_shapes", "input_deviation", "input_mean", "input_shape"}
+    {"classes", "dynamic_shapes"}
+    | {"input_deviation", "input_dtype", "input_mean", "input_shape"}
     | {"logits", "loss", "outputs"}
 )
 KEYWORDS = frozenset(keyword.kwlist) | frozenset(keyword.softkwlist)

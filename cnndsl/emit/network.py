@@ -57,6 +57,10 @@ def check(graph: Graph, name: str) -> str:
         tests = [f"x.dim() != {len(order) + 1}", *(f"given[{i}] != {n}" for i, n in fixed)]
         body.append(f"if {' or '.join(tests)}:")
     body += [layout.indent(f"raise {expected}"), *_conditions(graph, name, order, renamed)]
+    if graph.takes_bytes:
+        text = f'TypeError(f"{name} takes bytes, torch.uint8, not {{x.dtype}}{where}")'
+        raised = layout.spread("", text, column=14)
+        body += ["if x.dtype != torch.uint8:", layout.indent(f"raise {raised}")]
     return layout.function("def refuse_input", ["x: Tensor"], "None", body)
 
 
@@ -141,7 +145,7 @@ def network(
     weights = blocks.weights(nodes, known, forms)
     logits = (
         '"""Give what the last layer before a softmax gives."""',
-        "refuse_input(x)",
+        *_arrival(graph),
         *writer.to_result(steps, result),
     )
     body = [
@@ -151,10 +155,13 @@ def network(
                 "",
                 "# channels, height, width; None: any size that `refuse_input` lets pass",
                 f"input_shape = {_shape(graph)}",
+                *(["input_dtype = torch.uint8"] if graph.takes_bytes else []),
                 f"classes = {layout.strings(graph.classes, column=14)}",
             ]
         ),
-        layout.method("__init__", ["self"], "None", ["super().__init__()", *weights]),
+        layout.method(
+            "__init__", ["self"], "None", ["super().__init__()", *_scaling(graph), *weights]
+        ),
         _forward(graph),
         layout.method("logits", ["self", "x: Tensor"], "Tensor", logits),
         layout.method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
@@ -162,7 +169,7 @@ def network(
     if graph.outputs:
         lines = [
             '"""Give the tensors that the file puts out, by their labels."""',
-            "refuse_input(x)",
+            *_arrival(graph),
             *writer.to_outputs(steps, graph.outputs),
         ]
         body.append(layout.method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
@@ -170,6 +177,25 @@ def network(
     body.append(layout.method("dynamic_shapes", ["self"], shapes, dynamic.method(graph)))
     text = f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
     return layout.blocks([*(form.text for form in forms.classes), text])
+
+
+def _arrival(graph: Graph) -> list[str]:
+    """What is done with x before the first layer."""
+    lines = ["refuse_input(x)"]
+    if graph.takes_bytes:
+        lines.append("x = scaled(x, self.input_mean, self.input_deviation)")
+    return lines
+
+
+def _scaling(graph: Graph) -> list[str]:
+    """The numbers by which bytes are scaled: until others are given, to 0 … 1."""
+    if not graph.takes_bytes:
+        return []
+    channels = graph.source.dims[-1].constant
+    return [
+        f'self.register_buffer("input_mean", torch.zeros({channels}))',
+        f'self.register_buffer("input_deviation", torch.ones({channels}))',
+    ]
 
 
 def outcome(graph: Graph) -> str:

@@ -1,6 +1,6 @@
 """What is counted on a network: parameters, multiply-accumulates, bytes, receptive fields.
 
-All counts are for one image; values are 32-bit floats.
+All counts are for one image; values are 32-bit floats, but for images that come as bytes.
 """
 
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ class Totals(Record):
 
     `training_bytes` is what training on one image needs at least: each parameter four times (its
     value, its gradient, and Adam's two moments), the buffers, the input and every layer's output.
+    An input of bytes is there twice, as it comes and scaled, with a mean and a deviation a channel.
     """
 
     params: Dim
@@ -93,16 +94,19 @@ class Tally:
             field,
         )
 
-    def totals(self, source: TensorType) -> Totals:
+    def totals(self, source: TensorType, takes_bytes: bool = False) -> Totals:
         """The sums; the receptive field is that of the last image in the network, if it has one."""
         if self._totals is None:
-            self._totals = self._sums(source)
+            self._totals = self._sums(source, takes_bytes)
         return self._totals
 
-    def _sums(self, source: TensorType) -> Totals:
+    def _sums(self, source: TensorType, takes_bytes: bool) -> Totals:
         each = self.facts.values()
         params, buffers = Dim.sum(f.params for f in each), Dim.sum(f.buffers for f in each)
         activations = Dim.sum(f.bytes for f in each) + elements(source) * FLOAT_BYTES
+        if takes_bytes:
+            buffers += source.dims[-1] * 2
+            activations += elements(source)
         return Totals(
             params,
             buffers,

@@ -45,7 +45,8 @@ class Graph(Record):
     are the free sizes in order of their appearance; `valid` is the exact condition on them in
     lowest terms (`True` where there is none), and `constraints` its parts, `example` values that
     meet it; `classes` the names of the last layer's outputs; `place` is that of the `input`;
-    `outputs` are the labels that are returned too, each with the node that makes its tensor.
+    `outputs` are the labels that are returned too, each with the node that makes its tensor;
+    `takes_bytes` says that images come as bytes, which are scaled first.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Graph(Record):
     classes: tuple[str, ...] = ()
     place: Span | None = None
     outputs: tuple[tuple[str, str], ...] = ()
+    takes_bytes: bool = False
 
     def node(self, path: str) -> Node:
         """The node of that name; `KeyError` where there is none."""

@@ -19,7 +19,9 @@ def table(graph: Graph, found: Mapping[str, Facts], *, explain: bool = False) ->
 
     With `explain`, the formula of each output size stands below its layer.
     """
-    rows: list[tuple[str, ...]] = [("input", "", show(graph.source), "", "", "")]
+    rows: list[tuple[str, ...]] = [
+        ("input", "u8" if graph.takes_bytes else "", show(graph.source), "", "", "")
+    ]
     rows += [_row(node, found.get(node.path)) for node in graph.nodes]
     lines = _align([_HEADER, *rows])
     if not explain:
@@ -54,7 +56,7 @@ def _at(dim: Dim, example: dict[str, int]) -> Dim:
 
 def dump(graph: Graph) -> str:
     """Every node with its inputs and types, for `compile --emit graph` and golden files."""
-    lines = [f"graph {graph.name}", f"  input: {show(graph.source)}"]
+    lines = [f"graph {graph.name}", f"  input: {show(graph.source)}{' u8' * graph.takes_bytes}"]
     for node in graph.nodes:
         reads = ", ".join(node.inputs)
         lines.append(f"  {node.path} = {node.layer.write()} ({reads}): {show(node.output)}")

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnndsl.runtime.scaling import takes_bytes
+
 # Emitted modules carry no types.
 Untyped = Any
 
@@ -43,7 +45,8 @@ def copies(model: nn.Module, images: Tensor) -> list[str]:
         """Launch nothing, refuse nothing."""
 
     twin: Untyped = deepcopy(model).to("cpu", torch.float32).train()
-    x = torch.empty_strided(images.shape, images.stride())
+    dtype = torch.uint8 if takes_bytes(model) else torch.float32
+    x = torch.empty_strided(images.shape, images.stride(), dtype=dtype)
     changed: dict[str, Untyped] = {"packed": noting, "runs_kernels": _always}
     changed |= {"launch": nothing, "refuse_launch": nothing}
     kept = {name: space[name] for name in changed if name in space}

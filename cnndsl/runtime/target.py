@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cnndsl.record import Record
 from cnndsl.runtime import machine
 from cnndsl.runtime.machine import TargetError
+from cnndsl.runtime.scaling import takes_bytes
 
 # Triton carries no types: this is what it takes and gives.
 Untyped = Any
@@ -154,7 +155,8 @@ def record_model(
     emitted: Untyped = model
     launches: dict[str, Launch] = {}
     for is_training in (True, False):
-        x = torch.empty(shape, device="meta", dtype=dtype)
+        images = torch.uint8 if takes_bytes(model) else dtype
+        x = torch.empty(shape, device="meta", dtype=images)
         with recording() as noted, direct:
             model.train(is_training)(x).sum().backward()
             if is_training and hasattr(model, "loss"):

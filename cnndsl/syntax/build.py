@@ -162,8 +162,10 @@ def _block(children: list[Any], span: Span) -> tree.Block:
 
 
 def _input(children: list[Any], span: Span) -> tree.Input | tree.Broken:
-    shape = children[0]
-    return tree.Broken(span) if isinstance(shape, tree.Broken) else tree.Input(shape, span)
+    shape, *words = children
+    if isinstance(shape, tree.Broken):
+        return tree.Broken(span)
+    return tree.Input(shape, bool(words), span)
 
 
 def _optional(children: list[Any]) -> tuple[Any, Any]:
@@ -174,6 +176,7 @@ BUILDERS: dict[str, Builder] = {
     "start": lambda children, _span: tuple(children),
     "model": lambda children, span: tree.Model(children[0], span),
     "input": _input,
+    "bytes": lambda _children, span: span,
     "labels": lambda children, span: tree.Labels(tuple(children), span),
     "use": lambda children, span: tree.Use(children[0], span),
     "require": lambda children, span: tree.Require(tuple(children), span),

@@ -155,7 +155,9 @@ def _shape(at: Situation) -> Diagnostic | None:
     token = at.token
     word = at.text(token)
     if at.in_shape and at.before and at.last in ("INTEGER", "NAME", "SIZE", "SHAPE", "RPAR"):
-        rest = [token, *at.after]
+        rest = [t for t in (token, *at.after) if t.kind != "U8"]
+        if len(rest) == 1 and token.kind == "NAME" and (found := _behind_input(at)):
+            return found
         if token.kind in ("INTEGER", "NAME", "SIZE") and all(t.kind in VALUES for t in rest):
             glued = [t for t in rest if at.text(t).startswith("x") and at.text(t)[1:].isdigit()]
             edits = tuple(
@@ -177,6 +179,28 @@ def _shape(at: Situation) -> Diagnostic | None:
     if token.kind == "CROSS" and at.last == "INTEGER" and at.after:
         return spread_size(at.span(at.before[-1]).to(at.span(at.after[0])))
     return None
+
+
+def _behind_input(at: Situation) -> Diagnostic | None:
+    """A word behind a shape that is whole: `input 28 x 28 x 1 uint8`."""
+    sides = [at.text(t).replace("×", "x") for t in at.before if t.kind in ("X", "CROSS", "SHAPE")]
+    if at.first != "INPUT" or sum(side.count("x") for side in sides) != 2:
+        return None
+    span = at.span(at.token)
+    fix = Fix("delete it", (Edit(at.source.span(at.before[-1].end, at.token.end), ""),))
+    if span.text.lower() in _BYTES:
+        fix = Fix("write `u8`", (Edit(span, "u8"),))
+    word = spelling.shortened(span.text)
+    return Diagnostic(
+        "E108",
+        f"behind the shape of an input stands `u8` or nothing, not `{word}`",
+        span,
+        notes=("images come as floats; with `u8` as bytes, 0 to 255",),
+        fixes=(fix,),
+    )
+
+
+_BYTES = ("u8", "uint8", "ubyte", "byte", "bytes", "int8")
 
 
 def spread_size(span: Span) -> Diagnostic:

@@ -59,7 +59,7 @@ class _Parser:
         self.tables = lexicon().tables
         # Words that may be names too, though not those of layers: the others, such as `as`, would
         # hide that something is missing in front of them.
-        self.words = lexicon().starters | {"X"}
+        self.words = lexicon().starters | {"X", "U8"}
         self.lost_braces = lost  # known mistakes with braces: each may leave another one over
         self.states = [self.tables.start]
         self.values: list[Any] = []

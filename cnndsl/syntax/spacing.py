@@ -56,7 +56,7 @@ class _Context:
         elif kind == "X":
             is_joint = self.in_shape and self.depth == 0 and self.last in _ENDERS
             kind = "X" if is_joint else "NAME"
-        elif kind in lexicon().starters and self.last != "ELSE":
+        elif kind == "U8" or (kind in lexicon().starters and self.last != "ELSE"):
             kind = "NAME"
         if kind == "ARROW":
             self.in_shape = self.after_arrow = True

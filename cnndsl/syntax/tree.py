@@ -157,9 +157,10 @@ class Model(Record):
 
 
 class Input(Record):
-    """`input H x W x C`."""
+    """`input H x W x C`; with `u8` behind it, of bytes."""
 
     shape: Shape
+    is_bytes: bool
     span: Span
 
 

@@ -42,15 +42,20 @@ class Row(Record):
 
 
 class Shape(Record):
-    """The batch: its shape (N, C, H, W) or (N, features), type, and device."""
+    """The batch: its shape (N, C, H, W) or (N, features), the type of the network, and the device.
+
+    With `takes_bytes` the images are bytes all the same.
+    """
 
     size: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    takes_bytes: bool = False
 
     def draw(self) -> Tensor:
         """Images; with channels innermost, as our module lays them itself."""
-        x = torch.rand(self.size, device=self.device).to(self.dtype)
+        x = torch.rand(self.size, device=self.device)
+        x = (x * 256).byte() if self.takes_bytes else x.to(self.dtype)
         return x.contiguous(memory_format=torch.channels_last) if len(self.size) == 4 else x
 
 

@@ -19,6 +19,7 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from cnndsl.runtime.errors import ExportError
+from cnndsl.runtime.scaling import NAMES, takes_bytes
 from cnndsl.tools.program import export_with_outputs, free_sizes, name_of
 
 _export: Any = vars(torch.onnx)["export"]
@@ -32,7 +33,8 @@ def export_onnx(model: nn.Module, path: str | PathLike[str]) -> None:
     mode; then one for each `output LABEL` of the file, called as the label is (`input_` and
     `output_` for the labels `input` and `output`). Its free axes are called `batch` and
     as the file's symbols are. The names of the classes and the scale of images are in its metadata,
-    as JSON: `classes`, `input_mean`, `input_deviation`.
+    as JSON: `classes`, `input_mean`, `input_deviation`. A model of `input … u8` takes bytes there,
+    too, and has only the classes in its metadata.
 
     Raises `ExportError` as `export_program` does, and `ModuleNotFoundError` where onnx or
     onnxscript is not installed.
@@ -52,7 +54,8 @@ def export_onnx(model: nn.Module, path: str | PathLike[str]) -> None:
             program, dynamo=True, input_names=[INPUT], output_names=names, verbose=False
         )
     _rename(found.model, _symbols(model, program))
-    for name in ("classes", "input_mean", "input_deviation"):
+    # What takes bytes scales them itself.
+    for name in ("classes", *(() if takes_bytes(model) else NAMES)):
         value = cast("tuple[object, ...]", getattr(model, name, ()))
         if value:
             found.model.metadata_props[name] = json.dumps(value, ensure_ascii=False)

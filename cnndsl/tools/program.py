@@ -15,6 +15,7 @@ from torch.export import ExportedProgram, export
 from torch.fx.experimental import _config
 
 from cnndsl.runtime.errors import ExportError
+from cnndsl.runtime.scaling import takes_bytes
 
 Shapes = Mapping[int, Any]  # by axis, what torch.export calls a Dim
 _patch = cast("Any", _config).patch
@@ -117,6 +118,8 @@ def _example(model: nn.Module) -> torch.Tensor:
         values[name_of(free[axis])] if axis in free else cast("int", size)
         for axis, size in enumerate(shape)
     ]
+    if takes_bytes(model):
+        return torch.zeros(sizes, dtype=torch.uint8)
     parameter = next(model.parameters(), None)
     return torch.zeros(sizes, dtype=torch.float32 if parameter is None else parameter.dtype)
 

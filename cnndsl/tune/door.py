@@ -49,10 +49,12 @@ class Shape(Record):
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, x: Tensor) -> "Shape":
-        """That of a batch, in the type in which its device computes."""
+    def of(cls, x: Tensor, model: nn.Module) -> "Shape":
+        """That of a batch, in the type in which its device computes with it."""
         kind = x.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        dtype = x.dtype if x.is_floating_point() else next(model.parameters()).dtype
+        if torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
         return cls(x.shape[0], tuple(x.shape[2:]), dtype)
 
 
@@ -87,7 +89,7 @@ def tune(
     def decide() -> str:
         if path is not None and path.exists():
             return files.write(files.load(path))
-        found = _measured(origin.graph, example)
+        found = _measured(model, origin.graph, example)
         if found is not None and path is not None:
             cache.write(path, files.write(found).encode())
         return "" if found is None else files.write(found)
@@ -105,7 +107,7 @@ def following(model: nn.Module, origin: Origin, choices: Choices) -> nn.Module:
     return with_kernels(model, written)
 
 
-def _measured(graph: Graph, example: Tensor | None) -> Choices | None:
+def _measured(model: nn.Module, graph: Graph, example: Tensor | None) -> Choices | None:
     """What is chosen on the example's device; None where there is nothing to choose."""
     if example is None:
         raise TuneError(
@@ -113,7 +115,7 @@ def _measured(graph: Graph, example: Tensor | None) -> Choices | None:
             "give a batch as training has it: `cnndsl.tune(model, images)`",
             "or a file of choices that exists: `cnndsl.tune(model, pin=…)`",
         )
-    shape = Shape.of(example)
+    shape = Shape.of(example, model)
     found = device_of(example)
     if found is None:
         warnings.warn(

@@ -35,6 +35,18 @@ def test_lenet_has_the_published_counts():
     assert totals.receptive_field.size[0].constant == 16
 
 
+def test_an_input_of_bytes_is_counted_as_it_comes_and_scaled():
+    report = check("input 4 x 5 x 3 u8\nrelu\nexpect training_bytes == 24 + 60 + 240 + 240\n")
+    assert report.ok
+    assert report.totals.buffers.constant == 6  # a mean and a deviation a channel
+    assert not check("input 4 x 5 x 3\nrelu\nexpect training_bytes == 564\n").ok
+    unknown = check("input 4 x 5 x C u8\nrelu\n")
+    assert codes(unknown) == ["E206"]
+    assert "each channel has a mean and a deviation" in messages(unknown)
+    assert check("input 4 x 5 x C u8\nrelu\n", C=3).ok
+    assert check("input 4 x 4 x u8\nrelu\n").symbols == ("u8",)
+
+
 def test_layers_are_named_by_kind_and_count_or_by_label():
     report = check("input 8 x 8 x 1\nconv 2 3x3\nconv 4 3x3 as deep.conv\nconv 8 3x3\n")
     assert [layer.name for layer in report.layers] == ["conv1", "deep.conv", "conv3"]

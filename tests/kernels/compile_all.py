@@ -18,6 +18,7 @@ import triton
 from cnndsl.kernels.conv_geometry import ConvGeometry
 from cnndsl.kernels.conv_op import conv_op
 from cnndsl.kernels.fc_op import FcGeometry, fc_op
+from cnndsl.kernels.image import image_op
 from cnndsl.kernels.loss import loss_op
 from cnndsl.kernels.norm_op import NormGeometry, norm_op
 
@@ -123,7 +124,22 @@ class Loss(torch.nn.Module):
         return cross_entropy(x.requires_grad_(), self.target.long())
 
 
+class Image(torch.nn.Module):
+    """Bytes scaled, as an emitted module does it first."""
+
+    input_dtype = torch.uint8
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vectors = torch.nn.ParameterList(torch.empty(3, device="meta") for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self.vectors
+        return scaled(x, mean.detach(), deviation.detach()) * mean[:, None, None]
+
+
 cross_entropy = loss_op("compiled::cross_entropy")
+scaled = image_op("compiled::scaled")
 
 
 class Normed(Region):
@@ -159,7 +175,10 @@ def with_residual_behind(run: Any) -> Any:
 
 
 def regions() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
-    found: dict[str, tuple[torch.nn.Module, tuple[int, ...]]] = {"loss": (Loss(), (64, 1000))}
+    found: dict[str, tuple[torch.nn.Module, tuple[int, ...]]] = {
+        "loss": (Loss(), (64, 1000)),
+        "image": (Image(), (64, 3, 32, 32)),
+    }
     for name, (geometry, size) in CONVOLUTIONS.items():
         run = globals()[name] = conv_op(f"compiled::{name}", geometry, LAUNCHES)
         shape = (geometry.filters, geometry.channels // geometry.groups, *geometry.kernel)

@@ -143,7 +143,7 @@ def test_under_autocast_its_type_is_measured(device, little):
 
 def test_sizes_are_those_of_the_example(device):
     graph, _ = graph_of("input H x W x 3\nconv 8 3x3; relu\nconv 8 3x3 stride=2\n")
-    shape = door.Shape.of(torch.zeros(2, 3, 20, 30))
+    shape = door.Shape.of(torch.zeros(2, 3, 20, 30), nn.Identity())
     door.measure(graph, shape, device, door.Store())
     assert [task.size for task in device.opened] == [(20, 30), (18, 28)]
     assert [task.needs_input_gradient for task in device.opened] == [False, True]
