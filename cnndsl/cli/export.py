@@ -63,6 +63,7 @@ def _export_file(arguments: argparse.Namespace) -> int:
     import cnndsl
     from cnndsl.runtime import weights
     from cnndsl.runtime.load import instance, write
+    from cnndsl.runtime.scaling import tell_scaling
 
     try:
         settings = dict(parse_setting(text) for text in arguments.settings)
@@ -72,7 +73,7 @@ def _export_file(arguments: argparse.Namespace) -> int:
         else:
             given = weights.read(arguments.weights)
             weights.load_into(model, given)
-            weights.tell_scaling(model, given.scaling)
+            tell_scaling(model, given.scaling)
     except cnndsl.CheckError as error:
         terminal.show(error.diagnostics, arguments.color)
         return 1

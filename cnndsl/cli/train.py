@@ -137,6 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _start(arguments: argparse.Namespace) -> int:
+    from cnndsl.runtime.scaling import takes_bytes
     from cnndsl.train import Fit, UsageError, load, seed_all, train
     from cnndsl.train.compiled import compile_file
     from cnndsl.train.network import input_shape
@@ -159,7 +160,8 @@ def _start(arguments: argparse.Namespace) -> int:
     model, origin = compile_file(arguments.file, arguments.settings)
     scale = training.begin_with(model, arguments.weights, arguments.fresh)
     fit = Fit(bool(arguments.resize), bool(arguments.recolor))
-    data = load(arguments.data, input_shape(model), recipe.seed, scale, fit)
+    is_inside = takes_bytes(model)
+    data = load(arguments.data, input_shape(model), recipe.seed, scale, fit, is_inside=is_inside)
     count = sum(p.numel() for p in model.parameters())
     held_back = f", {data.test.count:,} to test" if data.test else ""
     _say(

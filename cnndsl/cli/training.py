@@ -18,7 +18,7 @@ from cnndsl.cli.options import USAGE
 if TYPE_CHECKING:
     from torch import nn
 
-    from cnndsl.runtime.weights import Scaling
+    from cnndsl.runtime.weights import Weights
     from cnndsl.train import Scale
     from cnndsl.train.trained import Network
 
@@ -129,7 +129,7 @@ def _of_file(arguments: argparse.Namespace) -> "Network":
     model, _ = compile_file(arguments.run, arguments.settings)
     given = weights.read(arguments.weights)
     weights.load_into(model, given)
-    scale = as_scale(given.scaling)
+    scale = as_scale(model, given)
     if scale is None:
         print(
             f"note: {arguments.weights} does not say how images were scaled, so they are given as "
@@ -140,11 +140,19 @@ def _of_file(arguments: argparse.Namespace) -> "Network":
     return Network(model, classes, scale, arguments.device)
 
 
-def as_scale(scaling: "Scaling | None") -> "Scale | None":
-    """How a file of weights says that images were scaled, as training takes it."""
+def as_scale(model: "nn.Module", given: "Weights") -> "Scale | None":
+    """How a file of weights says that images were scaled, as training takes it.
+
+    For a model that takes bytes it may say so in tensors, which the model has got.
+    """
+    from cnndsl.runtime.scaling import NAMES, scaling_of, takes_bytes
     from cnndsl.train import Scale
 
-    return None if scaling is None else Scale(scaling.mean, scaling.deviation)
+    is_in_tensors = set(NAMES) <= set(given.forms)
+    scaling = scaling_of(model) if is_in_tensors else given.scaling
+    if scaling is None:
+        return None
+    return Scale(scaling.mean, scaling.deviation, takes_bytes(model))
 
 
 def begin_with(model: "nn.Module", path: str | None, fresh: Sequence[str]) -> "Scale | None":
@@ -162,4 +170,4 @@ def begin_with(model: "nn.Module", path: str | None, fresh: Sequence[str]) -> "S
 
     given = weights.read(path)
     weights.load_into(model, given, fresh)
-    return as_scale(given.scaling)
+    return as_scale(model, given)

@@ -62,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _fit(arguments: argparse.Namespace) -> int:
     from cnndsl.runtime import weights
     from cnndsl.runtime.matching import match
+    from cnndsl.runtime.scaling import Scaling, refuse_scaling
     from cnndsl.train.compiled import compile_file
 
     if (arguments.mean is None) != (arguments.deviation is None):
@@ -70,13 +71,13 @@ def _fit(arguments: argparse.Namespace) -> int:
     model, _ = compile_file(arguments.file, arguments.settings)
     scaling = None
     if arguments.mean is not None:
-        scaling = weights.Scaling(arguments.mean, arguments.deviation)
-        weights.refuse_scaling(model, scaling)
+        scaling = Scaling(arguments.mean, arguments.deviation)
+        refuse_scaling(model, scaling)
     if arguments.output and _is_input(arguments):
         return USAGE
     given = weights.read(arguments.state)
     wanted = weights.forms_of(model)
-    kept = weights.below(wanted, arguments.fresh)
+    kept = weights.below(wanted, arguments.fresh) | weights.unsaid(wanted, given)
     found = match({n: f for n, f in wanted.items() if n not in kept}, given.forms)
     print("\n".join(report(type(model).__name__, given, found, kept)))
     if found.missing:

@@ -4,7 +4,6 @@ Nothing in such a file can run code. A pickle (`.pth`, `.pt`) can, so none is re
 how to convert it. Knows tensors and files; which tensor goes where is for `matching`.
 """
 
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from cnndsl.record import Record
 from cnndsl.runtime.errors import WeightsError
 from cnndsl.runtime.matching import COUNTER, Form, Match, natural
+from cnndsl.runtime.scaling import NAMES, Scaling, takes_bytes, tell_scaling
 
 if find_spec("safetensors") is None:
     raise ModuleNotFoundError(
@@ -43,13 +43,6 @@ _CONVERSION = (
     "s = {{n: t.contiguous().clone() for n, t in s.items()}}; "
     "safetensors.torch.save_file(s, {new!r}, {{'order': '\\n'.join(s)}})"
 )
-
-
-class Scaling(Record):
-    """How images were scaled in training: (x − mean)/deviation, a channel each, of x in 0 … 1."""
-
-    mean: tuple[float, ...]
-    deviation: tuple[float, ...]
 
 
 class Weights(Record):
@@ -95,10 +88,11 @@ def forms_of(model: nn.Module) -> dict[str, Form]:
 def load_into(model: nn.Module, weights: Weights, fresh: Sequence[str] = ()) -> None:
     """Give the model the weights of the file, which has the names of its layers.
 
-    `fresh` names layers that keep what they have. `WeightsError` unless everything else fits.
+    `fresh` names layers that keep what they have; a model that takes bytes keeps how it scales them
+    where the file does not say it. `WeightsError` unless everything else fits.
     """
     wanted = forms_of(model)
-    kept = below(wanted, fresh)
+    kept = below(wanted, fresh) | unsaid(wanted, weights)
     names = [name for name in wanted if name not in kept]
     problems = _problems({name: wanted[name] for name in names}, weights, kept)
     if problems:
@@ -110,29 +104,13 @@ def load_into(model: nn.Module, weights: Weights, fresh: Sequence[str] = ()) -> 
         )
     tensors = weights.tensors(n for n in names if n in weights.forms)
     model.load_state_dict(tensors, strict=False)
+    if takes_bytes(model):
+        tell_scaling(model, weights.scaling)
 
 
-def refuse_scaling(model: nn.Module, scaling: Scaling) -> None:
-    """Raise `WeightsError` unless there is a mean and a deviation for each channel."""
-    channels = cast("tuple[int | None, ...]", model.input_shape)[0]
-    counts = len(scaling.mean), len(scaling.deviation)
-    if channels is not None and counts != (channels, channels):
-        raise WeightsError(
-            f"there are {counts[0]} numbers as mean and {counts[1]} as deviation, but images of "
-            f"{channels} channels",
-            f"give {channels} of each: `--mean … --deviation …` of `cnndsl weights`",
-        )
-    if not all(map(math.isfinite, scaling.mean)) or not all(
-        math.isfinite(d) and d > 0 for d in scaling.deviation
-    ):
-        raise WeightsError("means are finite numbers, deviations finite and above zero")
-
-
-def tell_scaling(model: nn.Module, scaling: Scaling | None) -> None:
-    """Keep with the model how images are scaled for it, where that is known."""
-    if scaling is not None:
-        refuse_scaling(model, scaling)
-        tell(model, input_mean=scaling.mean, input_deviation=scaling.deviation)
+def unsaid(wanted: Iterable[str], weights: Weights) -> frozenset[str]:
+    """The tensors that scale a model's bytes, where the file has none of them."""
+    return frozenset(name for name in wanted if name in NAMES and name not in weights.forms)
 
 
 def tell(model: nn.Module, **facts: tuple[object, ...]) -> None:

@@ -1,7 +1,8 @@
 """Data sets by name or path, with what `predict` must know of them. Knows no networks' insides.
 
 Values are scaled to 0 … 1, then each channel to mean 0 and deviation 1 over the training images;
-`Scale` keeps the two numbers, and the run folder keeps the `Scale`.
+`Scale` keeps the two numbers, and the run folder keeps the `Scale`. A network that takes bytes is
+given bytes, and the two numbers.
 """
 
 import hashlib
@@ -23,13 +24,19 @@ AS_IT_IS = Fit()
 
 
 class Scale(Record):
-    """For each channel, what is subtracted from the values in 0 … 1, and by what is divided."""
+    """For each channel, what is subtracted from the values in 0 … 1, and by what is divided.
+
+    `is_inside` says that the network does it itself, with images that are given to it as bytes.
+    """
 
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    is_inside: bool = False
 
     def __call__(self, images: Tensor) -> Tensor:
-        """The images (…, C, H, W), scaled."""
+        """The images (…, C, H, W), values 0 … 1, as they are given to the network."""
+        if self.is_inside:
+            return as_bytes(images)
         channels = (len(self.mean), 1, 1)
         mean = torch.tensor(self.mean).view(channels)
         deviation = torch.tensor(self.deviation).view(channels)
@@ -46,6 +53,11 @@ class Scale(Record):
             # A channel of one value only has deviation 0; it becomes 0 everywhere.
             deviation.append(max(1e-8, float(values.std(correction=0))))
         return Scale(tuple(mean), tuple(deviation))
+
+
+def as_bytes(images: Tensor) -> Tensor:
+    """Values 0 … 1 as bytes 0 … 255."""
+    return (images * 255).round_().clamp_(0, 255).byte()
 
 
 class Data(Record):
@@ -81,24 +93,27 @@ def load(
     seed: int = 0,
     scale: Scale | None = None,
     fit: Fit = AS_IT_IS,
+    *,
+    is_inside: bool = False,
 ) -> Data:
     """The data set of that name, or the images below that folder.
 
     `wanted` is what the network takes, (channels, height, width): folders are read in colour or in
     grey accordingly, and `fit` says what else may be done. `seed` divides a set that has no test
-    images of its own. `scale` is the one of a run that was trained.
+    images of its own. `scale` is the one of a run that was trained; `is_inside` is said of one that
+    is still to be found.
     """
     path = Path(name)
     if name in SETS:
-        return _prepared(name, SETS[name](), wanted or ANY, seed, scale, fit)
+        return _prepared(name, SETS[name](), wanted or ANY, seed, scale, fit, is_inside)
     if path.is_dir() and is_cifar10(path):
         found = read_cifar10_in(path)
-        return _prepared(str(path.resolve()), found, wanted or ANY, seed, scale, fit)
+        return _prepared(str(path.resolve()), found, wanted or ANY, seed, scale, fit, is_inside)
     if path.is_dir():
         shape = wanted or ANY
         read = folder.read(path, shape[0], (), fit.size(shape))
         images = Images(read.train, read.test, read.classes)
-        return _prepared(str(path.resolve()), images, shape, seed, scale, fit)
+        return _prepared(str(path.resolve()), images, shape, seed, scale, fit, is_inside)
     if path.exists():
         raise UsageError(
             f"`{name}` is a file, not a folder of images",
@@ -161,7 +176,13 @@ def fingerprint(examples: Examples) -> str:
 
 
 def _prepared(
-    name: str, found: Images, wanted: Shape, seed: int, scale: Scale | None, fit: Fit
+    name: str,
+    found: Images,
+    wanted: Shape,
+    seed: int,
+    scale: Scale | None,
+    fit: Fit,
+    is_inside: bool,
 ) -> Data:
     """Divided, if the set is not, brought to what the network takes, and scaled."""
     if found.test is None:
@@ -173,7 +194,7 @@ def _prepared(
     if not len(train[1]):
         raise TrainError(f"`{name}` has no images to train on", "give each class some images")
     images = fit(_in_one(train[0]), wanted)
-    used = scale or Scale.of(images)
+    used = scale or Scale.of(images).replace(is_inside=is_inside)
     examples = TensorExamples(used(images), train[1])
     held_back = (
         TensorExamples(used(fit(_in_one(test[0]), wanted)), test[1]) if len(test[1]) else None

@@ -109,7 +109,8 @@ class TensorExamples:
             )
         if labels.is_floating_point() or labels.is_complex():
             raise TrainError(f"the labels are {labels.dtype}", "make them whole: `labels.long()`")
-        self.images = images if images.is_floating_point() else images.float()
+        is_kept = images.is_floating_point() or images.dtype == torch.uint8
+        self.images = images if is_kept else images.float()
         self.labels = labels.long()
 
     @property

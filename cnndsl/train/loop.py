@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnndsl.fuse.choices import write
 from cnndsl.runtime.load import text_of
+from cnndsl.runtime.scaling import Scaling, takes_bytes, tell_scaling
 from cnndsl.train.chance import seed_all
 from cnndsl.train.compiled import compile_file, compile_run
-from cnndsl.train.data import AS_IT_IS, Data, as_data, load
+from cnndsl.train.data import AS_IT_IS, Data, as_bytes, as_data, load
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.examples import TensorExamples
 from cnndsl.train.fit import ANY, Fit, Shape
@@ -68,6 +69,8 @@ def train(
         seed_all(used.seed)
         model, origin = compile_file(model, ())
     images = _read(data, test, classes, model, used, Fit(resize, recolor))
+    if takes_bytes(model) and images.scale is not None:
+        tell_scaling(model, Scaling(images.scale.mean, images.scale.deviation))
     with joined(used.device) as ranks, naming_the_lost():
         shown = _heard(reporter, ranks)
         if tune:
@@ -171,7 +174,8 @@ def _read(
     fit: Fit,
 ) -> Data:
     if isinstance(data, str | Path):
-        return load(str(data), input_shape(model), recipe.seed, None, fit)
+        is_inside = takes_bytes(model)
+        return load(str(data), input_shape(model), recipe.seed, None, fit, is_inside=is_inside)
     return _fitted(as_data(data, test, classes), fit, input_shape(model) or ANY)
 
 
@@ -186,8 +190,15 @@ def _fitted(data: Data, fit: Fit, wanted: Shape) -> Data:
                 "only tensors, sets and folders can be resized and recoloured here",
                 "let the Dataset give images as the network takes them",
             )
-        parts.append(part and TensorExamples(fit(part.images, wanted), part.labels))
+        parts.append(part and TensorExamples(_fitted_images(part.images, fit, wanted), part.labels))
     return data.replace(train=parts[0], test=parts[1], fit=fit)
+
+
+def _fitted_images(images: Tensor, fit: Fit, wanted: Shape) -> Tensor:
+    """The images, of the type that they had."""
+    if images.is_floating_point():
+        return fit(images, wanted)
+    return as_bytes(fit(images / 255, wanted))
 
 
 def _heard(reporter: Reporter | None, ranks: Ranks) -> Reporter:

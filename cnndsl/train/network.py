@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from cnndsl.runtime.scaling import takes_bytes
 from cnndsl.train.errors import TrainError
 from cnndsl.train.examples import Examples
 from cnndsl.train.fit import Shape
@@ -19,7 +20,8 @@ from cnndsl.train.fit import Shape
 def logits_of(model: nn.Module, images: Tensor) -> Tensor:
     """What the network says of each class, before any softmax."""
     logits = cast("Callable[[Tensor], Tensor]", getattr(model, "logits", model))
-    return logits(images)
+    is_cast = images.dtype == torch.uint8 and not takes_bytes(model)
+    return logits(images.float() if is_cast else images)
 
 
 class Logits(nn.Module):
@@ -65,6 +67,12 @@ def check_fit(model: nn.Module, examples: Examples, classes: tuple[str, ...]) ->
             f"let the network begin with `input {_words(given)}`",
         )
     images = next(iter(examples.batches(2, None))).images
+    if takes_bytes(model) and images.dtype != torch.uint8:
+        raise TrainError(
+            f"the network takes bytes, `input … u8`, but the images are {images.dtype}",
+            "give them as they are stored, 0 to 255: `torch.uint8`",
+            "leave `u8` out of the file: then images are floats, scaled as you like",
+        )
     parameter = next(model.parameters(), None)
     device = parameter.device if parameter is not None else images.device
     training = model.training

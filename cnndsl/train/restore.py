@@ -13,6 +13,7 @@ from torch import nn
 
 from cnndsl.runtime import weights as files
 from cnndsl.runtime.load import instance, write
+from cnndsl.runtime.scaling import Scaling, tell_scaling
 from cnndsl.train import checkpoint
 from cnndsl.train.compiled import compile_run
 from cnndsl.train.errors import TrainError, UsageError
@@ -35,7 +36,8 @@ def load_model(
     free sizes of the file a value.
 
     Beside what every model has, this one may have `input_mean` and `input_deviation`, a number a
-    channel: images are given to it as (x − mean)/deviation, of values in 0 … 1. Its `classes` are
+    channel: images are given to it as (x − mean)/deviation, of values in 0 … 1. (One that takes
+    bytes, `input … u8`, scales them itself, by buffers of these names.) Its `classes` are
     those of the data that a run was trained on, if the file has no `labels`.
 
     Raises `CheckError`, `WeightsError`, `TrainError` for a run that cannot be used, `TypeError` for
@@ -55,7 +57,7 @@ def load_model(
     model = instance(write(path, None, settings))
     given = files.read(weights)
     files.load_into(model, given, fresh)
-    files.tell_scaling(model, given.scaling)
+    tell_scaling(model, given.scaling)
     return model.eval()
 
 
@@ -80,5 +82,5 @@ def _of_run(run: Run) -> nn.Module:
     if not getattr(model, "classes", ()):
         files.tell(model, classes=tuple(cast("list[str]", data["classes"])))
     if data["mean"] is not None:
-        files.tell_scaling(model, files.Scaling(tuple(data["mean"]), tuple(data["deviation"])))
+        tell_scaling(model, Scaling(tuple(data["mean"]), tuple(data["deviation"])))
     return model.eval()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from cnndsl.record import Record
+from cnndsl.runtime.scaling import takes_bytes
 from cnndsl.train.data import Scale, load_for_test
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.evaluate import Scores, evaluate
@@ -47,7 +48,8 @@ class Network:
         self.shape = input_shape(model) or (None, None, None)
         self.names = names
         channels = self.channels
-        self.scale = scale or Scale((0.0,) * channels, (1.0,) * channels)
+        scale = scale or Scale((0.0,) * channels, (1.0,) * channels)
+        self.scale = scale.replace(is_inside=takes_bytes(model))
         self.data: str | None = None  # what it was trained on, where that is known
         self.seed = 0
         self.fit = Fit()
