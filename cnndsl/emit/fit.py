@@ -8,6 +8,7 @@ import io
 import keyword
 import re
 import tokenize
+from functools import lru_cache
 from itertools import pairwise
 
 from cnndsl.emit.layout import WIDTH, indent
@@ -26,8 +27,19 @@ class _Call(Record):
 _ENDS = re.compile(r"(,|:| -> .*:)?$")
 
 
+# Between the definitions of a file.
+_GAP = re.compile(r"\n\n\n(?=\S)")
+
+
 def fit(text: str) -> str:
     """The text with its long calls and definitions spread over several lines."""
+    return "\n\n\n".join(_fitted(part) for part in _GAP.split(text))
+
+
+@lru_cache(maxsize=1024)
+def _fitted(text: str) -> str:
+    if not any(_is_long(line) for line in text.split("\n")):
+        return text
     while True:
         calls = _calls(text)
         lines = text.split("\n")

@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterable
+from functools import lru_cache
 
 Import = ast.Import | ast.ImportFrom
 
@@ -36,9 +37,10 @@ def write(found: Iterable[Import], used: set[str]) -> str:
     return "\n\n".join(sections)
 
 
-def statements(text: str) -> list[Import]:
+@lru_cache(maxsize=64)
+def statements(text: str) -> tuple[Import, ...]:
     """The imports in a text."""
-    return [s for s in ast.parse(text).body if isinstance(s, ast.Import | ast.ImportFrom)]
+    return tuple(s for s in ast.parse(text).body if isinstance(s, ast.Import | ast.ImportFrom))
 
 
 def _is_standard(module: str) -> bool:

@@ -6,6 +6,13 @@ Knows Python's lines and columns; knows nothing of kernels.
 import ast
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+
+@lru_cache(maxsize=16)
+def _parsed(text: str) -> ast.Module:
+    """The tree, which nobody changes: several passes look at one text."""
+    return ast.parse(text)
 
 
 class Lines:
@@ -16,7 +23,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         """Parse it; `SyntaxError` is a bug in a file of kernels/ or in the emitter."""
         self.text = text
-        self.tree = ast.parse(text)
+        self.tree = _parsed(text)
         self.lines = text.splitlines(keepends=True)
         self.starts = [0]
         for line in self.lines:

@@ -8,6 +8,7 @@ compute; knows no layers.
 import ast
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 from cnndsl.emit.lines import Edit, Lines, apply, tidy, without
@@ -18,7 +19,11 @@ _EFFECTS = ("store", "atomic_add", "debug_barrier", "device_assert", "device_pri
 
 def prune(text: str, roots: Iterable[str]) -> str:
     """The text without all that the definitions named in `roots` do not need."""
-    roots = tuple(roots)
+    return _pruned(text, tuple(roots))
+
+
+@lru_cache(maxsize=256)
+def _pruned(text: str, roots: tuple[str, ...]) -> str:
     while True:
         before = text
         text = _without_unreached(text, roots)

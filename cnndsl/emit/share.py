@@ -5,6 +5,7 @@ nothing of what they compute.
 """
 
 import ast
+from functools import lru_cache
 
 from cnndsl.emit import splice
 from cnndsl.emit.lines import Lines
@@ -67,12 +68,14 @@ def _definitions(text: str) -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1024)
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name))
+
+
 def _callees_first(parts: dict[str, str]) -> list[str]:
     """The names in an order in which each stands behind those that it uses."""
-    uses = {
-        name: [n.id for n in ast.walk(ast.parse(part)) if isinstance(n, ast.Name) and n.id in parts]
-        for name, part in parts.items()
-    }
+    uses = {name: [n for n in _names(part) if n in parts] for name, part in parts.items()}
     found: dict[str, None] = {}
     waiting = list(reversed(parts))
     while waiting:

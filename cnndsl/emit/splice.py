@@ -10,6 +10,7 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from cnndsl.emit.lines import Edit, Lines, apply, tidy
 from cnndsl.record import Record
@@ -261,6 +262,14 @@ def fill(text: str, holes: Mapping[str, str]) -> str:
 
 def rename(text: str, names: Mapping[str, str]) -> str:
     """Call global names by others, also where a comment has them in backticks."""
+    return _renamed(text, frozenset((old, new) for old, new in names.items() if old in text))
+
+
+@lru_cache(maxsize=1024)
+def _renamed(text: str, pairs: frozenset[tuple[str, str]]) -> str:
+    names = dict(pairs)
+    if not names:
+        return text
     source = Lines(text)
     edits: list[Edit] = []
     after_dot = False
@@ -292,6 +301,7 @@ def without_field(text: str, name: str) -> str:
     return "".join(line for line in lines if line is not None)
 
 
+@lru_cache(maxsize=1024)
 def definitions(text: str) -> tuple[str, ...]:
     """The names of functions, classes and values that a text defines, in order."""
     found: list[str] = []
@@ -311,11 +321,13 @@ def definitions(text: str) -> tuple[str, ...]:
 BANNER = re.compile(r"^# ── .*\n", re.MULTILINE)
 
 
+@lru_cache(maxsize=64)
 def docstring(text: str) -> str:
     """What a kernel file says of itself."""
     return ast.get_docstring(ast.parse(text)) or ""
 
 
+@lru_cache(maxsize=64)
 def bare(text: str) -> tuple[str, tuple[ast.Import | ast.ImportFrom, ...]]:
     """The definitions of a kernel file, and what it imports from outside kernels/.
 
