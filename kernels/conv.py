@@ -25,6 +25,7 @@ from .shared import (
     Tile,
     block_size,
     count_blocks,
+    done,
     full,
     launch,
     measured_tile,
@@ -318,7 +319,7 @@ def conv_launch_forward(
     height, width = sizes.height, sizes.width
     channels, groups = geometry.channels, geometry.groups
     if geometry.forward == "library":
-        x = conv_product(geometry, x, weight)
+        x = done(conv_product, geometry, x, weight)
     elif geometry.forward == "staged":
         x = conv_launch_stage(geometry, x, weight)
     if geometry.forward != "fused":

@@ -12,7 +12,15 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry, conv_sizes
 from .conv_rebuild import conv_activation_gradient
 from .module import full_dtype
-from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
+from .shared import (
+    allocated,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    refuse_launch,
+    split_count,
+)
 from .windows import pixel_place, window_pixels
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +138,8 @@ def conv_launch_bias_gradient(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
+    shape = (splits, geometry.filters)
+    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
         conv_bias_gradient,
         programs * splits,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .module import INTERPRETED
-from .shared import Tile, notes, packed, refuse_residual, refuse_tensors
+from .shared import Tile, allocated, packed, refuse_residual, refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
@@ -120,15 +120,14 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    image = torch.empty(
-        shape,
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
+    return allocated(
+        torch.empty(
+            shape,
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
     )
-    if notes.launches is not None:
-        notes.images.append(image)
-    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -209,5 +208,5 @@ def conv_settings() -> str:
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    is_free = x.dtype != torch.float64 and not INTERPRETED
+    is_free = x.dtype == torch.float32 and not INTERPRETED
     return "tf32" if conv_settings() == "tf32" and is_free else "ieee"

@@ -72,4 +72,6 @@ def conv_product_gradients(
         )
     finally:
         torch.backends.cudnn.deterministic = chosen
+    if dx is not None:
+        dx = channels_last(dx.to(dz.dtype))
     return dx, dweight

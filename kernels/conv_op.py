@@ -28,7 +28,7 @@ from .conv_library import conv_product_gradients
 from .dispatch import Direction, differentiable
 from .module import full_dtype, widened
 from .replay import remembered
-from .shared import cast_as_wished, packed
+from .shared import cast_as_wished, done, packed, summed
 
 CONV_FORWARD = """(
     Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual
@@ -138,9 +138,19 @@ def conv_allocate_gradients(
     return conv_empty_gradients(geometry, gradient, size, needs)
 
 
-def scaled_filters(weight: Tensor, scale: Tensor) -> Tensor:
+def scaled_filters(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiply each filter by its scale."""
-    return widened(weight) * widened(scale)[:, None, None, None]
+    return (widened(weight) * widened(scale)[:, None, None, None]).to(dtype)
+
+
+def scale_gradient(raw: Tensor, weight: Tensor) -> Tensor:
+    """Sum over each filter what its unscaled gradient is times itself."""
+    return (widened(raw) * widened(weight)).sum((1, 2, 3))
+
+
+def filters_summed(parts: Tensor) -> Tensor:
+    """Add up parts [parts, filters, height, width, channels] of a weight's gradient."""
+    return parts.sum(0).permute(0, 3, 1, 2)
 
 
 def conv_gradients(
@@ -167,7 +177,7 @@ def conv_gradients(
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
-        factor = scaled_filters(weight, scale).to(weight.dtype)
+        factor = done(scaled_filters, weight, scale, weight.dtype)
     if geometry.backward == "library":
         gradients = conv_library_gradients
     else:
@@ -178,11 +188,14 @@ def conv_gradients(
         )
         dweight = dscale = None
         if needs[3]:
-            dscale = (widened(raw) * widened(weight)).sum((1, 2, 3))
+            dscale = done(scale_gradient, raw, weight)
         if needs[1]:
+            dweight = raw
             if scale is not None:
-                raw = scaled_filters(raw, scale)
-            dweight = channels_last(raw.to(gradient.dtype))
+                dweight = done(scaled_filters, raw, scale, gradient.dtype)
+            elif raw.dtype != gradient.dtype:
+                dweight = done(Tensor.to, raw, gradient.dtype)
+            dweight = channels_last(dweight)
     return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
 
@@ -200,10 +213,10 @@ def conv_fused_gradients(
     """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
     dx = raw = dbias = dresidual = None
     if geometry.residual and geometry.activation != "none":
-        dresidual = torch.empty_like(gradient)
+        dresidual = new_image(gradient, gradient.shape)
     if needs[2] or dresidual is not None:
         parts = launches.bias_gradient(geometry, gradient, code, saved, dresidual, size[1], size[2])
-        dbias = parts.sum(0)
+        dbias = done(summed, parts)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
@@ -211,7 +224,7 @@ def conv_fused_gradients(
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
         parts = launches.weight_gradient(geometry, gradient, code, saved, x)
-        raw = parts.sum(0).permute(0, 3, 1, 2)
+        raw = done(filters_summed, parts)
     return dx, raw, dbias, dresidual
 
 
@@ -232,16 +245,14 @@ def conv_library_gradients(
         sizes = conv_sizes(geometry, size[1], size[2])
         shape = (size[0], geometry.filters, sizes.conv_height, sizes.conv_width)
         dz = new_image(gradient, shape)
-        dbias = launches.unpool(geometry, gradient, code, saved, dz).sum(0)
+        dbias = done(summed, launches.unpool(geometry, gradient, code, saved, dz))
     elif needs[2] or geometry.activation != "none":
         if geometry.activation != "none":
-            dz = torch.empty_like(gradient)
+            dz = new_image(gradient, gradient.shape)
         parts = launches.bias_gradient(geometry, gradient, code, saved, dz, size[1], size[2])
-        dbias = parts.sum(0)
+        dbias = done(summed, parts)
     wanted = needs[0], needs[1] or needs[3]
-    dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
-    if dx is not None:
-        dx = channels_last(dx.to(gradient.dtype))
+    dx, raw = done(conv_product_gradients, geometry, dz, x, weight, size, wanted)
     has_residual = geometry.residual and geometry.activation != "none"
     return dx, raw, dbias, dz if has_residual else None
 
@@ -257,9 +268,10 @@ def conv_keep(
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*(t for t in (code, before, sums) if t is not None))
-    ctx.size = (x.shape[0], x.shape[2], x.shape[3])
-    ctx.dtypes = (x.dtype, weight.dtype, *(None if v is None else v.dtype for v in (bias, scale)))
+    ctx.mark_non_differentiable(*[t for t in (code, before, sums) if t is not None])
+    count, _, height, width = x.shape
+    ctx.size = (count, height, width)
+    ctx.dtypes = (x.dtype, weight.dtype, *[None if v is None else v.dtype for v in (bias, scale)])
     saved = before if geometry.activation == "input" else None
     if conv_keeps_output(geometry):
         saved = y
@@ -296,12 +308,6 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-    launches = launches._replace(
-        input_gradient=remembered(launches.input_gradient, conv_settings),
-        weight_gradient=remembered(launches.weight_gradient, conv_settings),
-        bias_gradient=remembered(launches.bias_gradient),
-        unpool=remembered(launches.unpool),
-    )
     region = differentiable(
         name,
         Direction(
@@ -311,7 +317,7 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
         ),
         Direction(
             CONV_BACKWARD,
-            compute=partial(conv_gradients, geometry, launches),
+            compute=remembered(partial(conv_gradients, geometry, launches), conv_settings),
             allocate=partial(conv_allocate_gradients, geometry),
         ),
         partial(conv_keep, geometry),

@@ -10,7 +10,15 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
 from .module import full_dtype
-from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
+from .shared import (
+    allocated,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    refuse_launch,
+    split_count,
+)
 from .windows import pixel_place, window_pixels, windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +146,7 @@ def conv_launch_unpool(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
     refuse_launch(dz, programs * splits, pixels)
-    partial = dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz))
+    partial = allocated(dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz)))
     launch(
         conv_unpool,
         programs * splits,

@@ -19,6 +19,7 @@ from .conv_rows import conv_row_terms, conv_rows
 from .module import full_dtype
 from .shared import (
     Tile,
+    allocated,
     block_size,
     count_blocks,
     launch,
@@ -251,7 +252,7 @@ def conv_launch_weight_gradient(
     splits = split_count(programs, count_blocks(windows, tile.terms))
     refuse_launch(x, programs * splits, windows * geometry.pool_size[0] * geometry.pool_size[1])
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=full_dtype(x))
+    partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
         conv_weight_gradient,
         programs * splits,

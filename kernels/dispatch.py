@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
+PLAIN_TYPES = (Tensor, nn.Parameter)
 
 
 class Direction(NamedTuple):
@@ -33,13 +33,14 @@ def is_watched(*given: Tensor | None) -> bool:
 
     Or whether there is nothing to compute: tensors that are shapes alone.
     """
+    for tensor in given:
+        if tensor is not None and (type(tensor) not in PLAIN_TYPES or tensor.is_meta):
+            return True
     return (
         torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
-        or any(tensor is not None and tensor.is_meta for tensor in given)
     )
 
 
@@ -104,11 +105,14 @@ def differentiable(
 
         backward = staticmethod(gradients)
 
+    # Region.apply looks for transforms first, of which there are none where it is called.
+    apply = super(torch.autograd.Function, Region).apply
+
     def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
         if is_watched(*given):
             return forward_op(*given)
         if torch.is_grad_enabled():
-            return Region.apply(*given)
+            return apply(*given)
         return forward.compute(*given)
 
     # For tools that look at the launches, on tensors that have shapes but no memory.

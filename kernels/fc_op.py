@@ -50,7 +50,7 @@ def fc_settings() -> str:
 
 def fc_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    is_free = x.dtype != torch.float64 and not INTERPRETED
+    is_free = x.dtype == torch.float32 and not INTERPRETED
     return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 

@@ -14,7 +14,7 @@ INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
     # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
-    if x.device.type in ("cuda", "meta"):
+    if x.is_cuda or x.is_meta:
         return x.dtype in GPU_TYPES
     if not INTERPRETED:
         return False

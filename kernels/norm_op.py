@@ -19,7 +19,7 @@ from .conv_geometry import channels_last, new_image, window_count
 from .dispatch import Direction, differentiable, is_watched
 from .module import full_dtype
 from .replay import remembered
-from .shared import packed, refuse_residual
+from .shared import done, packed, refuse_residual, summed
 
 NORM_FORWARD = """(
     Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual
@@ -204,7 +204,7 @@ def norm_gradients(
             residual,
             dresidual,
         )
-        sums = parts.sum(0)
+        sums = done(summed, parts)
         if geometry.residual and geometry.activation != "none":
             gradient = dresidual
         if needs[0]:
@@ -283,10 +283,6 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
     sees their shapes only. The second moves the running statistics in place.
     """
     refuse_norm(geometry)
-    launches = launches._replace(
-        gradient_sums=remembered(launches.gradient_sums),
-        input_gradient=remembered(launches.input_gradient),
-    )
 
     def statistics(
         sums: Tensor,
@@ -322,7 +318,7 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
         ),
         Direction(
             NORM_BACKWARD,
-            compute=partial(norm_gradients, geometry, launches),
+            compute=remembered(partial(norm_gradients, geometry, launches)),
             allocate=partial(norm_empty_gradients, geometry),
         ),
         partial(norm_keep, geometry),

@@ -14,7 +14,15 @@ from .module import full_dtype
 from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, count_blocks, full, launch, refuse_launch, split_count
+from .shared import (
+    allocated,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    refuse_launch,
+    split_count,
+)
 from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
@@ -150,7 +158,7 @@ def norm_launch_gradient_sums(
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
+    partial = allocated(z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)))
     launch(
         norm_gradient_sums,
         programs * splits,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
 
-from .shared import REMEMBERS, notes
+from .shared import REMEMBERS, Step, notes
 
 MOST_PLANS = 256
 
@@ -20,67 +20,84 @@ MOST_PLANS = 256
 class Plan(NamedTuple):
     """What a call does; a place is an index into the values given, then the new tensors.
 
-    new: size, stride and type of each new tensor. copies: of which place, in which layout; these
-    have the places behind the new ones. launches: kernel, programs, values, and for those
-    that are tensors (index of the value, place). results: places, or None.
+    new: size, stride and type of each tensor that kernels fill. steps: what to call, its values,
+    for those that are tensors (index of the value, place), and whether what it gives is new: that
+    has the next place behind those before. results: places, or None. is_elsewhere: whether there
+    are several GPUs, of which another may be the current one.
     """
 
     new: list[tuple[Sequence[int], Sequence[int], torch.dtype]]
-    copies: list[tuple[int, torch.memory_format]]
-    launches: list[tuple[CompiledKernel, int, list[Any], list[tuple[int, int]]]]
+    steps: list[tuple[Callable[..., Any], list[Any], list[tuple[int, int]], bool]]
     results: list[int | None]
     is_single: bool
+    is_elsewhere: bool
 
 
-def likeness(value: object) -> object:
-    """Give of a value all that a plan may depend on."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0
-    # An operator is given lists.
-    return tuple(value) if isinstance(value, list) else value
+def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
+    """Give of values all that a plan may depend on, in a row: it is made in each call."""
+    found = [settings]
+    for value in given:
+        if isinstance(value, Tensor):
+            found += (value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0)
+        elif isinstance(value, list):  # as an operator is given them
+            found.append(tuple(value))
+        else:
+            found.append(value)
+    return tuple(found)
+
+
+def in_a_row(found: object) -> list[object]:
+    """Give what a function gave as a list."""
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def is_changed(tensor: Tensor | None) -> bool:
+    """Say whether PyTorch wrote to it, where that is told."""
+    return tensor is not None and not tensor.is_inference() and tensor._version > 0
 
 
 def new_plan(
     given: Sequence[object],
-    noted: Sequence[Any],
-    copied: Sequence[tuple[Tensor, Tensor, torch.memory_format]],
-    images: Sequence[Tensor],
+    noted: Sequence[Step],
+    filled: Sequence[Tensor],
     found: object,
 ) -> Plan | None:
-    """Make a plan of what was noted; None where more was done than to launch kernels."""
-    results = list(found) if isinstance(found, tuple) else [found]
-    fresh = [t for t in results if t is not None]
-    known = {id(t) for t in fresh}
-    fresh += [t for t in images if id(t) not in known]
-    tensors = [*given, *fresh, *[copy for _, copy, _ in copied]]
-    places = {id(t): place for place, t in enumerate(tensors) if isinstance(t, Tensor)}
-    launches = []
-    filled = set()
-    for compiled, programs, values in noted:
+    """Make a plan of the steps that were noted; None where more was done than that."""
+    made = [t for step in noted if not step.programs for t in in_a_row(step.found)]
+    results = in_a_row(found)
+    known = {id(t) for t in (*made, None)}
+    fresh = {id(t): t for t in (*results, *filled) if id(t) not in known}
+    places = {}
+    for place, value in enumerate((*given, *fresh.values(), *made)):
+        if isinstance(value, Tensor) and places.setdefault(id(value), place) != place:
+            return None  # a step or a call gave what there was before: it is not new
+    steps, written = [], set()
+    for step in noted:
         plain, slots = [], []
-        for index, value in enumerate(values):
+        for index, value in enumerate(step.values):
             is_tensor = isinstance(value, Tensor)
             plain.append(None if is_tensor else value)
             if is_tensor:
                 slots.append((index, places.get(id(value))))
-                filled.add(places.get(id(value)))
-        # None: it works on a copy, or a tool records launches.
-        if None in filled or not isinstance(compiled, CompiledKernel):
-            return None
-        launches.append((compiled, programs, plain, slots))
-    for place, tensor in enumerate(fresh, len(given)):
-        # Each must be new, and written by kernels alone.
-        if places[id(tensor)] != place or place not in filled or tensor._version:
-            return None
-    copies = [(places.get(id(t)), layout) for t, _, layout in copied]
-    if None in [place for place, _ in copies]:
+        if None in [place for _, place in slots]:
+            return None  # it works on something else
+        run = step.function
+        if step.programs:
+            if not isinstance(run, CompiledKernel):
+                return None  # a tool records launches
+            written.update(place for _, place in slots)
+            run = run[step.programs, 1, 1]
+        steps.append((run, plain, slots, not step.programs))
+    if any(is_changed(t) for t in (*fresh.values(), *made)):
+        return None
+    if not written.issuperset(places[key] for key in fresh):
         return None
     return Plan(
-        [(t.shape, t.stride(), t.dtype) for t in fresh],
-        copies,
-        launches,
+        [(t.shape, t.stride(), t.dtype) for t in fresh.values()],
+        steps,
         [None if t is None else places[id(t)] for t in results],
         not isinstance(found, tuple),
+        torch.cuda.device_count() > 1,
     )
 
 
@@ -89,13 +106,13 @@ def carry_out(plan: Plan, given: Sequence[object], device: torch.device) -> obje
     tensors = list(given)
     for size, stride, dtype in plan.new:
         tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=device))
-    for place, layout in plan.copies:
-        tensors.append(tensors[place].contiguous(memory_format=layout))
-    for compiled, programs, plain, slots in plan.launches:
+    for run, plain, slots, is_new in plan.steps:
         values = plain.copy()
         for index, place in slots:
             values[index] = tensors[place]
-        compiled[programs, 1, 1](*values)
+        found = run(*values)
+        if is_new:
+            tensors += found if isinstance(found, tuple) else (found,)
     results = [None if place is None else tensors[place] for place in plan.results]
     return results[0] if plan.is_single else tuple(results)
 
@@ -105,37 +122,37 @@ def remembered(
 ) -> Callable[..., Any]:
     """Give a function that does the same: it looks again at the first of calls that are alike only.
 
-    The function is given a tensor first, or a geometry and a tensor. It launches kernels on what it
-    is given, on copies of `packed`, on what `new_image` allocates, and on what it gives back, which
-    is new; where it does more, it is called each time. `settings` gives what else it looks at.
+    The function is given a tensor first. It launches kernels on what it is given, on what is
+    `allocated`, on what is `done`, and on what it gives back, which is new; where it does more, it
+    is called each time. `settings` gives what else it looks at, for float32.
     """
     if not REMEMBERS or function is None:
         return function
     plans = {}
 
     def run(*given: object) -> object:
-        like = given[0] if isinstance(given[0], Tensor) else given[1]
-        device = like.device
-        key = (device, *[likeness(value) for value in given])
-        if settings is not None:
-            key = (*key, settings())
+        device = given[0].device
+        is_set = settings is not None and given[0].dtype == torch.float32
+        key = likeness(given, (device, settings() if is_set else None))
         plan = plans.get(key)
         if plan is not None:
-            with torch.cuda.device_of(like):
-                return carry_out(plan, given, device)
+            if plan.is_elsewhere:
+                with torch.cuda.device_of(given[0]):
+                    return carry_out(plan, given, device)
+            return carry_out(plan, given, device)
         if key in plans:
             return function(*given)
-        noted, copied, images = [], [], []
-        notes.launches, notes.copies, notes.images = noted, copied, images
+        noted, filled = [], []
+        notes.steps, notes.allocated = noted, filled
         try:
             found = function(*given)
         finally:
-            notes.launches, notes.copies, notes.images = None, (), ()
+            notes.steps, notes.allocated = None, ()
         tensors = [id(t) for t in given if isinstance(t, Tensor)]
         if len(set(tensors)) == len(tensors):  # or it could not be told which is which
             if len(plans) >= MOST_PLANS:
                 plans.clear()
-            plans[key] = new_plan(given, noted, copied, images, found)
+            plans[key] = new_plan(given, noted, filled, found)
         return found
 
     return run

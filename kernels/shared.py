@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,15 +20,52 @@ MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
-class Notes(threading.local):
-    """Where the launches of a thread are noted, while they are, and copies in another layout."""
+class Step(NamedTuple):
+    """What a call did: it launched a kernel, or took tensors and gave another, by a function."""
 
-    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
-    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
-    images: list[Tensor] = ()  # that were allocated meanwhile
+    function: Any
+    programs: int  # of a kernel; a function has none
+    values: tuple[Any, ...]
+    found: Any = None
+
+
+class Notes(threading.local):
+    """Where the steps of a thread are noted, while they are, and the memory that kernels fill."""
+
+    steps: list[Step] | None = None
+    allocated: list[Tensor] = ()
 
 
 notes = Notes()
+
+
+def done(function: Callable[..., Any], *values: object) -> object:
+    """Give function(*values), which is a new tensor or several, and note how it came about."""
+    steps, notes.steps = notes.steps, None
+    try:
+        found = function(*values)
+    finally:
+        notes.steps = steps
+    if steps is not None:
+        steps.append(Step(function, 0, values, found))
+    return found
+
+
+def allocated(tensor: Tensor) -> Tensor:
+    """Note a new tensor that kernels are to fill."""
+    if notes.steps is not None:
+        notes.allocated.append(tensor)
+    return tensor
+
+
+def summed(parts: Tensor) -> Tensor:
+    """Add up what programs left of a sum, in one order each time."""
+    return parts.sum(0)
+
+
+def laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """Give a copy in this layout."""
+    return tensor.contiguous(memory_format=layout)
 
 
 class Tile(NamedTuple):
@@ -129,8 +166,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
             if len(COMPILED) >= MOST_COMPILED:
                 COMPILED.clear()
             COMPILED[key] = compiled
-    if notes.launches is not None:
-        notes.launches.append((compiled, programs, values[: len(names)]))
+    if notes.steps is not None:
+        notes.steps.append(Step(compiled, programs, values[: len(names)]))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -138,15 +175,14 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     if tensor is None:
         return None
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-    found = tensor.contiguous(memory_format=layout)
-    if found is not tensor and notes.launches is not None:
-        notes.copies.append((tensor, found, layout))
-    return found
+    if tensor.is_contiguous(memory_format=layout):
+        return tensor
+    return done(laid_out, tensor, layout)
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
-    device = x.device.type
+    device = "cuda" if x.is_cuda else x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)

@@ -107,6 +107,12 @@ def networks() -> list[torch.nn.Module]:
     return [first, second]
 
 
+def gradients(model: torch.nn.Module) -> list[str]:
+    """Say of what kind the gradients are; what is in them, nothing computed."""
+    found = [p.grad for p in model.parameters() if p.grad is not None]
+    return [f"{t.dtype} {tuple(t.shape)} {t.stride()}" for t in found]
+
+
 def first_region(model: torch.nn.Module) -> Callable[..., Tensor]:
     """Give its operator, which may be handed images in any layout."""
     namespace = type(model).forward.__globals__
@@ -123,6 +129,15 @@ def compare_networks() -> None:
         return carry_out(plan, given, device)
 
     namespace["carry_out"] = counted
+    new_plan, refused = namespace["new_plan"], []
+
+    def looked(given: Any, *noted: Any) -> Any:
+        plan = new_plan(given, *noted)
+        if plan is None and all(t.numel() for t in given if isinstance(t, Tensor)):
+            refused.append(given)
+        return plan
+
+    namespace["new_plan"] = looked
     run_of_triton, JITFunction.run = JITFunction.run, run
     for name, x in [*inputs().items(), *inputs().items(), *inputs().items()]:
         for training in (True, False):
@@ -136,17 +151,19 @@ def compare_networks() -> None:
                     def step(model: Any = model, x: Tensor = x, y: Tensor = y) -> None:
                         if len(x) or not model.training:
                             model.loss(x, y).backward()
-                        with torch.no_grad():
-                            model.eval()(x)
+                        for mode in (torch.inference_mode, torch.no_grad):
+                            with mode():
+                                model.eval()(x)
                             first_region(model)(x, model.conv1.weight, model.conv1.bias)
 
-                    found.append(launched(step))
+                    model.zero_grad()
+                    found.append([*launched(step), *gradients(model)])
                 print(f"{name}, {training}, {precision}: {len(found[0])} launches")
                 for ours, plain in zip(*found, strict=True):
                     if ours != plain:
                         print(f"DIFFERENT\n  {ours}\n  {plain}")
     JITFunction.run = run_of_triton
-    print(f"{len(replays)} calls were like an earlier one")
+    print(f"{len(replays)} calls were like an earlier one, {len(refused)} could not be remembered")
 
 
 @triton.jit

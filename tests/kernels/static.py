@@ -20,6 +20,7 @@ PASSES = {
     **dict.fromkeys(("residual", "depthwise"), "conv_bias_gradient"),
 }
 KERNELS = {
+    "image": {"image_forward"},
     "loss": {"loss_forward", "loss_backward"},
     **dict.fromkeys(("fc1", "fc3"), FC),
     "stem": CONV | {"conv_bias_gradient", "conv_lay_out"},

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_fd98c8cd991a"
+NAMESPACE = "cnndsl_residual_6d30eaa0bdc0"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -42,7 +42,7 @@ INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
     # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
-    if x.device.type in ("cuda", "meta"):
+    if x.is_cuda or x.is_meta:
         return x.dtype in GPU_TYPES
     if not INTERPRETED:
         return False
@@ -88,15 +88,52 @@ MOST_COMPILED = 4096
 REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
-class Notes(threading.local):
-    """Where the launches of a thread are noted, while they are, and copies in another layout."""
+class Step(NamedTuple):
+    """What a call did: it launched a kernel, or took tensors and gave another, by a function."""
 
-    launches: list[tuple[Any, int, tuple[Any, ...]]] | None = None
-    copies: list[tuple[Tensor, Tensor, torch.memory_format]] = ()
-    images: list[Tensor] = ()  # that were allocated meanwhile
+    function: Any
+    programs: int  # of a kernel; a function has none
+    values: tuple[Any, ...]
+    found: Any = None
+
+
+class Notes(threading.local):
+    """Where the steps of a thread are noted, while they are, and the memory that kernels fill."""
+
+    steps: list[Step] | None = None
+    allocated: list[Tensor] = ()
 
 
 notes = Notes()
+
+
+def done(function: Callable[..., Any], *values: object) -> object:
+    """Give function(*values), which is a new tensor or several, and note how it came about."""
+    steps, notes.steps = notes.steps, None
+    try:
+        found = function(*values)
+    finally:
+        notes.steps = steps
+    if steps is not None:
+        steps.append(Step(function, 0, values, found))
+    return found
+
+
+def allocated(tensor: Tensor) -> Tensor:
+    """Note a new tensor that kernels are to fill."""
+    if notes.steps is not None:
+        notes.allocated.append(tensor)
+    return tensor
+
+
+def summed(parts: Tensor) -> Tensor:
+    """Add up what programs left of a sum, in one order each time."""
+    return parts.sum(0)
+
+
+def laid_out(tensor: Tensor, layout: torch.memory_format) -> Tensor:
+    """Give a copy in this layout."""
+    return tensor.contiguous(memory_format=layout)
 
 
 class Tile(NamedTuple):
@@ -176,8 +213,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
             if len(COMPILED) >= MOST_COMPILED:
                 COMPILED.clear()
             COMPILED[key] = compiled
-    if notes.launches is not None:
-        notes.launches.append((compiled, programs, values[: len(names)]))
+    if notes.steps is not None:
+        notes.steps.append(Step(compiled, programs, values[: len(names)]))
 
 
 def packed(tensor: Tensor | None) -> Tensor | None:
@@ -185,15 +222,14 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     if tensor is None:
         return None
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
-    found = tensor.contiguous(memory_format=layout)
-    if found is not tensor and notes.launches is not None:
-        notes.copies.append((tensor, found, layout))
-    return found
+    if tensor.is_contiguous(memory_format=layout):
+        return tensor
+    return done(laid_out, tensor, layout)
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
-    device = x.device.type
+    device = "cuda" if x.is_cuda else x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
         return x.to(dtype), weight.to(dtype)
@@ -262,67 +298,89 @@ MOST_PLANS = 256
 class Plan(NamedTuple):
     """What a call does; a place is an index into the values given, then the new tensors.
 
-    new: size, stride and type of each new tensor. copies: of which place, in which layout; these
-    have the places behind the new ones. launches: kernel, programs, values, and for those
-    that are tensors (index of the value, place). results: places, or None.
+    new: size, stride and type of each tensor that kernels fill. steps: what to call, its values,
+    for those that are tensors (index of the value, place), and whether what it gives is new: that
+    has the next place behind those before. results: places, or None. is_elsewhere: whether there
+    are several GPUs, of which another may be the current one.
     """
 
     new: list[tuple[Sequence[int], Sequence[int], torch.dtype]]
-    copies: list[tuple[int, torch.memory_format]]
-    launches: list[tuple[CompiledKernel, int, list[Any], list[tuple[int, int]]]]
+    steps: list[tuple[Callable[..., Any], list[Any], list[tuple[int, int]], bool]]
     results: list[int | None]
     is_single: bool
+    is_elsewhere: bool
 
 
-def likeness(value: object) -> object:
-    """Give of a value all that a plan may depend on."""
-    if isinstance(value, Tensor):
-        return value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0
-    # An operator is given lists.
-    return tuple(value) if isinstance(value, list) else value
+def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
+    """Give of values all that a plan may depend on, in a row: it is made in each call."""
+    found = [settings]
+    for value in given:
+        if isinstance(value, Tensor):
+            found += (
+                value.shape,
+                value.stride(),
+                value.dtype,
+                value.data_ptr() % 16 == 0,
+            )
+        elif isinstance(value, list):  # as an operator is given them
+            found.append(tuple(value))
+        else:
+            found.append(value)
+    return tuple(found)
+
+
+def in_a_row(found: object) -> list[object]:
+    """Give what a function gave as a list."""
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def is_changed(tensor: Tensor | None) -> bool:
+    """Say whether PyTorch wrote to it, where that is told."""
+    return tensor is not None and not tensor.is_inference() and tensor._version > 0
 
 
 def new_plan(
     given: Sequence[object],
-    noted: Sequence[Any],
-    copied: Sequence[tuple[Tensor, Tensor, torch.memory_format]],
-    images: Sequence[Tensor],
+    noted: Sequence[Step],
+    filled: Sequence[Tensor],
     found: object,
 ) -> Plan | None:
-    """Make a plan of what was noted; None where more was done than to launch kernels."""
-    results = list(found) if isinstance(found, tuple) else [found]
-    fresh = [t for t in results if t is not None]
-    known = {id(t) for t in fresh}
-    fresh += [t for t in images if id(t) not in known]
-    tensors = [*given, *fresh, *[copy for _, copy, _ in copied]]
-    places = {id(t): place for place, t in enumerate(tensors) if isinstance(t, Tensor)}
-    launches = []
-    filled = set()
-    for compiled, programs, values in noted:
+    """Make a plan of the steps that were noted; None where more was done than that."""
+    made = [t for step in noted if not step.programs for t in in_a_row(step.found)]
+    results = in_a_row(found)
+    known = {id(t) for t in (*made, None)}
+    fresh = {id(t): t for t in (*results, *filled) if id(t) not in known}
+    places = {}
+    for place, value in enumerate((*given, *fresh.values(), *made)):
+        if isinstance(value, Tensor) and places.setdefault(id(value), place) != place:
+            return None  # a step or a call gave what there was before: it is not new
+    steps, written = [], set()
+    for step in noted:
         plain, slots = [], []
-        for index, value in enumerate(values):
+        for index, value in enumerate(step.values):
             is_tensor = isinstance(value, Tensor)
             plain.append(None if is_tensor else value)
             if is_tensor:
                 slots.append((index, places.get(id(value))))
-                filled.add(places.get(id(value)))
-        # None: it works on a copy, or a tool records launches.
-        if None in filled or not isinstance(compiled, CompiledKernel):
-            return None
-        launches.append((compiled, programs, plain, slots))
-    for place, tensor in enumerate(fresh, len(given)):
-        # Each must be new, and written by kernels alone.
-        if places[id(tensor)] != place or place not in filled or tensor._version:
-            return None
-    copies = [(places.get(id(t)), layout) for t, _, layout in copied]
-    if None in [place for place, _ in copies]:
+        if None in [place for _, place in slots]:
+            return None  # it works on something else
+        run = step.function
+        if step.programs:
+            if not isinstance(run, CompiledKernel):
+                return None  # a tool records launches
+            written.update(place for _, place in slots)
+            run = run[step.programs, 1, 1]
+        steps.append((run, plain, slots, not step.programs))
+    if any(is_changed(t) for t in (*fresh.values(), *made)):
+        return None
+    if not written.issuperset(places[key] for key in fresh):
         return None
     return Plan(
-        [(t.shape, t.stride(), t.dtype) for t in fresh],
-        copies,
-        launches,
+        [(t.shape, t.stride(), t.dtype) for t in fresh.values()],
+        steps,
         [None if t is None else places[id(t)] for t in results],
         not isinstance(found, tuple),
+        torch.cuda.device_count() > 1,
     )
 
 
@@ -331,13 +389,13 @@ def carry_out(plan: Plan, given: Sequence[object], device: torch.device) -> obje
     tensors = list(given)
     for size, stride, dtype in plan.new:
         tensors.append(torch.empty_strided(size, stride, dtype=dtype, device=device))
-    for place, layout in plan.copies:
-        tensors.append(tensors[place].contiguous(memory_format=layout))
-    for compiled, programs, plain, slots in plan.launches:
+    for run, plain, slots, is_new in plan.steps:
         values = plain.copy()
         for index, place in slots:
             values[index] = tensors[place]
-        compiled[programs, 1, 1](*values)
+        found = run(*values)
+        if is_new:
+            tensors += found if isinstance(found, tuple) else (found,)
     results = [None if place is None else tensors[place] for place in plan.results]
     return results[0] if plan.is_single else tuple(results)
 
@@ -347,43 +405,43 @@ def remembered(
 ) -> Callable[..., Any]:
     """Give a function that does the same: it looks again at the first of calls that are alike only.
 
-    The function is given a tensor first, or a geometry and a tensor. It launches kernels on what it
-    is given, on copies of `packed`, on what `new_image` allocates, and on what it gives back, which
-    is new; where it does more, it is called each time. `settings` gives what else it looks at.
+    The function is given a tensor first. It launches kernels on what it is given, on what is
+    `allocated`, on what is `done`, and on what it gives back, which is new; where it does more, it
+    is called each time. `settings` gives what else it looks at, for float32.
     """
     if not REMEMBERS or function is None:
         return function
     plans = {}
 
     def run(*given: object) -> object:
-        like = given[0] if isinstance(given[0], Tensor) else given[1]
-        device = like.device
-        key = (device, *[likeness(value) for value in given])
-        if settings is not None:
-            key = (*key, settings())
+        device = given[0].device
+        is_set = settings is not None and given[0].dtype == torch.float32
+        key = likeness(given, (device, settings() if is_set else None))
         plan = plans.get(key)
         if plan is not None:
-            with torch.cuda.device_of(like):
-                return carry_out(plan, given, device)
+            if plan.is_elsewhere:
+                with torch.cuda.device_of(given[0]):
+                    return carry_out(plan, given, device)
+            return carry_out(plan, given, device)
         if key in plans:
             return function(*given)
-        noted, copied, images = [], [], []
-        notes.launches, notes.copies, notes.images = noted, copied, images
+        noted, filled = [], []
+        notes.steps, notes.allocated = noted, filled
         try:
             found = function(*given)
         finally:
-            notes.launches, notes.copies, notes.images = None, (), ()
+            notes.steps, notes.allocated = None, ()
         tensors = [id(t) for t in given if isinstance(t, Tensor)]
         if len(set(tensors)) == len(tensors):  # or it could not be told which is which
             if len(plans) >= MOST_PLANS:
                 plans.clear()
-            plans[key] = new_plan(given, noted, copied, images, found)
+            plans[key] = new_plan(given, noted, filled, found)
         return found
 
     return run
 
 
-PLAIN_TYPES = (Tensor, nn.Parameter, type(None))
+PLAIN_TYPES = (Tensor, nn.Parameter)
 
 
 class Direction(NamedTuple):
@@ -403,13 +461,14 @@ def is_watched(*given: Tensor | None) -> bool:
 
     Or whether there is nothing to compute: tensors that are shapes alone.
     """
+    for tensor in given:
+        if tensor is not None and (type(tensor) not in PLAIN_TYPES or tensor.is_meta):
+            return True
     return (
         torch.compiler.is_compiling()
         or is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
-        or any(type(tensor) not in PLAIN_TYPES for tensor in given)
-        or any(tensor is not None and tensor.is_meta for tensor in given)
     )
 
 
@@ -490,11 +549,14 @@ def differentiable(
 
         backward = staticmethod(gradients)
 
+    # Region.apply looks for transforms first, of which there are none where it is called.
+    apply = super(torch.autograd.Function, Region).apply
+
     def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
         if is_watched(*given):
             return forward_op(*given)
         if torch.is_grad_enabled():
-            return Region.apply(*given)
+            return apply(*given)
         return forward.compute(*given)
 
     # For tools that look at the launches, on tensors that have shapes but no memory.
@@ -691,15 +753,14 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    image = torch.empty(
-        shape,
-        dtype=like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
+    return allocated(
+        torch.empty(
+            shape,
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
     )
-    if notes.launches is not None:
-        notes.images.append(image)
-    return image
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -770,7 +831,7 @@ def conv_settings() -> str:
 
 def conv_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own convolutions may: in TF32, unless that is forbidden."""
-    is_free = x.dtype != torch.float64 and not INTERPRETED
+    is_free = x.dtype == torch.float32 and not INTERPRETED
     return "tf32" if conv_settings() == "tf32" and is_free else "ieee"
 
 
@@ -818,6 +879,8 @@ def conv_product_gradients(
         )
     finally:
         torch.backends.cudnn.deterministic = chosen
+    if dx is not None:
+        dx = channels_last(dx.to(dz.dtype))
     return dx, dweight
 
 
@@ -929,9 +992,19 @@ def conv_allocate_gradients(
     return conv_empty_gradients(geometry, gradient, size, needs)
 
 
-def scaled_filters(weight: Tensor, scale: Tensor) -> Tensor:
+def scaled_filters(weight: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
     """Multiply each filter by its scale."""
-    return widened(weight) * widened(scale)[:, None, None, None]
+    return (widened(weight) * widened(scale)[:, None, None, None]).to(dtype)
+
+
+def scale_gradient(raw: Tensor, weight: Tensor) -> Tensor:
+    """Sum over each filter what its unscaled gradient is times itself."""
+    return (widened(raw) * widened(weight)).sum((1, 2, 3))
+
+
+def filters_summed(parts: Tensor) -> Tensor:
+    """Add up parts [parts, filters, height, width, channels] of a weight's gradient."""
+    return parts.sum(0).permute(0, 3, 1, 2)
 
 
 def conv_gradients(
@@ -958,7 +1031,7 @@ def conv_gradients(
     gradient, code, saved = channels_last(gradient), packed(code), packed(saved)
     factor = weight
     if scale is not None and needs[0]:
-        factor = scaled_filters(weight, scale).to(weight.dtype)
+        factor = done(scaled_filters, weight, scale, weight.dtype)
     if geometry.backward == "library":
         gradients = conv_library_gradients
     else:
@@ -969,11 +1042,14 @@ def conv_gradients(
         )
         dweight = dscale = None
         if needs[3]:
-            dscale = (widened(raw) * widened(weight)).sum((1, 2, 3))
+            dscale = done(scale_gradient, raw, weight)
         if needs[1]:
+            dweight = raw
             if scale is not None:
-                raw = scaled_filters(raw, scale)
-            dweight = channels_last(raw.to(gradient.dtype))
+                dweight = done(scaled_filters, raw, scale, gradient.dtype)
+            elif raw.dtype != gradient.dtype:
+                dweight = done(Tensor.to, raw, gradient.dtype)
+            dweight = channels_last(dweight)
     return dx, dweight, dbias if needs[2] else None, dscale, dresidual
 
 
@@ -991,7 +1067,7 @@ def conv_fused_gradients(
     """Give dx, raw, dbias and dresidual, each by a kernel that rebuilds dz where it reads it."""
     dx = raw = dbias = dresidual = None
     if geometry.residual and geometry.activation != "none":
-        dresidual = torch.empty_like(gradient)
+        dresidual = new_image(gradient, gradient.shape)
     if needs[2] or dresidual is not None:
         parts = launches.bias_gradient(
             geometry,
@@ -1002,7 +1078,7 @@ def conv_fused_gradients(
             size[1],
             size[2],
         )
-        dbias = parts.sum(0)
+        dbias = done(summed, parts)
     if dresidual is not None:
         gradient = dresidual
     if needs[0]:
@@ -1010,7 +1086,7 @@ def conv_fused_gradients(
         launches.input_gradient(geometry, gradient, code, saved, weight, dx)
     if needs[1] or needs[3]:
         parts = launches.weight_gradient(geometry, gradient, code, saved, x)
-        raw = parts.sum(0).permute(0, 3, 1, 2)
+        raw = done(filters_summed, parts)
     return dx, raw, dbias, dresidual
 
 
@@ -1029,7 +1105,7 @@ def conv_library_gradients(
     dz, dbias = gradient, None
     if needs[2] or geometry.activation != "none":
         if geometry.activation != "none":
-            dz = torch.empty_like(gradient)
+            dz = new_image(gradient, gradient.shape)
         parts = launches.bias_gradient(
             geometry,
             gradient,
@@ -1039,11 +1115,9 @@ def conv_library_gradients(
             size[1],
             size[2],
         )
-        dbias = parts.sum(0)
+        dbias = done(summed, parts)
     wanted = needs[0], needs[1] or needs[3]
-    dx, raw = conv_product_gradients(geometry, dz, x, weight, size, wanted)
-    if dx is not None:
-        dx = channels_last(dx.to(gradient.dtype))
+    dx, raw = done(conv_product_gradients, geometry, dz, x, weight, size, wanted)
     has_residual = geometry.residual and geometry.activation != "none"
     return dx, raw, dbias, dz if has_residual else None
 
@@ -1059,12 +1133,13 @@ def conv_keep(
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*(t for t in (code, before, sums) if t is not None))
-    ctx.size = (x.shape[0], x.shape[2], x.shape[3])
+    ctx.mark_non_differentiable(*[t for t in (code, before, sums) if t is not None])
+    count, _, height, width = x.shape
+    ctx.size = (count, height, width)
     ctx.dtypes = (
         x.dtype,
         weight.dtype,
-        *(None if v is None else v.dtype for v in (bias, scale)),
+        *[None if v is None else v.dtype for v in (bias, scale)],
     )
     saved = before if geometry.activation == "input" else None
     if conv_keeps_output(geometry):
@@ -1106,12 +1181,6 @@ def conv_op(
     under the same name: the last one counts.
     """
     refuse_geometry(geometry)
-    launches = launches._replace(
-        input_gradient=remembered(launches.input_gradient, conv_settings),
-        weight_gradient=remembered(launches.weight_gradient, conv_settings),
-        bias_gradient=remembered(launches.bias_gradient),
-        unpool=remembered(launches.unpool),
-    )
     region = differentiable(
         name,
         Direction(
@@ -1121,7 +1190,10 @@ def conv_op(
         ),
         Direction(
             CONV_BACKWARD,
-            compute=partial(conv_gradients, geometry, launches),
+            compute=remembered(
+                partial(conv_gradients, geometry, launches),
+                conv_settings,
+            ),
             allocate=partial(conv_allocate_gradients, geometry),
         ),
         partial(conv_keep, geometry),
@@ -1351,7 +1423,7 @@ def norm_gradients(
             residual,
             dresidual,
         )
-        sums = parts.sum(0)
+        sums = done(summed, parts)
         if geometry.residual and geometry.activation != "none":
             gradient = dresidual
         if needs[0]:
@@ -1434,10 +1506,6 @@ def norm_op(
     sees their shapes only. The second moves the running statistics in place.
     """
     refuse_norm(geometry)
-    launches = launches._replace(
-        gradient_sums=remembered(launches.gradient_sums),
-        input_gradient=remembered(launches.input_gradient),
-    )
 
     def statistics(
         sums: Tensor,
@@ -1473,7 +1541,7 @@ def norm_op(
         ),
         Direction(
             NORM_BACKWARD,
-            compute=partial(norm_gradients, geometry, launches),
+            compute=remembered(partial(norm_gradients, geometry, launches)),
             allocate=partial(norm_empty_gradients, geometry),
         ),
         partial(norm_keep, geometry),
@@ -1533,7 +1601,7 @@ def fc_settings() -> str:
 
 def fc_precision(x: Tensor) -> str:
     """Multiply float32 as PyTorch's own products may: exactly, unless TF32 is allowed."""
-    is_free = x.dtype != torch.float64 and not INTERPRETED
+    is_free = x.dtype == torch.float32 and not INTERPRETED
     return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
@@ -2476,7 +2544,7 @@ def conv_few_scale_relu_launch_weight_gradient(
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=full_dtype(x))
+    partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
         conv_few_scale_relu_weight_gradient,
         programs * splits,
@@ -2572,7 +2640,8 @@ def conv_few_scale_relu_launch_bias_gradient(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
+    shape = (splits, geometry.filters)
+    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
         conv_few_scale_relu_bias_gradient,
         programs * splits,
@@ -3131,7 +3200,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
         windows * geometry.pool_size[0] * geometry.pool_size[1],
     )
     shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = x.new_empty(shape, dtype=full_dtype(x))
+    partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
         conv_few_nobias_sums_weight_gradient,
         programs * splits,
@@ -3223,7 +3292,8 @@ def conv_few_nobias_sums_launch_bias_gradient(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
+    shape = (splits, geometry.filters)
+    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
         conv_few_nobias_sums_bias_gradient,
         programs * splits,
@@ -3538,7 +3608,9 @@ def norm_relu_launch_gradient_sums(
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
+    partial = allocated(
+        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
+    )
     launch(
         norm_relu_gradient_sums,
         programs * splits,
@@ -4090,7 +4162,8 @@ def conv_scale_relu_launch_bias_gradient(
     programs = count_blocks(geometry.filters, block_filters)
     splits = split_count(programs, count_blocks(windows, block_windows))
     refuse_launch(gradient, programs * splits, windows)
-    partial = gradient.new_empty((splits, geometry.filters), dtype=full_dtype(gradient))
+    shape = (splits, geometry.filters)
+    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
         conv_scale_relu_bias_gradient,
         programs * splits,
@@ -4734,7 +4807,9 @@ def norm_add_relu_launch_gradient_sums(
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
+    partial = allocated(
+        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
+    )
     launch(
         norm_add_relu_gradient_sums,
         programs * splits,
@@ -5287,7 +5362,9 @@ def norm_launch_gradient_sums(
     programs = count_blocks(geometry.channels, block_channels)
     splits = split_count(programs, count_blocks(pixels, block_pixels))
     refuse_launch(z, programs * splits, pixels)
-    partial = z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z))
+    partial = allocated(
+        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
+    )
     launch(
         norm_gradient_sums,
         programs * splits,
