@@ -9,13 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .conv_epilogue import conv_activation, conv_shifted, conv_statistics
-from .conv_geometry import (
-    ConvGeometry,
-    ConvOutputs,
-    channels_last,
-    conv_precision,
-    conv_sizes,
-)
+from .conv_geometry import ConvGeometry, ConvOutputs, conv_precision, conv_sizes
 from .conv_library import conv_product
 from .conv_pool import conv_quads, conv_windows
 from .conv_rows import conv_row_terms, conv_rows
@@ -24,6 +18,7 @@ from .conv_sum import conv_sum
 from .shared import (
     Tile,
     block_size,
+    channels_last,
     count_blocks,
     done,
     full,

@@ -4,14 +4,13 @@ A region computes y = pool(activation(conv(x, weight) · scale + bias + residual
 convolution may be absent, and the scale may stand behind the pool.
 """
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .module import INTERPRETED
-from .shared import Tile, allocated, packed, refuse_residual, refuse_tensors
+from .shared import Tile, refuse_residual, refuse_tensors
 
 
 class ConvGeometry(NamedTuple):
@@ -111,23 +110,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return packed(tensor)
-
-
-def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return allocated(
-        torch.empty(
-            shape,
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last,
-        )
-    )
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:

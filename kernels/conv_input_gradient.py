@@ -6,16 +6,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import (
-    ConvGeometry,
-    channels_last,
-    conv_precision,
-    conv_sizes,
-)
+from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
 from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .shared import (
     Tile,
     block_size,
+    channels_last,
     count_blocks,
     full,
     launch,

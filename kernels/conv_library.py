@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, channels_last, new_image
+from .conv_geometry import ConvGeometry
+from .shared import channels_last, new_image
 
 
 def conv_full(tensor: Tensor | None) -> Tensor | None:

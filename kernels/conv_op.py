@@ -15,12 +15,10 @@ from torch.autograd.function import FunctionCtx
 from .conv_geometry import (
     ConvGeometry,
     ConvOutputs,
-    channels_last,
     conv_code_dtype,
     conv_keeps_output,
     conv_settings,
     conv_sizes,
-    new_image,
     refuse_conv,
     refuse_geometry,
 )
@@ -28,7 +26,7 @@ from .conv_library import conv_product_gradients
 from .dispatch import Direction, differentiable
 from .module import full_dtype, widened
 from .replay import remembered
-from .shared import cast_as_wished, done, packed, summed
+from .shared import cast_as_wished, channels_last, done, new_image, packed, summed
 
 CONV_FORWARD = """(
     Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual

@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, new_image
-from .shared import count_blocks, launch, power_of_two, refuse_launch
+from .conv_geometry import ConvGeometry
+from .shared import count_blocks, launch, new_image, power_of_two, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

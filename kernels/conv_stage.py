@@ -8,10 +8,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, channels_last, conv_precision, conv_sizes, new_image
+from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_sum import conv_products
-from .shared import Tile, block_size, count_blocks, launch, measured_tile, refuse_launch
+from .shared import (
+    Tile,
+    block_size,
+    channels_last,
+    count_blocks,
+    launch,
+    measured_tile,
+    new_image,
+    refuse_launch,
+)
 from .windows import pixel_place
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────

@@ -8,12 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import (
-    ConvGeometry,
-    channels_last,
-    conv_precision,
-    conv_sizes,
-)
+from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
 from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .conv_rows import conv_row_terms, conv_rows
 from .module import full_dtype
@@ -21,6 +16,7 @@ from .shared import (
     Tile,
     allocated,
     block_size,
+    channels_last,
     count_blocks,
     launch,
     measured_tile,

@@ -4,6 +4,8 @@ Matrices lie in memory by rows: x [batch, features], weight [outputs, features].
 tiled matrix product.
 """
 
+import math
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -38,6 +40,19 @@ def fc_activation_gradient(saved, gradient):
 
 
 @triton.jit
+def fc_places(feature, FEATURES: tl.constexpr, PIXELS: tl.constexpr, GROUP: tl.constexpr):
+    """Say where features of an image lie: in a row of x, and in a row of the weight.
+
+    In x channels are innermost, in the weight pixels, as PyTorch flattens. Features are
+    counted such that neighbours are near each other in both: GROUP channels of a pixel,
+    the same of the next pixel, and so on; behind the last pixel the next channels.
+    """
+    channel = feature // (GROUP * PIXELS) * GROUP + feature % GROUP
+    pixel = feature // GROUP % PIXELS
+    return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
+
+
+@triton.jit
 def fc_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -47,6 +62,8 @@ def fc_forward(
     batch,
     FEATURES: tl.constexpr,
     OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
     BIAS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK_BATCH: tl.constexpr,
@@ -64,16 +81,28 @@ def fc_forward(
     for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
         feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
         feature_mask = feature < FEATURES
+        if PIXELS == 1:
+            place = feature
+        else:
+            place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        weight = tl.load(
-            weight_ptr + output[None, :] * FEATURES + feature[:, None],
-            mask=output_mask[None, :] & feature_mask[:, None],
-            other=0.0,
-        )
+        if PIXELS == 1:
+            weight = tl.load(
+                weight_ptr + output[None, :] * FEATURES + feature[:, None],
+                mask=output_mask[None, :] & feature_mask[:, None],
+                other=0.0,
+            )
+        else:
+            # Threads side by side read along the columns, where pixels are neighbours.
+            weight = tl.load(
+                weight_ptr + output[:, None] * FEATURES + column[None, :],
+                mask=output_mask[:, None] & feature_mask[None, :],
+                other=0.0,
+            ).T
         y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
     offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
@@ -112,6 +141,8 @@ def fc_input_gradient(
     batch,
     FEATURES: tl.constexpr,
     OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK_BATCH: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
@@ -124,6 +155,11 @@ def fc_input_gradient(
     feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     image_mask = image < batch
     feature_mask = feature < FEATURES
+    if PIXELS == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
     dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
     for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
         output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
@@ -136,13 +172,13 @@ def fc_input_gradient(
             ACTIVATION=ACTIVATION,
         )
         weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + feature[None, :],
+            weight_ptr + output[:, None] * FEATURES + column[None, :],
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
         dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
         dx.to(dx_ptr.dtype.element_ty),
         mask=image_mask[:, None] & feature_mask[None, :],
     )
@@ -157,6 +193,8 @@ def fc_weight_gradient(
     batch,
     FEATURES: tl.constexpr,
     OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK_OUTPUTS: tl.constexpr,
     BLOCK_FEATURES: tl.constexpr,
@@ -169,6 +207,11 @@ def fc_weight_gradient(
     feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
     output_mask = output < OUTPUTS
     feature_mask = feature < FEATURES
+    if PIXELS == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
     dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
     dweight = full(dweight)
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
@@ -182,7 +225,7 @@ def fc_weight_gradient(
             ACTIVATION=ACTIVATION,
         )
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
@@ -194,7 +237,7 @@ def fc_weight_gradient(
             out_dtype=dweight.dtype,
         )
     tl.store(
-        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
+        dweight_ptr + output[:, None] * FEATURES + column[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
         mask=output_mask[:, None] & feature_mask[None, :],
     )
@@ -230,6 +273,11 @@ def fc_bias_gradient(
 
 
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def fc_group(geometry: FcGeometry) -> int:
+    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
+    return math.gcd(geometry.features // geometry.pixels, 8)
 
 
 def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
@@ -268,6 +316,8 @@ def fc_launch_forward(
         batch=x.shape[0],
         FEATURES=geometry.features,
         OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_group(geometry),
         BIAS=geometry.bias,
         ACTIVATION=geometry.activation,
         BLOCK_BATCH=tile.rows,
@@ -289,6 +339,9 @@ def fc_launch_input_gradient(
     """Launch the kernel that fills dx."""
     precision = fc_precision(dx)
     tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    if geometry.pixels != 1:
+        # Of the weight no two values are neighbours: in 16 bits it comes through registers.
+        tile = tile._replace(terms=min(tile.terms, 32))
     if geometry.tiles:
         tile = measured_tile(geometry.tiles, "input_gradient", dx, precision) or tile
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(geometry.features, tile.columns)
@@ -303,6 +356,8 @@ def fc_launch_input_gradient(
         batch=dx.shape[0],
         FEATURES=geometry.features,
         OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_group(geometry),
         ACTIVATION=geometry.activation,
         BLOCK_BATCH=tile.rows,
         BLOCK_FEATURES=tile.columns,
@@ -323,6 +378,9 @@ def fc_launch_weight_gradient(
     """Launch the kernel that fills dweight."""
     precision = fc_precision(x)
     tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    if geometry.pixels != 1:
+        # Each feature has two places, which take registers.
+        tile = tile._replace(columns=min(tile.columns, 128 // x.element_size()))
     if geometry.tiles:
         tile = measured_tile(geometry.tiles, "weight_gradient", x, precision) or tile
     programs = count_blocks(geometry.outputs, tile.rows)
@@ -338,6 +396,8 @@ def fc_launch_weight_gradient(
         batch=x.shape[0],
         FEATURES=geometry.features,
         OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_group(geometry),
         ACTIVATION=geometry.activation,
         BLOCK_OUTPUTS=tile.rows,
         BLOCK_FEATURES=tile.columns,

@@ -1,7 +1,7 @@
 """What all fused fully connected layers of a module share: sizes, checks, and autograd.
 
-A region computes y = activation(x · weightᵀ + bias). How is for the kernels, which this file is
-handed as functions.
+A region computes y = activation(x · weightᵀ + bias), where x is a vector an image, or an image
+that is flattened. How is for the kernels, which this file is handed as functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from torch.autograd.function import FunctionCtx
 from .dispatch import Direction, differentiable
 from .module import INTERPRETED
 from .replay import remembered
-from .shared import Tile, cast_as_wished, packed, refuse_tensors
+from .shared import Tile, cast_as_wished, new_image, packed, refuse_tensors
 
 FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
 FC_BACKWARD = """(
@@ -30,8 +30,15 @@ class FcGeometry(NamedTuple):
     outputs: int
     bias: bool = True
     activation: str = "none"
+    # (height, width) of the image that x is; if that is one pixel, x is a vector.
+    size: tuple[int, int] = (1, 1)
     # Measured ones: kernel, type, images at most, tile; else the rule of `…_tile` chooses.
     tiles: tuple[tuple[str, str, int, Tile], ...] = ()
+
+    @property
+    def pixels(self) -> int:
+        """Count those of the image that x is."""
+        return self.size[0] * self.size[1]
 
 
 class FcLaunches(NamedTuple):
@@ -54,14 +61,24 @@ def fc_precision(x: Tensor) -> str:
     return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
+def fc_shape(geometry: FcGeometry) -> tuple[int, ...]:
+    """Give the shape of one x: (features), or (channels, height, width)."""
+    shape = (geometry.features,)
+    if geometry.pixels != 1:
+        shape = (geometry.features // geometry.pixels, *geometry.size)
+    return shape
+
+
 def refuse_fc(geometry: FcGeometry, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     """Raise for tensors that do not fit together or do not fit the region."""
     shape = (geometry.outputs, geometry.features)
     refuse_tensors(x, weight, shape, [("bias", bias, geometry.bias)])
     if geometry.features * geometry.outputs >= 2**31:
         raise ValueError("a weight of 2³¹ values or more")
-    if x.dim() != 2 or x.shape[1] != geometry.features:
-        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
+    one = fc_shape(geometry)
+    if tuple(x.shape[1:]) != one:
+        wanted = ", ".join(str(size) for size in one)
+        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {wanted})")
 
 
 def fc_outputs(
@@ -102,7 +119,11 @@ def fc_empty_gradients(
     """Allocate the gradients of x, weight and bias that are needed."""
     dx, dweight, dbias = None, None, None
     if needs[0]:
-        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+        shape = (gradient.shape[0], *fc_shape(geometry))
+        if geometry.pixels == 1:
+            dx = gradient.new_empty(shape)
+        else:
+            dx = new_image(gradient, shape)
     if needs[1]:
         dweight = gradient.new_empty((geometry.outputs, geometry.features))
     if needs[2]:

@@ -9,9 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import channels_last
 from .norm_op import NormGeometry, norm_sizes
-from .shared import block_size, count_blocks, full, launch, refuse_launch
+from .shared import block_size, channels_last, count_blocks, full, launch, refuse_launch
 from .windows import is_better, pixel_place, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────

@@ -8,11 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import channels_last
 from .norm import norm_affine, norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, count_blocks, full, launch, refuse_launch
+from .shared import block_size, channels_last, count_blocks, full, launch, refuse_launch
 from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────

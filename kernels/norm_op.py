@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import increment_version
 
-from .conv_geometry import channels_last, new_image, window_count
+from .conv_geometry import window_count
 from .dispatch import Direction, differentiable, is_watched
 from .module import full_dtype
 from .replay import remembered
-from .shared import done, packed, refuse_residual, summed
+from .shared import channels_last, done, new_image, packed, refuse_residual, summed
 
 NORM_FORWARD = """(
     Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual

@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import channels_last
 from .module import full_dtype
 from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
@@ -17,6 +16,7 @@ from .norm_rebuild import norm_blocked, norm_unpooled
 from .shared import (
     allocated,
     block_size,
+    channels_last,
     count_blocks,
     full,
     launch,

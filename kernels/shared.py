@@ -180,6 +180,23 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     return done(laid_out, tensor, layout)
 
 
+def channels_last(tensor: Tensor) -> Tensor:
+    """Give the tensor with channels innermost in memory: itself, if it already is so."""
+    return packed(tensor)
+
+
+def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
+    return allocated(
+        torch.empty(
+            shape,
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
+    )
+
+
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
     device = "cuda" if x.is_cuda else x.device.type

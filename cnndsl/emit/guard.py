@@ -15,8 +15,8 @@ IMPORTS = frozenset(
 # Every other name must be defined in the file itself.
 BUILTINS = frozenset(
     {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "id"}
-    | {"int", "isinstance", "len", "list", "max", "min", "object", "pow", "range", "set"}
-    | {"staticmethod", "str", "sum", "super", "tuple", "type", "zip"}
+    | {"int", "isinstance", "len", "list", "max", "min", "object", "pow", "property", "range"}
+    | {"set", "staticmethod", "str", "sum", "super", "tuple", "type", "zip"}
 )
 # Parts of torch and triton that read files, load code or leave Python.
 FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})

@@ -36,6 +36,7 @@ _DEFAULTS: dict[str, Value] = {
     "affine": True,
     "residual": False,
     "activation": "none",
+    "size": (1, 1),
     "pool": "none",
     "pool_size": (1, 1),
     "pool_stride": (1, 1),
@@ -52,7 +53,7 @@ _DEFAULTS: dict[str, Value] = {
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
 _SWITCHES: dict[Family, tuple[str, ...]] = {
     "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
-    "fc": ("activation", "bias", "tiles"),
+    "fc": ("activation", "bias", "pixels", "tiles"),
     "norm": ("affine", "residual", "activation", "pool", "count_pad"),
 }
 
@@ -128,6 +129,7 @@ def jobs(region: Region) -> tuple[Job, ...]:
                 "outputs": _number(fc.features),
                 "bias": fc.bias,
                 "activation": region.slope,
+                "size": _size(region.arrives),
             }
             return (_job("whole", "fc", own, region.activation, {}, _tiles(region, "whole")),)
         case other:
@@ -142,7 +144,7 @@ def _job(
     sizes: dict[str, TensorType],
     tiles: tuple[TileOf, ...] = (),
 ) -> Job:
-    settled = {**geometry, "tiles": bool(tiles)}
+    settled = {**geometry, "tiles": bool(tiles), "pixels": _pixels(geometry)}
     switches = tuple((name, settled[name]) for name in _SWITCHES[kind])
     layer = activation.layer if activation else None
     holes: tuple[tuple[str, str], ...] = ()
@@ -266,12 +268,24 @@ def _window(node: Node | None) -> dict[str, Value]:
     return {"window": "quad" if is_quad else "loop"}
 
 
+def _size(type_: TensorType) -> tuple[int, int]:
+    """The height and width of an image; a vector is as one of one pixel."""
+    if not isinstance(type_, ImageType):
+        return 1, 1
+    return _number(type_.height), _number(type_.width)
+
+
+def _pixels(geometry: dict[str, Value]) -> Value:
+    """1, or `many`: how many there are is a number in the kernels, which stay the same."""
+    return 1 if geometry.get("size", (1, 1)) == (1, 1) else "many"
+
+
 # ── names and holes ──────────────────────────────────────────────────────────────────────────────
 
 
 def _name(kind: Family, found: dict[str, Value], activation: str) -> str:
     """Words for what tells it apart; two with the same words are numbered by the emitter."""
-    words: list[str] = [kind]
+    words: list[str] = [kind, "" if _pixels(found) == 1 else "flat"]
     pool = {"none": "", "max": "max", "average": "mean"}[str(found.get("pool", "none"))]
     if pool and found.get("window") == "quad":
         pool += "2"

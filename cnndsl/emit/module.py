@@ -217,6 +217,8 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
             text = splice.settle(text, switches)
             if switches.get("geometry.tiles") is False:
                 text = splice.without_field(text, "tiles")
+            if switches.get("geometry.pixels") == 1:
+                text = splice.without_field(splice.without_field(text, "size"), "pixels")
         roots = _words(users)
         text = prune(text, [n for n in splice.definitions(text) if n in roots])
         if text.strip():

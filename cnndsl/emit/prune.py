@@ -1,8 +1,8 @@
 """Removes what nothing uses any more, once the switches of a kernel file are settled.
 
 Functions and values that nothing reaches, parameters of kernels that no line reads, with the
-arguments given for them, and local values that no line reads. Knows Python and which calls only
-compute; knows no layers.
+arguments given for them, local values that no line reads, and second names of others. Knows Python
+and which calls only compute; knows no layers.
 """
 
 import ast
@@ -28,6 +28,7 @@ def _pruned(text: str, roots: tuple[str, ...]) -> str:
         before = text
         text = _without_unreached(text, roots)
         text = _without_idle_lines(text)
+        text = _without_second_names(text)
         text = _without_idle_parameters(text)
         if text == before:
             return tidy(_returned_at_once(text))
@@ -178,6 +179,57 @@ def _has_effect(call: ast.Call) -> bool:
             return True
         case _:
             return False
+
+
+# ── second names ─────────────────────────────────────────────────────────────────────────────────
+
+
+def _without_second_names(text: str) -> str:
+    """A value that is only named again keeps its first name."""
+    source = Lines(text)
+    edits: list[Edit] = []
+    for function in source.tree.body:
+        if isinstance(function, ast.FunctionDef):
+            stored = Counter(n.id for n in _local_names(function, ast.Store))
+            for body in _all_bodies(function):
+                for place, statement in enumerate(body):
+                    edits += _by_first_name(source, function, body[:place], statement, stored)
+    return tidy(apply(text, edits))
+
+
+def _by_first_name(
+    source: Lines,
+    function: ast.FunctionDef,
+    before: list[ast.stmt],
+    statement: ast.stmt,
+    stored: Counter[str],
+) -> Iterator[Edit]:
+    """The edits that leave `second = first` out, where `first` is given its value just `before`.
+
+    Both are given one only once, so that they are equal wherever `second` is read.
+    """
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=second)], value=ast.Name(id=first)):
+            pass
+        case _:
+            return
+    firsts = [s for s in before if isinstance(s, ast.Assign) and first in map(_id, s.targets)]
+    reads = [n for n in _local_names(function, ast.Load) if n.id == second]
+    is_once = stored[second] == stored[first] == len(firsts) == 1
+    if not is_once or any(n.lineno <= statement.lineno for n in reads):
+        return
+    yield source.starts[statement.lineno - 1], source.starts[statement.end_lineno or 0], ""
+    for name in reads:
+        yield (*source.extent(name), first)
+
+
+def _local_names(function: ast.FunctionDef, context: type[ast.expr_context]) -> Iterator[ast.Name]:
+    names = (n for n in ast.walk(function) if isinstance(n, ast.Name))
+    return (n for n in names if isinstance(n.ctx, context))
+
+
+def _id(target: ast.expr) -> str:
+    return target.id if isinstance(target, ast.Name) else ""
 
 
 # ── parameters of kernels ────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,7 @@ from cnndsl.fuse.plan import plan
 from cnndsl.fuse.regions import Region, is_maximum
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.activations import Relu
-from cnndsl.layers.types import show
+from cnndsl.layers.types import ImageType, show
 from cnndsl.record import Record
 
 # By what the code of a region calls the module that holds a layer's weights.
@@ -116,7 +116,7 @@ def modules(region: Region) -> list[tuple[str, str, Node]]:
 def _story(section: Section) -> str:
     """What the region computes, with its sizes, as a comment."""
     region = section.region
-    cells = [("", f"reads {show(region.anchor.arrives)}", "")]
+    cells = [("", f"reads {show(region.arrives)}", "")]
     for node in region.nodes:
         cells.append((node.path, node.layer.write(), show(node.output)))
         cells += [("", line, "") for line in node.layer.formula(node.arrives)]
@@ -176,7 +176,7 @@ def _function(section: Section) -> str:
     types = [f"{name}: Tensor" for name in parameters]
     types += [f"{name}: {type_}" for name, type_, _ in held]
     # Channels innermost once here, instead of in each kernel that reads the network's input.
-    is_first = region.inputs[0] == INPUT and family(region) == "conv"
+    is_first = region.inputs[0] == INPUT and isinstance(region.arrives, ImageType)
     x = "channels_last(x)" if is_first else "x"
     body = [
         f'"""Run region {section.number}: its kernels on a GPU, PyTorch\'s operators elsewhere."""'

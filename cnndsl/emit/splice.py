@@ -290,15 +290,22 @@ def loosen(text: str, sizes: frozenset[str]) -> str:
 
 
 def without_field(text: str, name: str) -> str:
-    """The text without a field of its classes that no region sets, and the comment above it."""
+    """The text without a field or property of its classes that no region uses, and its comment."""
     source = Lines(text)
     lines: list[str | None] = list(source.lines)
     for statement in source.tree.body:
         for field in getattr(statement, "body", ()) if isinstance(statement, ast.ClassDef) else ():
-            if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name:
-                _delete_comment_above(lines, field.lineno - 1)
-                _delete(lines, field.lineno - 1, field.end_lineno or field.lineno)
-    return "".join(line for line in lines if line is not None)
+            match field:
+                case ast.AnnAssign(target=ast.Name(id=found)):
+                    first = field.lineno
+                case ast.FunctionDef(name=found):  # a property
+                    first = min(field.lineno, *(d.lineno for d in field.decorator_list))
+                case _:
+                    continue
+            if found == name:
+                _delete_comment_above(lines, first - 1)
+                _delete(lines, first - 1, field.end_lineno or field.lineno)
+    return tidy("".join(line for line in lines if line is not None))
 
 
 @lru_cache(maxsize=1024)

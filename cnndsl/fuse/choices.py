@@ -60,7 +60,7 @@ def title(region: Region) -> str:
 
 def layers(region: Region) -> tuple[str, ...]:
     """All that decides whether a choice is about this region."""
-    first = f"reads {show(region.anchor.arrives)}"
+    first = f"reads {show(region.arrives)}"
     return (first, *(f"{n.layer.write()} -> {show(n.output)}" for n in region.nodes))
 
 

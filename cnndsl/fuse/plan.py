@@ -118,8 +118,8 @@ def plan(region: Region) -> Plan:
     """What the kernels of a region keep and launch."""
     if region.affine is not None:
         return _normalised(region, region.affine)
-    arrives, leaves = region.anchor.arrives, region.nodes[-1].output
-    kept = [Kept("the input", arrives, FLOAT_BYTES)]
+    leaves = region.nodes[-1].output
+    kept = [Kept("the input", region.arrives, FLOAT_BYTES)]
     pool = region.pool.layer if region.pool else None
     if isinstance(pool, Pool) and pool.function == "max":
         kept.append(Kept(WINNERS, leaves, 1))
@@ -140,7 +140,7 @@ def plan(region: Region) -> Plan:
 def _normalised(region: Region, affine: Node) -> Plan:
     """The same where a batchnorm is in training: slopes follow from what it was given."""
     kept = [
-        Kept("the input", region.anchor.arrives, FLOAT_BYTES),
+        Kept("the input", region.arrives, FLOAT_BYTES),
         Kept("the sums", affine.arrives, FLOAT_BYTES),
     ]
     pool = region.pool

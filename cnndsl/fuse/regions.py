@@ -1,8 +1,8 @@
 """Groups the layers of a network into regions, each of which one forward kernel computes.
 
 A region is y = pool(activation(anchor(x) · scale + shift + residual)); all but the anchor may be
-absent, and scale and shift may stand behind a pool. What no kernel computes stays alone and runs as
-PyTorch's operator. Knows the roles of layers and what
+absent, and scale and shift may stand behind a pool. A fully connected layer may flatten its x. What
+no kernel computes stays alone and runs as PyTorch's operator. Knows the roles of layers and what
 the kernels accept; knows neither their text nor any schedule.
 """
 
@@ -16,8 +16,8 @@ from cnndsl.layers.conv import Conv
 from cnndsl.layers.fc import FullyConnected
 from cnndsl.layers.merge import Add
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.reshape import Skip
-from cnndsl.layers.types import VectorType
+from cnndsl.layers.reshape import Flatten, Skip
+from cnndsl.layers.types import TensorType, VectorType
 from cnndsl.record import Record
 
 # The kernel keeps in one byte which pixel of a window won; 0 says that none has a gradient.
@@ -33,13 +33,16 @@ MOST_WEIGHTS_OF_FC = 2**21
 class Region(Record):
     """Layers that share a kernel, by the part that each plays; `nodes` has them in order.
 
-    `merge` adds the tensor named `residual`, which is there before the region is computed. Training
-    computes a region with an `affine` in three steps: the sums, with statistics of each tile; the
-    statistics of the batch; the rest. `pins` are what was measured to be best for it.
+    `flatten` stands before its anchor: the kernel reads the image where it lies, with channels
+    innermost, where PyTorch would copy it into another order first. `merge` adds the tensor named
+    `residual`, which is there before the region is computed. Training computes a region with an
+    `affine` in three steps: the sums, with statistics of each tile; the statistics of the batch;
+    the rest. `pins` are what was measured to be best for it.
     """
 
     nodes: tuple[Node, ...]
     anchor: Node
+    flatten: Node | None = None
     affine: Node | None = None
     merge: Node | None = None
     residual: str | None = None
@@ -62,9 +65,14 @@ class Region(Record):
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of the tensors that it reads: that of its anchor, then a residual."""
-        first = self.anchor.inputs[0]
+        """The names of the tensors that it reads: that of its first layer, then a residual."""
+        first = self.nodes[0].inputs[0]
         return (first,) if self.residual is None else (first, self.residual)
+
+    @property
+    def arrives(self) -> TensorType:
+        """The type of what it reads first."""
+        return self.nodes[0].arrives
 
     @property
     def path(self) -> str:
@@ -88,7 +96,8 @@ def parts(graph: Graph) -> tuple[Part, ...]:
     for node in nodes:
         if node.path in taken:
             continue
-        part = _grow(node, follower, made) if _has_kernels(node) else node
+        start = _start(node, follower)
+        part = node if start is None else _grow(start, follower, made)
         found.append(part)
         made.add(part.path)
         taken |= {n.path for n in part.nodes} if isinstance(part, Region) else {node.path}
@@ -98,6 +107,25 @@ def parts(graph: Graph) -> tuple[Part, ...]:
 def alone(graph: Graph) -> tuple[Part, ...]:
     """The network as single layers: as PyTorch runs one that is written by hand."""
     return tuple(_without_skips(graph))
+
+
+def _start(node: Node, follower: dict[str, Node]) -> Region | None:
+    """The region that a node begins: as an anchor, or as the image that its one reader flattens."""
+    if _has_kernels(node):
+        return Region((node,), node)
+    reader = follower.get(node.path)
+    if reader is None or not _flattens(node) or not _has_kernels(reader):
+        return None
+    return Region((node, reader), reader, flatten=node)
+
+
+def _flattens(node: Node) -> bool:
+    """Say whether values change places; of one pixel or one channel, both orders are the same."""
+    sizes = [dim.constant for dim in node.arrives.dims]
+    if not isinstance(node.layer, Flatten) or None in sizes:
+        return False
+    *_, channels = sizes
+    return channels != 1 and sizes[:-1] != [1, 1]
 
 
 def _has_kernels(node: Node) -> bool:
@@ -122,9 +150,8 @@ def _without_skips(graph: Graph) -> list[Node]:
     return nodes
 
 
-def _grow(anchor: Node, follower: dict[str, Node], made: set[str]) -> Region:
-    """The region of an anchor: as much of what follows as its kernel can take in."""
-    region = Region((anchor,), anchor)
+def _grow(region: Region, follower: dict[str, Node], made: set[str]) -> Region:
+    """The region with as much of what follows as its kernel can take in."""
     while region.path in follower:
         grown = _take(region, follower[region.path], made)
         if grown is None:

@@ -60,7 +60,7 @@ def work(
     anchor, pool = region.anchor, pool_of(region, role)
     leaves = region.nodes[-1] if role == "whole" else (pool or anchor)
     weights = sum(count(w.count) for w in anchor.layer.weights(anchor.arrives))
-    x, y = values(anchor.arrives) * one, values(leaves.output) * one
+    x, y = values(region.arrives) * one, values(leaves.output) * one
     code = values(leaves.output) if pool is not None else 0
     residual = y if region.merge is not None and role == "whole" else 0
     products = count(anchor.layer.macs(anchor.arrives)) * images

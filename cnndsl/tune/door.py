@@ -168,7 +168,7 @@ def tasks(graph: Graph, region: Region, shape: Shape) -> Iterable[Task]:
     bare = without_labels(region)
     text = text_of(bare)
     size = None
-    arrives = region.anchor.arrives
+    arrives = region.arrives
     if isinstance(arrives, ImageType):
         known = sizes_of(graph, shape)
         size = (arrives.height.evaluate(known), arrives.width.evaluate(known))

@@ -103,7 +103,7 @@ class Reference:
             Expected("dweight", gradients[1], dweight),
             Expected("dbias", gradients[2], dbias),
         ]
-        if not self._task.is_image:
+        if not self._task.is_conv:
             return tuple(found)
         dscale = None
         if given.scale is not None and gradients[1] is not None:
@@ -135,8 +135,8 @@ class Reference:
 
     def _product(self, x: Tensor, weight: Tensor) -> Tensor:
         g = self._built.geometry
-        if not self._task.is_image:
-            return F.linear(x, weight)
+        if not self._task.is_conv:
+            return F.linear(x.flatten(1), weight)
         return F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
 
     def _magnitude(self) -> Tensor:

@@ -9,7 +9,7 @@ from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Kernel, Pin, Role, Tile, bucket
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import INPUT, Node
-from cnndsl.layers.types import ImageType
+from cnndsl.layers.conv import Conv
 from cnndsl.record import Record
 from cnndsl.source import Source, Span
 
@@ -46,9 +46,9 @@ class Task(Record):
         return bucket(self.images)
 
     @property
-    def is_image(self) -> bool:
+    def is_conv(self) -> bool:
         """Whether it is a convolution, which has ways to choose among."""
-        return isinstance(self.region.anchor.arrives, ImageType)
+        return isinstance(self.region.anchor.layer, Conv)
 
     @property
     def needs_input_gradient(self) -> bool:
@@ -78,6 +78,7 @@ def without_labels(region: Region) -> Region:
     return region.replace(
         nodes=tuple(nodes.values()),
         anchor=nodes[region.anchor.path],
+        flatten=other(region.flatten),
         affine=other(region.affine),
         merge=other(region.merge),
         residual=None if residual is None else names.get(residual, residual),

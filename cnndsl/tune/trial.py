@@ -74,9 +74,10 @@ class Draw:
 def given(task: Task, built: Built, images: int, draw: Draw) -> Given:
     """The tensors of a task."""
     g = built.geometry
-    if task.size is None:
+    if not task.is_conv or task.size is None:
         keep = min(1.0, SPREAD**2 / (g.features * 4 / 9))
-        x, weight = draw(images, g.features), draw(g.outputs, g.features, keep=keep)
+        x = draw(images, *built.space["fc_shape"](g))
+        weight = draw(g.outputs, g.features, keep=keep)
         bias = draw(g.outputs) if g.bias else None
         needs = (task.needs_input_gradient, True, g.bias)
         return Given(x, weight, bias, None, None, draw(images, g.outputs), needs)

@@ -4,7 +4,16 @@ import pytest
 
 from cnndsl.emit.fit import fit
 from cnndsl.emit.prune import prune
-from cnndsl.emit.splice import bare, definitions, docstring, fill, loosen, rename, settle
+from cnndsl.emit.splice import (
+    bare,
+    definitions,
+    docstring,
+    fill,
+    loosen,
+    rename,
+    settle,
+    without_field,
+)
 
 KERNEL = '''\
 @triton.jit
@@ -135,6 +144,24 @@ def test_sizes_that_a_symbol_decides_are_no_constants():
     assert loosen(text, frozenset()) == text
 
 
+def test_a_field_and_a_property_that_no_region_uses_go():
+    text = """class Geometry(NamedTuple):
+    first: int
+    # Of what is wide.
+    width: int = 1
+
+    @property
+    def area(self) -> int:
+        return self.width
+
+
+class Other:
+    pass
+"""
+    without = without_field(without_field(text, "width"), "area")
+    assert without == "class Geometry(NamedTuple):\n    first: int\n\n\nclass Other:\n    pass\n"
+
+
 def test_the_definitions_of_a_file_without_what_stands_around_them():
     text = '"""What it is.\n\nMore."""\n\nimport torch\nfrom .other import (\n    a,\n)\n\n'
     text += "# ── kernels ──────\n\nLIMIT = 3\n\n\ndef f():\n    return LIMIT\n"
@@ -233,6 +260,35 @@ def launch_kernel(a, b):
     )
 """
     )
+
+
+SECOND = """@triton.jit
+def f(x_ptr, y_ptr, feature):
+    for step in range(3):
+        place = step + feature
+        column = place
+        x = tl.load(x_ptr + column)
+    tl.store(y_ptr + place + column, x)
+"""
+
+
+def test_a_value_has_one_name():
+    assert prune(SECOND, ["f"]) == SECOND.replace("        column = place\n", "").replace(
+        "column", "place"
+    )
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("column = place", "column = place\n        place += 1"),  # is not what it was
+        ("column = place", "if step:\n            column = place"),  # or of an earlier step
+        ("place = step + feature", "feature += column\n        place = step + feature"),
+    ],
+)
+def test_two_values_keep_their_names(before, after):
+    text = SECOND.replace(before, after)
+    assert prune(text, ["f"]) == text
 
 
 def test_lines_with_effects_stay():

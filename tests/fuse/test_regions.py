@@ -14,6 +14,7 @@ from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.pool import GlobalPool
 from cnndsl.layers.regularise import Dropout
 from cnndsl.layers.reshape import Flatten
+from cnndsl.layers.types import show
 from cnndsl.source import Source
 from tests.emit.networks import conv, fc, lenet, network, pool
 
@@ -58,8 +59,17 @@ def grouped(graph: Graph) -> str:
         ((conv(2, 3), Dropout(), Relu()), "[conv1] dropout1 relu1"),
         ((conv(2, 3), GlobalPool("avg"), Flatten(), fc(3)), "[conv1] globalpool1 flatten1 [fc1]"),
         # fully connected layers take in an activation only
-        ((Flatten(), fc(3), BatchNorm(), Relu()), "flatten1 [fc1] batchnorm1 relu1"),
-        ((Flatten(), fc(3), Relu(), fc(2), Softmax()), "flatten1 [fc1 relu1] [fc2] softmax1"),
+        ((Flatten(), fc(3), BatchNorm(), Relu()), "[flatten1 fc1] batchnorm1 relu1"),
+        ((Flatten(), fc(3), Relu(), fc(2), Softmax()), "[flatten1 fc1 relu1] [fc2] softmax1"),
+        # what is flattened on the way is read by nobody else
+        ((conv(2, 3), Flatten(), Dropout(), fc(3)), "[conv1] flatten1 dropout1 [fc1]"),
+        # the library's layer gets a vector: here with weights for 18·18·9 features
+        ((conv(9, 3), Flatten(), fc(720)), "[conv1] flatten1 fc1"),
+        ((conv(9, 3), Flatten(), fc(719)), "[conv1] [flatten1 fc1]"),
+        # one channel, or one pixel: both orders are the same
+        ((conv(1, 3), Flatten(), fc(3)), "[conv1] flatten1 [fc1]"),
+        ((conv(7, 20), Flatten(), fc(3)), "[conv1] flatten1 [fc1]"),
+        ((conv(7, (1, 20)), Flatten(), fc(3)), "[conv1] [flatten1 fc1]"),
     ],
 )
 def test_what_shares_a_kernel(layers, wanted):
@@ -89,6 +99,24 @@ def test_a_tensor_with_two_readers_ends_a_region():
     first, second, third = chain.nodes
     also = third.replace(path="pool2", inputs=(first.path,))
     assert grouped(chain.replace(nodes=(first, second, third, also))) == "[conv1] relu1 pool1 pool2"
+
+
+def test_a_vector_that_something_else_reads_is_made():
+    chain = network((8, 8, 2), Flatten(), fc(3))
+    flatten, first = chain.nodes
+    also = first.replace(path="fc2")
+    assert grouped(chain.replace(nodes=(flatten, first, also))) == "flatten1 [fc1] [fc2]"
+    assert grouped(chain.replace(outputs=(("vector", "flatten1"),))) == "flatten1 [fc1]"
+    assert grouped(chain.replace(result="flatten1")) == "flatten1 [fc1]"
+
+
+def test_a_region_that_flattens_reads_an_image():
+    _, region = parts(network((8, 6, 2), conv(5, 3), Flatten(), fc(3), Relu()))
+    assert isinstance(region, Region)
+    assert region.inputs == ("conv1",)
+    assert show(region.arrives) == "6 x 4 x 5"
+    assert region.flatten is region.nodes[0]
+    assert [k.bytes.constant for k in plan(region).kept] == [6 * 4 * 5 * 4, 3 * 4]
 
 
 def test_the_result_of_a_network_ends_a_region():

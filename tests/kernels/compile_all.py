@@ -17,7 +17,7 @@ import torch
 import triton
 from cnndsl.kernels.conv_geometry import ConvGeometry
 from cnndsl.kernels.conv_op import conv_op
-from cnndsl.kernels.fc_op import FcGeometry, fc_op
+from cnndsl.kernels.fc_op import FcGeometry, fc_op, fc_shape
 from cnndsl.kernels.image import image_op
 from cnndsl.kernels.loss import loss_op
 from cnndsl.kernels.norm_op import NormGeometry, norm_op
@@ -95,6 +95,10 @@ NORMED: dict[str, tuple[ConvGeometry, NormGeometry, tuple[int, int]]] = {
 FC = {
     "fc1": FcGeometry(400, 120, activation="relu"),
     "fc3": FcGeometry(84, 10),
+    # Behind an image: LeNet's, one of more channels, and one of channels that fill no load.
+    "flat1": FcGeometry(400, 120, activation="relu", size=(5, 5)),
+    "flat_wide": FcGeometry(3136, 128, activation="relu", size=(7, 7)),
+    "flat_ragged": FcGeometry(972, 10, size=(9, 18)),
 }
 
 
@@ -194,17 +198,18 @@ def regions() -> dict[str, tuple[torch.nn.Module, tuple[int, ...]]]:
         found[name] = Normed(run, normalise, shape, geometry.bias), (64, geometry.channels, *size)
     for name, geometry in FC.items():
         run = globals()[name] = fc_op(f"compiled::{name}", geometry, FC_LAUNCHES)
-        found[name] = Region(run, (geometry.outputs, geometry.features), 1), (64, geometry.features)
+        shape = (geometry.outputs, geometry.features)
+        found[name] = Region(run, shape, 1), (64, *fc_shape(geometry))
     return found
 
 
 # float16 gives the code of bfloat16, but for a conversion here and there: so a region of each kind
 # of product shows that it does, and the others are not compiled for it.
-HALF = ("wide", "lenet1", "fc1", "loss")
+HALF = ("wide", "lenet1", "fc1", "flat1", "loss")
 # float32 where TF32 is forbidden: no matrix unit, other tiles.
-EXACT = ("lenet1", "wide", "overlapping", "stem", "average", "stem_staged", "fc1")
+EXACT = ("lenet1", "wide", "overlapping", "stem", "average", "stem_staged", "fc1", "flat1")
 # float64, which is for checks of gradients: each form of a kernel once.
-DOUBLE = ("wide", "overlapping", "stem_staged", "pooled_library", "plain_normed", "fc1")
+DOUBLE = ("wide", "overlapping", "stem_staged", "pooled_library", "plain_normed", "fc1", "flat1")
 
 
 def variants(name: str) -> Iterator[tuple[torch.dtype, str]]:

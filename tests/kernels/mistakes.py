@@ -452,6 +452,31 @@ OTHERS = [
     fc("images that do not exist", "image_mask = image < batch", "image_mask = image <= batch", 3),
     fc("a zero has a slope", "saved <= 0", "saved < 0"),
     fc("the bias comes behind the activation", "if BIAS:", "if BIAS and False:"),
+    fc(
+        "the weight's row lies as that of x",
+        "+ channel, channel * PIXELS + pixel",
+        "+ channel, pixel * (FEATURES // PIXELS) + channel",
+    ),
+    fc(
+        "channels that are left over begin a new group",
+        "feature // (GROUP * PIXELS) * GROUP + feature % GROUP",
+        "feature // (8 * PIXELS) * 8 + feature % 8",
+    ),
+    fc(
+        "the next group begins too early",
+        "feature // (GROUP * PIXELS) * GROUP",
+        "feature // PIXELS * GROUP",
+    ),
+    fc(
+        "dx lies as the weight",
+        "FEATURES + place[None, :],\n        dx",
+        "FEATURES + column[None, :],\n        dx",
+    ),
+    fc(
+        "dweight lies as x",
+        "FEATURES + column[None, :],\n        dweight",
+        "FEATURES + place[None, :],\n        dweight",
+    ),
     fc("the first images alone count", "range(tl.cdiv(batch, BLOCK_BATCH))", "range(1)", 2),
     loss("the mass is not scaled again", "mass * tl.exp(highest - base)", "mass"),
     loss("−∞ minus −∞", 'base = tl.where(higher == float("-inf"), 0.0, higher)', "base = higher"),

@@ -54,6 +54,7 @@ TIES = (33, 44, 56)
 NORMS = (8, 11, 18, 16, 3, 14, 10)
 WHOLES = (0, 5)
 FC = ((17, 33, 31), (4, 400, 12), (65, 16, 10), (2, 5, 3))
+FLAT = (1, 2, 3)
 LOSS = ((3, 2049), (7, 10), (600, 10))
 
 
@@ -112,6 +113,9 @@ def fc_looks() -> Iterator[Look]:
     fc = importlib.import_module("tests.kernels.test_fc")
     for shape in FC:
         yield f"fc: float32 {shape}", partial(hostile, fc.test_float32, shape, "relu")
+    for index in FLAT:
+        test = fc.test_images_are_flattened_where_they_lie
+        yield f"fc: images {index}", partial(hostile, test, fc.IMAGES[index])
     yield "fc: zeros", partial(hostile, fc.test_zeros_have_no_gradient)
 
 

@@ -24,12 +24,31 @@ SHAPES = [
     (65, 16, 10),
     (4, 400, 12),
 ]
+# batch, channels, (height, width), outputs; of the channels 8, 4, 2 or 1 stand together
+IMAGES = [
+    (2, 3, (2, 1), 4),
+    (5, 6, (3, 5), 33),
+    (17, 16, (5, 5), 31),
+    (9, 20, (1, 7), 10),
+    (33, 24, (2, 3), 65),
+    (1, 35, (2, 2), 1),
+]
 
 
 def tensors(batch: int, features: int, outputs: int, dtype: torch.dtype) -> list[Tensor]:
     torch.manual_seed(batch)
     shapes = (batch, features), (outputs, features), (outputs,), (batch, outputs)
     return [torch.randn(shape).to(dtype) for shape in shapes]
+
+
+def images(
+    batch: int, channels: int, size: tuple[int, int], outputs: int, dtype: torch.dtype
+) -> tuple[FcGeometry, list[Tensor]]:
+    """A region that flattens, and its tensors; the images have their channels innermost."""
+    features = channels * size[0] * size[1]
+    x, *others = tensors(batch, features, outputs, dtype)
+    x = x.view(batch, channels, *size).contiguous(memory_format=torch.channels_last)
+    return FcGeometry(features, outputs, activation="relu", size=size), [x, *others]
 
 
 def check(geometry: FcGeometry, given: list[Tensor], mma: float = 0.0) -> None:
@@ -40,20 +59,22 @@ def check(geometry: FcGeometry, given: list[Tensor], mma: float = 0.0) -> None:
     y = run(*leaves)
     y.backward(gradient)
     doubles = [t.double().requires_grad_() for t in inputs]
-    z = F.linear(*doubles)
+    z = F.linear(doubles[0].flatten(1), *doubles[1:])
     z.retain_grad()
     wanted = z.relu() if geometry.activation == "relu" else z
     wanted.backward(gradient.double())
     assert z.grad is not None
-    x, weight, dz = (t.detach().double().abs() for t in (*inputs[:2], z.grad))
-    magnitudes = [x @ weight.T + 3, dz @ weight, dz.T @ x, dz.sum(0)]
+    x, weight, dz = (t.detach().double().abs() for t in (inputs[0].flatten(1), inputs[1], z.grad))
+    dx = (dz @ weight).view(inputs[0].shape)
+    magnitudes = [x @ weight.T + 3, dx, dz.T @ x, dz.sum(0)]
     terms = [geometry.features, geometry.outputs, len(x), len(x)]
     founds = [y, *(leaf.grad for leaf in leaves)]
     wants = [wanted, *(leaf.grad for leaf in doubles)]
     for found, want, sums, count in zip(founds, wants, magnitudes, terms, strict=False):
         assert found is not None
         assert want is not None
-        bound = (4 * 2.0**-24 * (count + 1) ** 0.5 + 2.5 * mma) * sums
+        unit = UNIT[torch.float32] if found.dtype != torch.float64 else 2 * UNIT[torch.float64]
+        bound = (4 * unit * (count + 1) ** 0.5 + 2.5 * mma) * sums
         assert worst(found.detach(), want.detach(), bound) <= 1
 
 
@@ -68,6 +89,35 @@ def test_float32(shape: Any, activation: str, hostile: HostileInterpreter) -> No
 def test_16_bits(shape: Any, dtype: torch.dtype, hostile: HostileInterpreter) -> None:
     assert dtype in UNIT
     check(FcGeometry(*shape[1:], activation="relu"), tensors(*shape, dtype))
+
+
+@pytest.mark.parametrize("shape", IMAGES)
+def test_images_are_flattened_where_they_lie(shape: Any, hostile: HostileInterpreter) -> None:
+    geometry, given = images(*shape, torch.float32)
+    check(geometry, given)
+    check(geometry, [given[0].contiguous(), *given[1:]])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("shape", IMAGES[1:4])
+def test_images_in_other_types(shape: Any, dtype: torch.dtype, hostile: HostileInterpreter) -> None:
+    check(*images(*shape, dtype))
+
+
+@pytest.mark.parametrize("needs", [(True, False), (False, True)])
+def test_gradients_of_images_lie_as_they_do(needs: Any, hostile: HostileInterpreter) -> None:
+    """Also where the weight is frozen, and backward is given no image."""
+    geometry, (x, weight, bias, gradient) = images(*IMAGES[1], torch.float32)
+    found = [t.clone().requires_grad_(need) for t, need in zip((x, weight), needs, strict=True)]
+    wanted = [t.detach().clone().requires_grad_(t.requires_grad) for t in found]
+    fc_op("tests::fc", geometry, LAUNCHES)(*found, bias).backward(gradient)
+    F.linear(wanted[0].flatten(1), wanted[1], bias).relu().backward(gradient)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
+    if needs[0]:
+        assert found[0].grad is not None
+        assert found[0].grad.is_contiguous(memory_format=torch.channels_last)
+    assert len(hostile.launches) == 2
 
 
 @pytest.mark.parametrize("shape", SHAPES[3:6])
@@ -115,9 +165,12 @@ def test_any_strides_and_only_what_is_needed(hostile: HostileInterpreter) -> Non
     assert hostile.launches == ["fc_forward", "fc_input_gradient"]
 
 
-def test_opcheck() -> None:
-    given = tensors(2, 5, 3, torch.float32)
-    fc_op("tests::fc_checked", FcGeometry(5, 3, activation="relu"), LAUNCHES)
+@pytest.mark.parametrize("flattens", [False, True])
+def test_opcheck(flattens: bool) -> None:
+    geometry, given = FcGeometry(5, 3, activation="relu"), tensors(2, 5, 3, torch.float32)
+    if flattens:
+        geometry, given = images(*IMAGES[0], torch.float32)
+    fc_op("tests::fc_checked", geometry, LAUNCHES)
     leaves = tuple(t.requires_grad_() for t in given[:3])
     torch.library.opcheck(torch.ops.tests.fc_checked.default, leaves)
 
@@ -129,6 +182,9 @@ def test_errors() -> None:
         run(x.half(), weight, bias)
     with pytest.raises(ValueError, match=r"not \(N, 5\)"):
         run(x[:, :4], weight, bias)
+    geometry, (image, *others) = images(*IMAGES[1], torch.float32)
+    with pytest.raises(ValueError, match=r"\(5, 90\), not \(N, 6, 3, 5\)"):
+        fc_op("tests::fc_image", geometry, LAUNCHES)(image.flatten(1), *others[:2])
     leaf = x.requires_grad_()
     (gradient,) = torch.autograd.grad(run(leaf, weight, bias).sum(), leaf, create_graph=True)
     with pytest.raises(RuntimeError, match="gradient of a gradient"):

@@ -113,6 +113,14 @@ def test_gradients_of_a_fully_connected_layer(activation: str) -> None:
     assert gradcheck(run, given, fast_mode=True, nondet_tol=0.0)
 
 
+def test_gradients_of_a_layer_that_flattens() -> None:
+    torch.manual_seed(7)
+    run = fc_op("tests::gradients_flat", FcGeometry(36, 5, size=(2, 3)), FC_LAUNCHES)
+    shapes = (3, 6, 2, 3), (5, 36), (5,)
+    given = [torch.randn(shape, dtype=DOUBLE, requires_grad=True) for shape in shapes]
+    assert gradcheck(run, given, fast_mode=True, nondet_tol=0.0)
+
+
 @pytest.mark.parametrize("classes", [3, 1100])
 def test_gradients_of_the_loss(classes: int) -> None:
     torch.manual_seed(7)

@@ -40,14 +40,35 @@ def test_a_step_on_channels_last_images_copies_nothing(stage):
         assert torch.equal(tensor, kept)
 
 
+@pytest.mark.parametrize(
+    "end",
+    ["flatten\nfc 30; relu\nfc 3", "conv 16 20x18\nflatten\nfc 3", "conv 1 1x1\nflatten\nfc 3"],
+)
+def test_images_are_flattened_without_a_copy(end):
+    """Of many pixels by the kernel, of one pixel or one channel as a view."""
+    model = made(f"conv 16 3x3 pad=1; relu\n{end}")
+    assert cnndsl.copies(model, torch.empty(2, 3, 20, 18).to(memory_format=LAST)) == []
+
+
+def test_images_that_a_network_flattens_first_are_copied_once_where_they_lie_otherwise():
+    model, x = made("flatten\nfc 30; relu\nfc 3"), torch.empty(2, 3, 20, 18)
+    assert cnndsl.copies(model, x.to(memory_format=LAST)) == []
+    assert cnndsl.copies(model, x) == [INPUT]
+
+
+def test_lenet_copies_nothing():
+    model = cnndsl.compile("examples/lenet.cnn").to(memory_format=LAST)
+    assert cnndsl.copies(model, torch.empty(4, 1, 28, 28).to(memory_format=LAST)) == []
+
+
 def test_weights_and_gradients_in_another_layout_are_named():
     x = torch.empty(2, 3, 20, 18).to(memory_format=LAST)
-    model = cnndsl.compile(source="input 20 x 18 x 3\nconv 16 3x3; relu\nflatten\nfc 3\n")
+    text = "input 20 x 18 x 3\nconv 16 3x3; relu\nflatten\ndropout p=0.5\nfc 3\n"
+    model = cnndsl.compile(source=text)
     weight, gradient = cnndsl.copies(model, x)
     assert weight == "(16, 3, 3, 3) with strides (27, 9, 3, 1)"
-    assert (
-        gradient == "(2, 16, 18, 16) with strides (4608, 288, 16, 1)"
-    )  # what `flatten` gives back
+    # what `flatten` gives back, where what follows reads its vector
+    assert gradient == "(2, 16, 18, 16) with strides (4608, 288, 16, 1)"
     assert cnndsl.copies(model.to(memory_format=LAST), x) == [gradient]
 
 

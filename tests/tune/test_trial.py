@@ -38,6 +38,7 @@ OTHERS = {
     "average": "input 8 x 8 x 16; relu; conv 4 3x3 bias=no; relu; pool avg 2",
     "groups": "input 6 x 6 x 8; relu; conv 8 3x3 groups=4; sigmoid",
     "fc": "input 40; relu; fc 20; tanh",
+    "flatten": "input 2 x 3 x 12; relu; flatten; fc 20; tanh",
 }
 
 
@@ -106,8 +107,9 @@ def test_each_candidate_of_more_regions(name):
     assert not any(found.values()), found
 
 
-def test_the_tiles_of_a_fully_connected_layer():
-    found = problems(OTHERS["fc"], None)
+@pytest.mark.parametrize("name", ["fc", "flatten"])
+def test_the_tiles_of_a_fully_connected_layer(name):
+    found = problems(OTHERS[name], None)
     assert len(found) > 12
     assert not any(found.values()), found
 

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_40edddf60753"
+NAMESPACE = "cnndsl_lenet_ab45c75c5cf1"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -201,6 +201,23 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     if tensor.is_contiguous(memory_format=layout):
         return tensor
     return done(laid_out, tensor, layout)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Give the tensor with channels innermost in memory: itself, if it already is so."""
+    return packed(tensor)
+
+
+def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
+    return allocated(
+        torch.empty(
+            shape,
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
+    )
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -686,23 +703,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
     return ConvSizes(height, width, *conv, *out)
 
 
-def channels_last(tensor: Tensor) -> Tensor:
-    """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return packed(tensor)
-
-
-def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return allocated(
-        torch.empty(
-            shape,
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last,
-        )
-    )
-
-
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
     """What a value of `ConvOutputs.code` is; None where a region needs none.
 
@@ -1074,6 +1074,13 @@ class FcGeometry(NamedTuple):
     outputs: int
     bias: bool = True
     activation: str = "none"
+    # (height, width) of the image that x is; if that is one pixel, x is a vector.
+    size: tuple[int, int] = (1, 1)
+
+    @property
+    def pixels(self) -> int:
+        """Count those of the image that x is."""
+        return self.size[0] * self.size[1]
 
 
 class FcLaunches(NamedTuple):
@@ -1096,6 +1103,14 @@ def fc_precision(x: Tensor) -> str:
     return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
+def fc_shape(geometry: FcGeometry) -> tuple[int, ...]:
+    """Give the shape of one x: (features), or (channels, height, width)."""
+    shape = (geometry.features,)
+    if geometry.pixels != 1:
+        shape = (geometry.features // geometry.pixels, *geometry.size)
+    return shape
+
+
 def refuse_fc(
     geometry: FcGeometry,
     x: Tensor,
@@ -1107,8 +1122,10 @@ def refuse_fc(
     refuse_tensors(x, weight, shape, [("bias", bias, geometry.bias)])
     if geometry.features * geometry.outputs >= 2**31:
         raise ValueError("a weight of 2³¹ values or more")
-    if x.dim() != 2 or x.shape[1] != geometry.features:
-        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
+    one = fc_shape(geometry)
+    if tuple(x.shape[1:]) != one:
+        wanted = ", ".join(str(size) for size in one)
+        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {wanted})")
 
 
 def fc_outputs(
@@ -1149,7 +1166,11 @@ def fc_empty_gradients(
     """Allocate the gradients of x, weight and bias that are needed."""
     dx, dweight, dbias = None, None, None
     if needs[0]:
-        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+        shape = (gradient.shape[0], *fc_shape(geometry))
+        if geometry.pixels == 1:
+            dx = gradient.new_empty(shape)
+        else:
+            dx = new_image(gradient, shape)
     if needs[1]:
         dweight = gradient.new_empty((geometry.outputs, geometry.features))
     if needs[2]:
@@ -2283,13 +2304,15 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
     return F.relu(x)
 
 
-# ── region 3: fc1 + relu3 ─────────────────────────────────────────────────────────────
-#          reads 400
-#   fc1    fc 120     120
-#   relu3  relu       120
+# ── region 3: flatten1 + fc1 + relu3 ──────────────────────────────────────────────────
+#             reads 5 x 5 x 16
+#   flatten1  flatten               400
+#             H·W·C = 5·5·16 = 400
+#   fc1       fc 120                120
+#   relu3     relu                  120
 #   forward: 1 launch
 #   backward: 3 launches, for the gradients of input, weight and bias
-#   kept for backward: the input, 400; the output, 120
+#   kept for backward: the input, 5 x 5 x 16; the output, 120
 #
 #   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the
 #   gradients.
@@ -2299,15 +2322,434 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 @triton.jit
-def fc_relu_activation(z):
+def fc_flat_relu_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def fc_relu_activation_gradient(saved, gradient):
+def fc_flat_relu_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
+
+
+@triton.jit
+def fc_flat_relu_places(
+    feature,
+    FEATURES: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Say where features of an image lie: in a row of x, and in a row of the weight.
+
+    In x channels are innermost, in the weight pixels, as PyTorch flattens. Features are
+    counted such that neighbours are near each other in both: GROUP channels of a pixel,
+    the same of the next pixel, and so on; behind the last pixel the next channels.
+    """
+    channel = feature // (GROUP * PIXELS) * GROUP + feature % GROUP
+    pixel = feature // GROUP % PIXELS
+    return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
+
+
+@triton.jit
+def fc_flat_relu_forward(
+    x_ptr,  # [batch, FEATURES]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    bias_ptr,  # [OUTPUTS]
+    y_ptr,  # [batch, OUTPUTS]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute y = activation(x · weightᵀ + bias)."""
+    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    image_mask = image < batch
+    output_mask = output < OUTPUTS
+    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
+    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
+        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+        feature_mask = feature < FEATURES
+        place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        # Threads side by side read along the columns, where pixels are neighbours.
+        weight = tl.load(
+            weight_ptr + output[:, None] * FEATURES + column[None, :],
+            mask=output_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        ).T
+        y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
+    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    mask = image_mask[:, None] & output_mask[None, :]
+    bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
+    y += bias.to(y.dtype)[None, :]
+    y = fc_flat_relu_activation(y)
+    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def fc_flat_relu_unactivated(
+    gradient_ptr,
+    saved_ptr,
+    offset,
+    mask,
+):
+    """Read a tile of the gradient and take it back through the activation."""
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+    gradient = fc_flat_relu_activation_gradient(saved, full(gradient))
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def fc_flat_relu_input_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    dx_ptr,  # [batch, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of x, a sum over outputs."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    image_mask = image < batch
+    feature_mask = feature < FEATURES
+    place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
+    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
+    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
+        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+        output_mask = output < OUTPUTS
+        gradient = fc_flat_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=image_mask[:, None] & output_mask[None, :],
+        )
+        weight = tl.load(
+            weight_ptr + output[:, None] * FEATURES + column[None, :],
+            mask=output_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
+    tl.store(
+        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+        dx.to(dx_ptr.dtype.element_ty),
+        mask=image_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_flat_relu_weight_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, FEATURES]
+    dweight_ptr,  # [OUTPUTS, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of the weight, a sum over the batch."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
+        0,
+        BLOCK_OUTPUTS,
+    )
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
+        0,
+        BLOCK_FEATURES,
+    )
+    output_mask = output < OUTPUTS
+    feature_mask = feature < FEATURES
+    place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    dweight = full(dweight)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        image_mask = image < batch
+        gradient = fc_flat_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            mask=image_mask[None, :] & output_mask[:, None],
+        )
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
+    tl.store(
+        dweight_ptr + output[:, None] * FEATURES + column[None, :],
+        dweight.to(dweight_ptr.dtype.element_ty),
+        mask=output_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_flat_relu_bias_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    dbias_ptr,  # [OUTPUTS]
+    batch,
+    OUTPUTS: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+):
+    """Compute the gradient of the bias, a sum over the batch."""
+    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output_mask = output < OUTPUTS
+    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        gradient = fc_flat_relu_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=(image < batch)[:, None] & output_mask[None, :],
+        )
+        total += full(gradient)
+    dbias = tl.sum(total, axis=0)
+    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
+
+
+def fc_flat_relu_group(geometry: FcGeometry) -> int:
+    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
+    return math.gcd(geometry.features // geometry.pixels, 8)
+
+
+def fc_flat_relu_tile(
+    rows: int,
+    columns: int,
+    terms: int,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
+    if precision == "ieee" and x.element_size() >= 4:
+        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
+    most = 32 if x.element_size() == 4 else 64
+    # A sum of one step is no loop, in which registers would be used again.
+    width = 32 if x.element_size() == 4 and terms <= most else 64
+    return Tile(
+        block_size(rows, 64),
+        block_size(columns, width),
+        block_size(terms, most),
+        4,
+        3,
+    )
+
+
+def fc_flat_relu_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision(x)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_flat_relu_forward,
+        programs,
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_flat_relu_group(geometry),
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_flat_relu_launch_input_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx."""
+    precision = fc_precision(dx)
+    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
+    # Of the weight no two values are neighbours: in 16 bits it comes through registers.
+    tile = tile._replace(terms=min(tile.terms, 32))
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
+        geometry.features,
+        tile.columns,
+    )
+    refuse_launch(dx, programs, dx.shape[0])
+    launch(
+        fc_flat_relu_input_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        weight_ptr=weight,
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_flat_relu_group(geometry),
+        BLOCK_BATCH=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_OUTPUTS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_flat_relu_launch_weight_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor,
+) -> None:
+    """Launch the kernel that fills dweight."""
+    precision = fc_precision(x)
+    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
+    # Each feature has two places, which take registers.
+    tile = tile._replace(columns=min(tile.columns, 128 // x.element_size()))
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_flat_relu_weight_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        x_ptr=x,
+        dweight_ptr=dweight,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_flat_relu_group(geometry),
+        BLOCK_OUTPUTS=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_BATCH=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_flat_relu_launch_bias_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dbias: Tensor,
+) -> None:
+    """Launch the kernel that fills dbias."""
+    block_outputs = block_size(geometry.outputs, 64)
+    programs = count_blocks(geometry.outputs, block_outputs)
+    refuse_launch(gradient, programs, gradient.shape[0])
+    launch(
+        fc_flat_relu_bias_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        dbias_ptr=dbias,
+        batch=gradient.shape[0],
+        OUTPUTS=geometry.outputs,
+        BLOCK_OUTPUTS=block_outputs,
+        BLOCK_BATCH=64,
+        num_warps=4,
+    )
+
+
+fc_flat_relu_launches = FcLaunches(
+    forward=fc_flat_relu_launch_forward,
+    input_gradient=fc_flat_relu_launch_input_gradient,
+    weight_gradient=fc_flat_relu_launch_weight_gradient,
+    bias_gradient=fc_flat_relu_launch_bias_gradient,
+)
+
+
+FLATTEN1_FC1_RELU3 = FcGeometry(
+    features=400,
+    outputs=120,
+    activation="relu",
+    size=(5, 5),
+)
+flatten1_fc1_relu3_op = fc_op(
+    f"{NAMESPACE}::flatten1_fc1_relu3",
+    FLATTEN1_FC1_RELU3,
+    fc_flat_relu_launches,
+)
+
+
+def flatten1_fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
+    """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(x):
+        return flatten1_fc1_relu3_op(x, linear.weight, linear.bias)
+    x = torch.flatten(x, 1)
+    x = linear(x)
+    return F.relu(x)
+
+
+# ── region 4: fc2 + relu4 ─────────────────────────────────────────────────────────────
+#          reads 120
+#   fc2    fc 84      84
+#   relu4  relu       84
+#   forward: 1 launch
+#   backward: 3 launches, for the gradients of input, weight and bias
+#   kept for backward: the input, 120; the output, 84
+#   The rest of its kernels are those of region 3.
 
 
 @triton.jit
@@ -2352,22 +2794,8 @@ def fc_relu_forward(
     mask = image_mask[:, None] & output_mask[None, :]
     bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
     y += bias.to(y.dtype)[None, :]
-    y = fc_relu_activation(y)
+    y = fc_flat_relu_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def fc_relu_unactivated(
-    gradient_ptr,
-    saved_ptr,
-    offset,
-    mask,
-):
-    """Read a tile of the gradient and take it back through the activation."""
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-    gradient = fc_relu_activation_gradient(saved, full(gradient))
-    return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
@@ -2397,7 +2825,7 @@ def fc_relu_input_gradient(
     for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
         output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
         output_mask = output < OUTPUTS
-        gradient = fc_relu_unactivated(
+        gradient = fc_flat_relu_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
@@ -2447,7 +2875,7 @@ def fc_relu_weight_gradient(
     for step in range(tl.cdiv(batch, BLOCK_BATCH)):
         image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
         image_mask = image < batch
-        gradient = fc_relu_unactivated(
+        gradient = fc_flat_relu_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
@@ -2472,55 +2900,6 @@ def fc_relu_weight_gradient(
     )
 
 
-@triton.jit
-def fc_relu_bias_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    dbias_ptr,  # [OUTPUTS]
-    batch,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-):
-    """Compute the gradient of the bias, a sum over the batch."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    output_mask = output < OUTPUTS
-    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-        gradient = fc_relu_unactivated(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
-            mask=(image < batch)[:, None] & output_mask[None, :],
-        )
-        total += full(gradient)
-    dbias = tl.sum(total, axis=0)
-    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
-
-
-def fc_relu_tile(
-    rows: int,
-    columns: int,
-    terms: int,
-    x: Tensor,
-    precision: str,
-) -> Tile:
-    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if precision == "ieee" and x.element_size() >= 4:
-        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
-    most = 32 if x.element_size() == 4 else 64
-    # A sum of one step is no loop, in which registers would be used again.
-    width = 32 if x.element_size() == 4 and terms <= most else 64
-    return Tile(
-        block_size(rows, 64),
-        block_size(columns, width),
-        block_size(terms, most),
-        4,
-        3,
-    )
-
-
 def fc_relu_launch_forward(
     geometry: FcGeometry,
     x: Tensor,
@@ -2531,7 +2910,7 @@ def fc_relu_launch_forward(
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
-    tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
@@ -2565,7 +2944,7 @@ def fc_relu_launch_input_gradient(
 ) -> None:
     """Launch the kernel that fills dx."""
     precision = fc_precision(dx)
-    tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
+    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
@@ -2599,7 +2978,7 @@ def fc_relu_launch_weight_gradient(
 ) -> None:
     """Launch the kernel that fills dweight."""
     precision = fc_precision(x)
-    tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
+    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
@@ -2622,58 +3001,12 @@ def fc_relu_launch_weight_gradient(
     )
 
 
-def fc_relu_launch_bias_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    saved: Tensor | None,
-    dbias: Tensor,
-) -> None:
-    """Launch the kernel that fills dbias."""
-    block_outputs = block_size(geometry.outputs, 64)
-    programs = count_blocks(geometry.outputs, block_outputs)
-    refuse_launch(gradient, programs, gradient.shape[0])
-    launch(
-        fc_relu_bias_gradient,
-        programs,
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        dbias_ptr=dbias,
-        batch=gradient.shape[0],
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=64,
-        num_warps=4,
-    )
-
-
 fc_relu_launches = FcLaunches(
     forward=fc_relu_launch_forward,
     input_gradient=fc_relu_launch_input_gradient,
     weight_gradient=fc_relu_launch_weight_gradient,
-    bias_gradient=fc_relu_launch_bias_gradient,
+    bias_gradient=fc_flat_relu_launch_bias_gradient,
 )
-
-
-FC1_RELU3 = FcGeometry(features=400, outputs=120, activation="relu")
-fc1_relu3_op = fc_op(f"{NAMESPACE}::fc1_relu3", FC1_RELU3, fc_relu_launches)
-
-
-def fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
-    """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        return fc1_relu3_op(x, linear.weight, linear.bias)
-    x = linear(x)
-    return F.relu(x)
-
-
-# ── region 4: fc2 + relu4 ─────────────────────────────────────────────────────────────
-#          reads 120
-#   fc2    fc 84      84
-#   relu4  relu       84
-#   forward: 1 launch
-#   backward: 3 launches, for the gradients of input, weight and bias
-#   kept for backward: the input, 120; the output, 84
-#   Its kernels are those of region 3.
 
 
 FC2_RELU4 = FcGeometry(features=120, outputs=84, activation="relu")
@@ -2886,7 +3219,7 @@ def fc_launch_forward(
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
-    tile = fc_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
@@ -2920,7 +3253,7 @@ def fc_launch_input_gradient(
 ) -> None:
     """Launch the kernel that fills dx."""
     precision = fc_precision(dx)
-    tile = fc_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
+    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
@@ -2953,7 +3286,7 @@ def fc_launch_weight_gradient(
 ) -> None:
     """Launch the kernel that fills dweight."""
     precision = fc_precision(x)
-    tile = fc_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
+    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
@@ -3352,8 +3685,7 @@ class LeNet(nn.Module):
         refuse_input(x)
         x = conv1_relu1_pool1(x, self.conv1)
         x = conv2_relu2_pool2(x, self.conv2)
-        x = torch.flatten(x, 1)
-        x = fc1_relu3(x, self.fc1)
+        x = flatten1_fc1_relu3(x, self.fc1)
         x = fc2_relu4(x, self.fc2)
         return fc3(x, self.fc3)
 

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_6d30eaa0bdc0"
+NAMESPACE = "cnndsl_residual_e5221dca5192"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -225,6 +225,23 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     if tensor.is_contiguous(memory_format=layout):
         return tensor
     return done(laid_out, tensor, layout)
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """Give the tensor with channels innermost in memory: itself, if it already is so."""
+    return packed(tensor)
+
+
+def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
+    return allocated(
+        torch.empty(
+            shape,
+            dtype=like.dtype,
+            device=like.device,
+            memory_format=torch.channels_last,
+        )
+    )
 
 
 def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -744,23 +761,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """Give the tensor with channels innermost in memory: itself, if it already is so."""
-    return packed(tensor)
-
-
-def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Allocate an (N, C, H, W) tensor with channels innermost in memory."""
-    return allocated(
-        torch.empty(
-            shape,
-            dtype=like.dtype,
-            device=like.device,
-            memory_format=torch.channels_last,
-        )
-    )
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -1605,6 +1605,11 @@ def fc_precision(x: Tensor) -> str:
     return "tf32" if fc_settings() == "tf32" and is_free else "ieee"
 
 
+def fc_shape(geometry: FcGeometry) -> tuple[int, ...]:
+    """Give the shape of one x: (features), or (channels, height, width)."""
+    return (geometry.features,)
+
+
 def refuse_fc(
     geometry: FcGeometry,
     x: Tensor,
@@ -1616,8 +1621,10 @@ def refuse_fc(
     refuse_tensors(x, weight, shape, [("bias", bias, geometry.bias)])
     if geometry.features * geometry.outputs >= 2**31:
         raise ValueError("a weight of 2³¹ values or more")
-    if x.dim() != 2 or x.shape[1] != geometry.features:
-        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {geometry.features})")
+    one = fc_shape(geometry)
+    if tuple(x.shape[1:]) != one:
+        wanted = ", ".join(str(size) for size in one)
+        raise ValueError(f"x has shape {tuple(x.shape)}, not (N, {wanted})")
 
 
 def fc_outputs(
@@ -1658,7 +1665,8 @@ def fc_empty_gradients(
     """Allocate the gradients of x, weight and bias that are needed."""
     dx, dweight, dbias = None, None, None
     if needs[0]:
-        dx = gradient.new_empty((gradient.shape[0], geometry.features))
+        shape = (gradient.shape[0], *fc_shape(geometry))
+        dx = gradient.new_empty(shape)
     if needs[1]:
         dweight = gradient.new_empty((geometry.outputs, geometry.features))
     if needs[2]:
