@@ -103,7 +103,7 @@ class Pool(Window):
         if geometry.size == geometry.dilation == ONE and geometry.pad == ZERO:
             # Of one pixel: a view, for nothing is to be compared or added.
             steps = (f"::{step}" for step in geometry.stride.values())
-            return f"{value}[:, :, {', '.join(steps)}]"
+            return channels_innermost(value, f"[:, {', '.join(steps)}]")
         arguments = [value, as_tuple(geometry.size)]
         if geometry.stride != geometry.size:
             arguments.append(f"stride={as_tuple(geometry.stride)}")
@@ -175,6 +175,17 @@ class GlobalPool(Opaque):
         return Step((x.height, x.width), (1, 1), (0, 0))
 
     def torch(self, x: ImageType, module: str, value: str) -> str:
-        """A call of the function."""
+        """A call of the function; `F.adaptive_avg_pool2d` computes the same bits as the mean."""
         del x, module
-        return f"F.adaptive_{self.function}_pool2d({value}, 1)"
+        if self.function == "max":
+            return f"F.adaptive_max_pool2d({value}, 1)"
+        return channels_innermost(value, ".mean((1, 2), keepdim=True)")
+
+
+def channels_innermost(value: str, rest: str) -> str:
+    """`value` with its channels as the last dimension, then what `rest` does, and back.
+
+    PyTorch lays the gradient of a slice or a mean out in the order of its dimensions. So it comes
+    with channels innermost, and who reads it so need not copy it.
+    """
+    return f"torch.movedim({value}.movedim(1, 3){rest}, 3, 1)"
