@@ -5,8 +5,8 @@ d5a4aac2f110a4376cba0bf55ba0f0dc417f521113f0af83e5d37bfa7d4431e3
 
 It needs torch and triton. A region is a few layers in a row that one kernel computes
 forward, and a few kernels backward. They run on CUDA, and in Triton's interpreter where
-TRITON_INTERPRET=1 is set before the import; elsewhere, and in float64, the layers run as
-PyTorch's operators. To see how, begin with the function at the end of a region.
+TRITON_INTERPRET=1 is set before the import; elsewhere the layers run as PyTorch's
+operators. To see how, begin with the function at the end of a region.
 """
 
 import math
