@@ -272,6 +272,42 @@ def fc_bias_gradient(
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
 
+@triton.jit
+def fc_activate(
+    z_ptr,  # [batch, OUTPUTS]: what a library multiplied
+    y_ptr,  # [batch, OUTPUTS]
+    values,
+    BLOCK: tl.constexpr,
+):
+    """Compute y = activation(z)."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < values
+    y = fc_activation(full(tl.load(z_ptr + place, mask=mask, other=0.0)))
+    tl.store(y_ptr + place, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def fc_slope(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    dz_ptr,  # [batch, OUTPUTS]
+    values,
+    ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Compute the gradient before the activation, for a library to multiply."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < values
+    dz = fc_unactivated(
+        gradient_ptr=gradient_ptr,
+        saved_ptr=saved_ptr,
+        offset=place,
+        mask=mask,
+        ACTIVATION=ACTIVATION,
+    )
+    tl.store(dz_ptr + place, dz, mask=mask)
+
+
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -326,6 +362,46 @@ def fc_launch_forward(
         PRECISION=precision,
         num_warps=tile.warps,
         num_stages=tile.stages,
+    )
+
+
+FC_BLOCK = 1024  # values of a program that does not multiply
+
+
+def fc_launch_activate(geometry: FcGeometry, z: Tensor, y: Tensor) -> None:
+    """Launch the kernel that fills y."""
+    programs = count_blocks(z.numel(), FC_BLOCK)
+    refuse_launch(z, programs, z.shape[0])
+    launch(
+        fc_activate,
+        programs,
+        z_ptr=z,
+        y_ptr=y,
+        values=z.numel(),
+        BLOCK=FC_BLOCK,
+        num_warps=4,
+    )
+
+
+def fc_launch_slope(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dz: Tensor,
+) -> None:
+    """Launch the kernel that fills dz."""
+    programs = count_blocks(dz.numel(), FC_BLOCK)
+    refuse_launch(dz, programs, dz.shape[0])
+    launch(
+        fc_slope,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        dz_ptr=dz,
+        values=dz.numel(),
+        ACTIVATION=geometry.activation,
+        BLOCK=FC_BLOCK,
+        num_warps=4,
     )
 
 

@@ -9,13 +9,14 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
-from .module import INTERPRETED
+from .module import INTERPRETED, widened
 from .replay import remembered
-from .shared import Tile, cast_as_wished, new_image, packed, refuse_tensors
+from .shared import Tile, allocated, cast_as_wished, done, new_image, packed, refuse_tensors
 
 FC_FORWARD = "(Tensor x, Tensor weight, Tensor? bias) -> (Tensor y, Tensor kept)"
 FC_BACKWARD = """(
@@ -32,6 +33,10 @@ class FcGeometry(NamedTuple):
     activation: str = "none"
     # (height, width) of the image that x is; if that is one pixel, x is a vector.
     size: tuple[int, int] = (1, 1)
+    # Whose products are taken: "fused", in kernels that do all the rest, too, or "library",
+    # PyTorch's own, beside one pass of ours for the activation.
+    forward: str = "fused"
+    backward: str = "fused"
     # Measured ones: kernel, type, images at most, tile; else the rule of `…_tile` chooses.
     tiles: tuple[tuple[str, str, int, Tile], ...] = ()
 
@@ -42,12 +47,17 @@ class FcGeometry(NamedTuple):
 
 
 class FcLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
 
-    forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., None]
-    bias_gradient: Callable[..., None]
+    Where a library multiplies, `activate` and `slope` do the rest, if there is an activation.
+    """
+
+    forward: Callable[..., None] | None = None
+    activate: Callable[..., None] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., None] | None = None
+    bias_gradient: Callable[..., None] | None = None
+    slope: Callable[..., None] | None = None
 
 
 def fc_settings() -> str:
@@ -102,10 +112,51 @@ def fc_values(
 ) -> tuple[Tensor, Tensor | None]:
     """Compute y, and what is kept beside it."""
     y, kept = fc_outputs(geometry, x, weight, bias)
-    if y.numel() > 0:
-        with torch.cuda.device_of(x):
-            launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
+    if y.numel() == 0:
+        return y, kept
+    with torch.cuda.device_of(x):
+        if geometry.forward == "library":
+            z = done(fc_product, x, weight, bias)
+            if geometry.activation == "none":
+                return z, None
+            launches.activate(geometry, z, y)
+            return y, z if geometry.activation == "input" else None
+        launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
     return y, kept
+
+
+def fc_full(tensor: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where the library may round between the terms of a sum."""
+    if tensor is None or tensor.device.type != "cpu":
+        return tensor
+    return widened(tensor)
+
+
+def fc_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Give x · weightᵀ + bias by PyTorch's library; an image is flattened, which copies it."""
+    z = F.linear(fc_full(x.flatten(1)), fc_full(weight), fc_full(bias))
+    return z.to(x.dtype)
+
+
+def fc_product_gradients(
+    geometry: FcGeometry,
+    dz: Tensor,
+    x: Tensor | None,
+    weight: Tensor | None,
+    needs: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of x, weight and bias from that of the product; None for the others."""
+    dx = dweight = dbias = None
+    full = fc_full(dz)
+    if needs[0]:
+        dx = torch.mm(full, fc_full(weight)).to(dz.dtype)
+        if geometry.pixels != 1:
+            dx = dx.view(-1, *fc_shape(geometry)).contiguous(memory_format=torch.channels_last)
+    if needs[1]:
+        dweight = torch.mm(full.t(), fc_full(x.flatten(1))).to(dz.dtype)
+    if needs[2]:
+        dbias = full.sum(0).to(dz.dtype)
+    return dx, dweight, dbias
 
 
 def fc_empty_gradients(
@@ -141,12 +192,18 @@ def fc_gradients(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Compute the gradients of x, weight and bias that are needed."""
-    empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
     if gradient.numel() == 0:
+        empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
         return tuple(None if t is None else t.zero_() for t in empty)
-    dx, dweight, dbias = empty
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
+        if geometry.backward == "library":
+            dz = gradient
+            if geometry.activation != "none":
+                dz = allocated(torch.empty_like(gradient))
+                launches.slope(geometry, gradient, saved, dz)
+            return done(fc_product_gradients, geometry, dz, x, weight, needs)
+        dx, dweight, dbias = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
         if needs[0]:
             launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
         if needs[1]:

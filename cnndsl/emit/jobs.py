@@ -8,6 +8,7 @@ contract in kernels/README.md; knows nothing of text.
 from collections.abc import Iterable
 from typing import Literal
 
+from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Role, TileOf
 from cnndsl.fuse.regions import Region
 from cnndsl.fuse.ways import chosen, pin
@@ -53,7 +54,7 @@ _DEFAULTS: dict[str, Value] = {
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
 _SWITCHES: dict[Family, tuple[str, ...]] = {
     "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
-    "fc": ("activation", "bias", "pixels", "tiles"),
+    "fc": ("activation", "bias", "pixels", "forward", "backward", "tiles"),
     "norm": ("affine", "residual", "activation", "pool", "count_pad"),
 }
 
@@ -124,12 +125,15 @@ def jobs(region: Region) -> tuple[Job, ...]:
             own = _norm_geometry(region, region.affine)
             return whole, sums, _job("norm", "norm", own, region.activation, sizes)
         case FullyConnected() as fc:
+            ways = _chosen(region, "whole")
             own = {
                 "features": _number(region.anchor.arrives.dims[-1]),
                 "outputs": _number(fc.features),
                 "bias": fc.bias,
                 "activation": region.slope,
                 "size": _size(region.arrives),
+                "forward": ways.forward,
+                "backward": ways.backward,
             }
             return (_job("whole", "fc", own, region.activation, {}, _tiles(region, "whole")),)
         case other:
@@ -229,10 +233,15 @@ def _window_geometry(region: Region, conv: Conv) -> dict[str, Value]:
     }
 
 
-def _ways(region: Region, role: Role) -> dict[str, Value]:
+def _chosen(region: Region, role: Role) -> Choice:
     found = chosen(region, role)
     if found is None:
-        raise TypeError(f"a convolution of {region.anchor.arrives}")
+        raise TypeError(f"a {region.anchor.layer.kind} of {region.anchor.arrives}")
+    return found
+
+
+def _ways(region: Region, role: Role) -> dict[str, Value]:
+    found = _chosen(region, role)
     return {
         "taps": found.taps,
         "statistics": role == "sums",

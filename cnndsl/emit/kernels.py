@@ -39,16 +39,21 @@ KERNELS: dict[Family, tuple[str, ...]] = {
         "norm_input_gradient.py",
     ),
 }
-_LAUNCHES: dict[Family, tuple[str, ...]] = {
-    "fc": ("forward", "input_gradient", "weight_gradient", "bias_gradient"),
-    "norm": ("statistics", "forward", "gradient_sums", "input_gradient"),
-}
+_LAUNCHES_OF_NORM = ("statistics", "forward", "gradient_sums", "input_gradient")
 
 
 def launches(own: Signature) -> tuple[str, ...]:
     """The functions of its kernels' text that others call, by their names in `…Launches`."""
-    if own.family != "conv":
-        return _LAUNCHES[own.family]
+    if own.family == "norm":
+        return _LAUNCHES_OF_NORM
+    if own.family == "fc":
+        is_activated = own.switch("activation") != "none"
+        found = ["forward"]
+        if own.switch("forward") == "library":
+            found = ["activate"] * is_activated
+        if own.switch("backward") == "library":
+            return (*found, *["slope"] * is_activated)
+        return (*found, "input_gradient", "weight_gradient", "bias_gradient")
     found = ["forward"]
     if own.switch("backward") == "fused":
         found += ["input_gradient", "weight_gradient", "bias_gradient"]

@@ -73,7 +73,7 @@ def write(section: Section) -> str:
     for use in section.uses:
         own = use.job.signature
         names = use.kernels.names
-        if names:
+        if names or not kernels.launches(own):
             functions = {n: names[f"{own.family}_launch_{n}"] for n in kernels.launches(own)}
             arguments = [f"{name}={function}" for name, function in functions.items()]
             launches = f"{own.family.capitalize()}Launches"

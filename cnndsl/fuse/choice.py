@@ -14,9 +14,9 @@ from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
 Way = Literal["fused", "library", "staged"]
-Taps = Literal["apart", "packed", "rows"]
+Taps = Literal["apart", "packed", "rows", "none"]  # none: a fully connected layer's
 WAYS: tuple[Way, ...] = ("fused", "library", "staged")
-TAPS: tuple[Taps, ...] = ("apart", "packed", "rows")
+TAPS: tuple[Taps, ...] = ("apart", "packed", "rows", "none")
 
 # With fewer channels in a group than this, one step of the sum takes several taps of the filter.
 FEW_CHANNELS = 16
@@ -35,6 +35,10 @@ class Choice(Record):
     taps: Taps
     forward: Way
     backward: Way
+
+
+# A fully connected layer that a library multiplies faster is no region (`regions`).
+OF_FC = Choice("none", "fused", "fused")
 
 
 def choice(conv: Conv, arrives: ImageType, pool: Pool | None) -> Choice:

@@ -117,9 +117,10 @@ def _check(region: Region, chosen: Chosen) -> None:
 
 def kernels(region: Region, choice: Choice | None) -> tuple[Kernel, ...]:
     """Those of its kernels that multiply in tiles, if it goes these ways."""
-    if choice is None or not isinstance(region.anchor.layer, Conv):
+    if choice is None:
         return ("forward", "input_gradient", "weight_gradient")
-    found: list[Kernel] = ["forward"]
+    is_fused = isinstance(region.anchor.layer, Conv) or choice.forward == "fused"
+    found: list[Kernel] = ["forward"] * is_fused
     if choice.forward == "staged":
         found.append("stage")
     if choice.backward == "fused":

@@ -10,6 +10,7 @@ from cnndsl.fuse.regions import Part, Region
 from cnndsl.fuse.ways import chosen as ways
 from cnndsl.fuse.ways import pool_of
 from cnndsl.graph.graph import INPUT, Node
+from cnndsl.layers.fc import FullyConnected
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import FLOAT_BYTES, TensorType, elements, show
 from cnndsl.record import Record
@@ -20,7 +21,7 @@ BITS_OF_A_BYTE = 8
 WINNERS = "a byte an output (which pixel of the window won)"
 # The name of the product that a library makes forward, and of an image of few channels, laid out.
 OUTPUT, ROWS = "output", "rows of the image"
-BEHIND = ", behind a convolution of PyTorch's library"
+BEHIND = ", behind a product of PyTorch's library"
 TRAINING = ("the sums", "their statistics", "what follows")
 
 
@@ -133,8 +134,16 @@ def plan(region: Region) -> Plan:
         kept.append(Kept("the output", leaves, FLOAT_BYTES))
     chosen = ways(region, "whole")
     forward = (*_before(chosen), "the output")
+    if _is_bare(region, chosen):
+        forward = ()
     gradients, products = _gradients(region, chosen, region.pool, region.slope)
     return Plan(tuple(kept), forward, forward, gradients, products, OUTPUT in products)
+
+
+def _is_bare(region: Region, chosen: Choice | None) -> bool:
+    """Whether a library's product is all that there is: it adds the bias of an `fc`."""
+    is_fc = isinstance(region.anchor.layer, FullyConnected)
+    return is_fc and region.slope == "none" and bool(chosen) and chosen.forward == "library"
 
 
 def _normalised(region: Region, affine: Node) -> Plan:
@@ -184,7 +193,9 @@ def _gradients(
 
 
 def _one_pass(region: Region, pool: Node | None, slope: str) -> list[str]:
-    """What the pass makes that writes the gradient of the convolution, if there is one."""
+    """What the pass makes that writes the gradient of the product, if there is one."""
+    if isinstance(region.anchor.layer, FullyConnected):
+        return ["sums"] if slope != "none" else []
     sums = _sums(region)
     if pool is not None or slope != "none":
         return [" with ".join(["convolution", *sums])]

@@ -6,6 +6,7 @@ And all others that it could go. Knows what the kernels accept; knows nothing of
 from cnndsl.fuse.choice import (
     CHANNELS_OF_A_ROW,
     FEW_CHANNELS,
+    OF_FC,
     WIDTH_OF_A_ROW,
     Choice,
     Taps,
@@ -16,6 +17,7 @@ from cnndsl.fuse.pins import Kernel, Pin, Role
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import Node
 from cnndsl.layers.conv import Conv
+from cnndsl.layers.fc import FullyConnected
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType
 from cnndsl.layers.window import ONE
@@ -38,7 +40,7 @@ def pool_of(region: Region, role: Role) -> Node | None:
 
 
 def chosen(region: Region, role: Role) -> Choice | None:
-    """Whose products are taken each way; a fully connected layer has no choice."""
+    """Whose products are taken each way."""
     pinned = pin(region, role)
     return pinned.choice if pinned is not None else ruled(region, role)
 
@@ -46,6 +48,8 @@ def chosen(region: Region, role: Role) -> Choice | None:
 def ruled(region: Region, role: Role) -> Choice | None:
     """The same by the rule alone."""
     layer, arrives = region.anchor.layer, region.anchor.arrives
+    if isinstance(layer, FullyConnected):
+        return OF_FC
     if not isinstance(layer, Conv) or not isinstance(arrives, ImageType):
         return None
     node = pool_of(region, role)
@@ -57,6 +61,9 @@ def allowed(region: Region, role: Role) -> tuple[Choice, ...]:
     """All ways that its kernels can go; that of the rule is the first."""
     rule = ruled(region, role)
     layer, arrives = region.anchor.layer, region.anchor.arrives
+    if rule == OF_FC:
+        both: tuple[Way, ...] = ("fused", "library")
+        return tuple(Choice("none", f, b) for f in both for b in both)
     if rule is None or not isinstance(layer, Conv) or not isinstance(arrives, ImageType):
         return ()
     groups, channels = _number(layer.groups), _number(arrives.channels)

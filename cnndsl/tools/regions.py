@@ -63,7 +63,7 @@ def by_rule(origin: Origin, shape: Shape) -> list[Line]:
                 way = "fused"
                 if choice is not None:
                     way = choice.forward if direction == "forward" else choice.backward
-                    way += f", {choice.taps}" * (way != "library")
+                    way += f", {choice.taps}" * (way != "library" and choice.taps != "none")
                 line = Line(
                     title(region), role, direction, way, counted[direction], None, None, (),
                     _reason(region, role),

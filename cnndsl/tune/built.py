@@ -15,6 +15,7 @@ from cnndsl.emit.module import Operator, Written, emit_region
 from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Kernel, Pin, Role, Tile, TileOf
 from cnndsl.fuse.regions import Region
+from cnndsl.layers.conv import Conv
 from cnndsl.record import Record
 from cnndsl.runtime.load import import_text
 
@@ -57,7 +58,8 @@ class Text(Record):
 def write(region: Region, role: Role, choice: Choice | None) -> Text:
     """Emit a region that goes these ways, so that its tiles can be changed."""
     found = emit_region(region.replace(pins=((role, Pin(choice, _PLACEHOLDER)),)))
-    return Text(found.text, found.name, dict(found.operators)[role], choice is not None)
+    is_conv = isinstance(region.anchor.layer, Conv)
+    return Text(found.text, found.name, dict(found.operators)[role], is_conv)
 
 
 class Built:

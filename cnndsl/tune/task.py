@@ -95,7 +95,7 @@ def direction_of(kernel: Kernel) -> Direction:
 class Candidate(Record):
     """One way through a region in one direction, and the tiles in which it differs from its rule.
 
-    Of `choice`, the other direction says nothing; it is None for a fully connected layer.
+    Of `choice`, the other direction says nothing.
     """
 
     direction: Direction
@@ -112,7 +112,7 @@ class Candidate(Record):
     @property
     def taps(self) -> str:
         """How it goes through the terms of a sum; empty for a fully connected layer."""
-        return self.choice.taps if self.choice is not None else ""
+        return self.choice.taps if self.choice is not None and self.choice.taps != "none" else ""
 
     @property
     def name(self) -> str:

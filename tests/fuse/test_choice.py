@@ -111,7 +111,7 @@ def test_rows_are_laid_out_in_each_direction():
 )
 def test_a_convolution_of_the_library_is_told(text, inference, training):
     (region,) = regions(f"input 8 x 8 x 16\n{text}")
-    behind = ", behind a convolution of PyTorch's library"
+    behind = ", behind a product of PyTorch's library"
     first, second = plan(region).sentences()[:2]
     assert (first.startswith("forward in inference"), first.endswith(behind)) == (True, inference)
     assert (second.startswith("forward in training"), second.endswith(behind)) == (True, training)

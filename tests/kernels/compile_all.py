@@ -95,6 +95,7 @@ NORMED: dict[str, tuple[ConvGeometry, NormGeometry, tuple[int, int]]] = {
 FC = {
     "fc1": FcGeometry(400, 120, activation="relu"),
     "fc3": FcGeometry(84, 10),
+    "fc_library": FcGeometry(400, 120, activation="relu", forward="library", backward="library"),
     # Behind an image: LeNet's, one of more channels, and one of channels that fill no load.
     "flat1": FcGeometry(400, 120, activation="relu", size=(5, 5)),
     "flat_wide": FcGeometry(3136, 128, activation="relu", size=(7, 7)),

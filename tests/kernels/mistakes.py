@@ -427,6 +427,10 @@ def fc(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake
     return Mistake("fc.py", name, old, new, times, same)
 
 
+def image(name: str, old: str, new: str) -> Mistake:
+    return Mistake("image.py", name, old, new)
+
+
 def loss(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
     return Mistake("loss.py", name, old, new, times, same)
 
@@ -506,5 +510,21 @@ OTHERS = [
     loss("the sum of several programs is divided", "if IS_ONE:", "if not IS_ONE:"),
     loss("the gradient is that of the sum", " / tl.load(count_ptr)", ""),
     loss("the target's probability is not lowered", "1.0, 0.0)\n    share", "0.0, 0.0)\n    share"),
+    fc(
+        "a library's product is activated beyond its end",
+        "mask = place < values\n    y",
+        "mask = place <= values\n    y",
+    ),
+    fc(
+        "a library is given the gradient behind the activation",
+        "tl.store(dz_ptr + place, dz, mask=mask)",
+        "tl.store(dz_ptr + place, tl.load(gradient_ptr + place, mask=mask), mask=mask)",
+    ),
+    image("the mean is one of bytes", "- 255.0 * mean", "- mean"),
+    image("an image begins where the first one does", "place = image[:, None] +", "place ="),
+    image("channels lie side by side", "channel[None, :] * channel_stride", "channel[None, :]"),
+    image("a pixel of the image before", "pixel[:, None] % pixels", "pixel[:, None]"),
+    image("pixels beyond the last", "pixel < all_pixels", "pixel <= all_pixels"),
+    image("the last channels are left out", "channel < CHANNELS", "channel < CHANNELS - 1"),
 ]
 MISTAKES = [*FORWARD, *POOLS, *BACKWARD, *NORMS, *OTHERS]

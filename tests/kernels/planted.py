@@ -116,7 +116,16 @@ def fc_looks() -> Iterator[Look]:
     for index in FLAT:
         test = fc.test_images_are_flattened_where_they_lie
         yield f"fc: images {index}", partial(hostile, test, fc.IMAGES[index])
+    for shape in FC[:2]:
+        look = partial(hostile, fc.test_a_library_multiplies, shape, "relu", torch.float32)
+        yield f"fc: a_library_multiplies {shape}", look
     yield "fc: zeros", partial(hostile, fc.test_zeros_have_no_gradient)
+
+
+def image_looks() -> Iterator[Look]:
+    images = importlib.import_module("tests.kernels.test_image")
+    for shape in images.SHAPES[1:6]:
+        yield f"image: float32 {shape}", partial(hostile, images.test_float32, shape)
 
 
 def loss_looks() -> Iterator[Look]:
@@ -149,6 +158,8 @@ def looks(mistake: Mistake) -> list[Look]:
     match mistake.file:
         case "fc.py":
             found = [*fc_looks()]
+        case "image.py":
+            found = [*image_looks()]
         case "loss.py":
             found = [*loss_looks()]
         case file if file in KERNELS["norm"]:

@@ -13,9 +13,11 @@ from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from cnndsl.kernels.conv_unpool import conv_launch_unpool
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
 from cnndsl.kernels.fc import (
+    fc_launch_activate,
     fc_launch_bias_gradient,
     fc_launch_forward,
     fc_launch_input_gradient,
+    fc_launch_slope,
     fc_launch_weight_gradient,
 )
 from cnndsl.kernels.fc_op import FcLaunches
@@ -31,6 +33,8 @@ LAUNCHES = ConvLaunches(
 )
 FC_LAUNCHES = FcLaunches(
     forward=fc_launch_forward,
+    activate=fc_launch_activate,
+    slope=fc_launch_slope,
     input_gradient=fc_launch_input_gradient,
     weight_gradient=fc_launch_weight_gradient,
     bias_gradient=fc_launch_bias_gradient,

@@ -23,6 +23,7 @@ KERNELS = {
     "image": {"image_forward"},
     "loss": {"loss_forward", "loss_backward"},
     **dict.fromkeys(("fc1", "fc3", "flat1", "flat_wide", "flat_ragged"), FC),
+    "fc_library": {"fc_activate", "fc_slope"},
     "stem": CONV | {"conv_bias_gradient", "conv_lay_out"},
     "stem_staged": {"conv_lay_out", "conv_stage", "conv_forward", "conv_unpool"},
     "stem_normed": NORMED | {"conv_lay_out"},

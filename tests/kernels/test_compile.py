@@ -44,7 +44,7 @@ def no_worse_than_committed(target: str, found: list[dict[str, Any]], golden: Go
 @pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100"])
 def test_all_kernels_compile(target: str, golden: Golden) -> None:
     found = usages(target)
-    assert len({(usage["region"], usage["dtype"]) for usage in found}) == 30 * 2 + 5 + 7
+    assert len({(usage["region"], usage["dtype"]) for usage in found}) == 31 * 2 + 5 + 7
     assert faults(found) == []
     no_worse_than_committed(target, found, golden)
 

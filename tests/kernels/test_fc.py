@@ -120,6 +120,50 @@ def test_gradients_of_images_lie_as_they_do(needs: Any, hostile: HostileInterpre
     assert len(hostile.launches) == 2
 
 
+LIBRARY = {"forward": "library", "backward": "library"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("activation", ["none", "relu"])
+@pytest.mark.parametrize("shape", SHAPES[2::3])
+def test_a_library_multiplies(
+    shape: Any, activation: str, dtype: torch.dtype, hostile: HostileInterpreter
+) -> None:
+    geometry = FcGeometry(*shape[1:], activation=activation, **LIBRARY)
+    check(geometry, tensors(*shape, dtype))
+    assert hostile.launches == ["fc_activate", "fc_slope"] * (activation == "relu")
+    hostile.launches.clear()
+    check(geometry._replace(forward="fused"), tensors(*shape, dtype))
+    check(geometry._replace(backward="fused"), tensors(*shape, dtype))
+
+
+@pytest.mark.parametrize("shape", IMAGES[:3])
+def test_a_library_multiplies_images(shape: Any, hostile: HostileInterpreter) -> None:
+    geometry, given = images(*shape, torch.float32)
+    check(geometry._replace(**LIBRARY), given)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_library_multiplies_16_bits(dtype: torch.dtype, hostile: HostileInterpreter) -> None:
+    """What it multiplied is rounded before the activation; whole numbers are exact."""
+    x, weight, bias, gradient = (t.round() for t in tensors(17, 33, 31, torch.float32))
+    given = [t.to(dtype) for t in (x, weight, bias, gradient)]
+    check(FcGeometry(33, 31, activation="relu", **LIBRARY), given)
+
+
+@pytest.mark.parametrize("way", ["fused", "library"])
+def test_what_an_activation_was_given_is_kept(way: str, hostile: HostileInterpreter) -> None:
+    """As of GELU; the hole has ReLU, whose slope follows from that as well."""
+    x, weight, bias, gradient = tensors(5, 6, 7, torch.float32)
+    geometry = FcGeometry(6, 7, activation="input", forward=way, backward=way)
+    leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    fc_op("tests::fc", geometry, LAUNCHES)(*leaves).backward(gradient)
+    wanted = [t.clone().requires_grad_() for t in (x, weight, bias)]
+    F.linear(*wanted).relu().backward(gradient)
+    for one, other in zip(leaves, wanted, strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", SHAPES[3:6])
 def test_tf32(shape: Any, hostile: HostileInterpreter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cnndsl.kernels.fc.fc_precision", lambda _: "tf32")
@@ -165,11 +209,13 @@ def test_any_strides_and_only_what_is_needed(hostile: HostileInterpreter) -> Non
     assert hostile.launches == ["fc_forward", "fc_input_gradient"]
 
 
+@pytest.mark.parametrize("way", ["fused", "library"])
 @pytest.mark.parametrize("flattens", [False, True])
-def test_opcheck(flattens: bool) -> None:
+def test_opcheck(flattens: bool, way: str) -> None:
     geometry, given = FcGeometry(5, 3, activation="relu"), tensors(2, 5, 3, torch.float32)
     if flattens:
         geometry, given = images(*IMAGES[0], torch.float32)
+    geometry = geometry._replace(forward=way, backward=way)
     fc_op("tests::fc_checked", geometry, LAUNCHES)
     leaves = tuple(t.requires_grad_() for t in given[:3])
     torch.library.opcheck(torch.ops.tests.fc_checked.default, leaves)

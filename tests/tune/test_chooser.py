@@ -165,11 +165,14 @@ def test_a_batchnorm_in_training_is_chosen_for_by_itself():
         assert verdict.pin.choice == Choice("apart", "library", "library")
 
 
-def test_a_fully_connected_layer_has_tiles_alone():
+def test_a_fully_connected_layer_is_multiplied_by_whoever_is_faster():
     task = task_of("input 400; fc 120; relu")
     verdict = choose(task, Simulated({"forward: fused, forward 64x128x32": 7.0}))
-    assert verdict.pin.choice is None
+    assert verdict.pin.choice == Choice("none", "fused", "fused")
     assert [t.tile for t in verdict.pin.tiles] == [Tile(64, 128, 32, 4, 3)]
+    verdict = choose(task, Simulated({"backward: library": 5.0}))
+    assert verdict.pin.choice == Choice("none", "fused", "library")
+    assert "backward: library takes 5.0 µs, fused" in verdict.why[1]
 
 
 def test_tiles_near_a_tile(conv, first):

@@ -108,9 +108,10 @@ def test_each_candidate_of_more_regions(name):
 
 
 @pytest.mark.parametrize("name", ["fc", "flatten"])
-def test_the_tiles_of_a_fully_connected_layer(name):
+def test_the_ways_and_tiles_of_a_fully_connected_layer(name):
     found = problems(OTHERS[name], None)
     assert len(found) > 12
+    assert {"whole forward library", "whole backward library"} <= set(found)
     assert not any(found.values()), found
 
 

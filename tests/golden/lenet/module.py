@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_ab45c75c5cf1"
+NAMESPACE = "cnndsl_lenet_09697e2dd643"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1076,6 +1076,10 @@ class FcGeometry(NamedTuple):
     activation: str = "none"
     # (height, width) of the image that x is; if that is one pixel, x is a vector.
     size: tuple[int, int] = (1, 1)
+    # Whose products are taken: "fused", in kernels that do all the rest, too, or "library",
+    # PyTorch's own, beside one pass of ours for the activation.
+    forward: str = "fused"
+    backward: str = "fused"
 
     @property
     def pixels(self) -> int:
@@ -1084,12 +1088,17 @@ class FcGeometry(NamedTuple):
 
 
 class FcLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; those that it has no use for are absent.
 
-    forward: Callable[..., None]
-    input_gradient: Callable[..., None]
-    weight_gradient: Callable[..., None]
-    bias_gradient: Callable[..., None]
+    Where a library multiplies, `activate` and `slope` do the rest, if there is an activation.
+    """
+
+    forward: Callable[..., None] | None = None
+    activate: Callable[..., None] | None = None
+    input_gradient: Callable[..., None] | None = None
+    weight_gradient: Callable[..., None] | None = None
+    bias_gradient: Callable[..., None] | None = None
+    slope: Callable[..., None] | None = None
 
 
 def fc_settings() -> str:
@@ -1149,9 +1158,10 @@ def fc_values(
 ) -> tuple[Tensor, Tensor | None]:
     """Compute y, and what is kept beside it."""
     y, kept = fc_outputs(geometry, x, weight, bias)
-    if y.numel() > 0:
-        with torch.cuda.device_of(x):
-            launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
+    if y.numel() == 0:
+        return y, kept
+    with torch.cuda.device_of(x):
+        launches.forward(geometry, packed(x), packed(weight), packed(bias), y, kept)
     return y, kept
 
 
@@ -1188,12 +1198,19 @@ def fc_gradients(
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Compute the gradients of x, weight and bias that are needed."""
-    empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
     if gradient.numel() == 0:
+        empty = fc_empty_gradients(geometry, gradient, saved, x, weight, needs)
         return tuple(None if t is None else t.zero_() for t in empty)
-    dx, dweight, dbias = empty
     gradient, saved = packed(gradient), packed(saved)
     with torch.cuda.device_of(gradient):
+        dx, dweight, dbias = fc_empty_gradients(
+            geometry,
+            gradient,
+            saved,
+            x,
+            weight,
+            needs,
+        )
         if needs[0]:
             launches.input_gradient(geometry, gradient, saved, packed(weight), dx)
         if needs[1]:
