@@ -33,8 +33,11 @@ def is_watched(*given: Tensor | None) -> bool:
 
     Or whether there is nothing to compute: tensors that are shapes alone.
     """
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # also of a transform that ended
     for tensor in given:
-        if tensor is not None and (type(tensor) not in PLAIN_TYPES or tensor.is_meta):
+        if tensor is not None and (
+            type(tensor) not in PLAIN_TYPES or tensor.is_meta or is_wrapped(tensor)
+        ):
             return True
     return (
         torch.compiler.is_compiling()
@@ -105,7 +108,7 @@ def differentiable(
 
         backward = staticmethod(gradients)
 
-    # Region.apply looks for transforms first, of which there are none where it is called.
+    # Region.apply looks for transforms first, of which is_watched has found none.
     apply = super(torch.autograd.Function, Region).apply
 
     def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:

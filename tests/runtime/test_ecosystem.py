@@ -255,6 +255,13 @@ def test_gradients_by_torch_func(monkeypatch):
     same(found.values(), [p.grad for p in model.parameters()])
 
 
+def test_a_tensor_that_outlived_a_transform(model):
+    x, left = batch().contiguous(memory_format=torch.channels_last), []
+    torch.func.grad(lambda t: (left.append(t), t.sum())[1])(x)
+    assert torch._C._functorch.is_functorch_wrapped_tensor(left[0])
+    torch.testing.assert_close(model.eval()(left[0]), model(x))
+
+
 def test_channels_last(model):
     plain = step(model.eval())
     model.to(memory_format=torch.channels_last)
