@@ -28,7 +28,7 @@ softmax
 EVERYTHING = """\
 model Every
 use "parts/blocks.cnn"
-input H x W x 3
+input H x W x 3 u8
 param width = 64; param depth
 let kernel = 3x3
 let wide = (width + 1) * -2 // 3 % 5 - 1

@@ -54,6 +54,7 @@ def test_the_first_example_of_the_language_is_laid_out_already():
         ("\n\n # a \n\n\n\n#b\n", "# a\n\n#b\n"),
         ("conv  6\t5×5   pad = same", "conv 6 5x5 pad=same\n"),
         ("input 28x28x1", "input 28 x 28 x 1\n"),
+        ("input 28x28x1   u8; fc u8-1", "input 28 x 28 x 1 u8; fc u8-1\n"),
         ("input 28x28 × C", "input 28 x 28 x C\n"),
         ("relu->H // 2 x(W+1)//2 x x", "relu    -> H//2 x (W + 1)//2 x x\n"),
         ("let a=(1+2)*-3", "let a = (1 + 2) * -3\n"),
