@@ -43,7 +43,7 @@ def test_a_run_keeps_its_choices_and_goes_on_with_them(device, network, capsys):
     assert "measuring the kernels" in capsys.readouterr().out
     chosen = load("run/choices.json")
     assert {t.images for t in device.opened} == {1024}
-    assert [r.region for r in chosen.regions] == ["conv1 + relu1 + pool1", "fc1"]
+    assert [r.region for r in chosen.regions] == ["conv1 + relu1 + pool1", "flatten1 + fc1"]
     assert 'forward="library"' in Path("run/model.py").read_text()
     opened = len(device.opened)
 
