@@ -33,15 +33,17 @@ def is_watched(*given: Tensor | None) -> bool:
 
     Or whether there is nothing to compute: tensors that are shapes alone.
     """
-    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # also of a transform that ended
+    if torch.compiler.is_compiling():
+        return True
+    # By a transform, also by one that has ended.
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
     for tensor in given:
         if tensor is not None and (
             type(tensor) not in PLAIN_TYPES or tensor.is_meta or is_wrapped(tensor)
         ):
             return True
     return (
-        torch.compiler.is_compiling()
-        or is_in_torch_dispatch_mode()
+        is_in_torch_dispatch_mode()
         or torch._C._are_functorch_transforms_active()
         or torch.jit.is_tracing()
     )
