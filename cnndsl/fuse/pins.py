@@ -58,8 +58,8 @@ class TileOf(Record):
 class Pin(Record):
     """What is settled for a region, or for its part before a batchnorm in training.
 
-    `choice` is None where the rule's is taken; `tiles` are in the order of their images, and empty
-    where the kernels' own rules choose.
+    `choice` is None in a file that names no ways, which no region takes; `tiles` are in the order
+    of their images, and empty where the kernels' own rules choose.
     """
 
     choice: Choice | None

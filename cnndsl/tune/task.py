@@ -47,7 +47,7 @@ class Task(Record):
 
     @property
     def is_conv(self) -> bool:
-        """Whether it is a convolution, which has ways to choose among."""
+        """Whether it is a convolution; else it is a fully connected layer."""
         return isinstance(self.region.anchor.layer, Conv)
 
     @property
