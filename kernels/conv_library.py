@@ -11,22 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry
+from .module import widened_on_cpu
 from .shared import channels_last, new_image
-
-
-def conv_full(tensor: Tensor | None) -> Tensor | None:
-    """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
-    if tensor is None or tensor.device.type != "cpu" or tensor.element_size() > 2:
-        return tensor
-    return tensor.float()
 
 
 def conv_product(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
     """Convolve x (N, C, H, W) with weight, and nothing else; channels innermost."""
     g = geometry
     z = F.conv2d(
-        conv_full(channels_last(x)),
-        conv_full(channels_last(weight)),
+        widened_on_cpu(channels_last(x)),
+        widened_on_cpu(channels_last(weight)),
         None,
         g.stride,
         g.pad,
@@ -59,9 +53,9 @@ def conv_product_gradients(
     torch.backends.cudnn.deterministic = True
     try:
         dx, dweight, _ = torch.ops.aten.convolution_backward(
-            conv_full(dz),
-            conv_full(channels_last(x)),
-            conv_full(channels_last(weight)),
+            widened_on_cpu(dz),
+            widened_on_cpu(channels_last(x)),
+            widened_on_cpu(channels_last(weight)),
             None,
             g.stride,
             g.pad,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
-from .module import INTERPRETED, widened
+from .module import INTERPRETED, widened_on_cpu
 from .replay import remembered
 from .shared import Tile, allocated, cast_as_wished, done, new_image, packed, refuse_tensors
 
@@ -125,16 +125,9 @@ def fc_values(
     return y, kept
 
 
-def fc_full(tensor: Tensor | None) -> Tensor | None:
-    """Give 16 bits as 32 on a CPU, where the library may round between the terms of a sum."""
-    if tensor is None or tensor.device.type != "cpu":
-        return tensor
-    return widened(tensor)
-
-
 def fc_product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Give x · weightᵀ + bias by PyTorch's library; an image is flattened, which copies it."""
-    z = F.linear(fc_full(x.flatten(1)), fc_full(weight), fc_full(bias))
+    z = F.linear(widened_on_cpu(x.flatten(1)), widened_on_cpu(weight), widened_on_cpu(bias))
     return z.to(x.dtype)
 
 
@@ -147,13 +140,13 @@ def fc_product_gradients(
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight and bias from that of the product; None for the others."""
     dx = dweight = dbias = None
-    full = fc_full(dz)
+    full = widened_on_cpu(dz)
     if needs[0]:
-        dx = torch.mm(full, fc_full(weight)).to(dz.dtype)
+        dx = torch.mm(full, widened_on_cpu(weight)).to(dz.dtype)
         if geometry.pixels != 1:
             dx = dx.view(-1, *fc_shape(geometry)).contiguous(memory_format=torch.channels_last)
     if needs[1]:
-        dweight = torch.mm(full.t(), fc_full(x.flatten(1))).to(dz.dtype)
+        dweight = torch.mm(full.t(), widened_on_cpu(x.flatten(1))).to(dz.dtype)
     if needs[2]:
         dbias = full.sum(0).to(dz.dtype)
     return dx, dweight, dbias

@@ -31,6 +31,11 @@ def widened(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def widened_on_cpu(x: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where PyTorch's library rounds between the terms of a sum."""
+    return x if x is None or x.device.type != "cpu" else widened(x)
+
+
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """Put batchnorm in inference as z · scale + shift; bias is that of the layer before."""
     scale = torch.rsqrt(widened(norm.running_var) + norm.eps)

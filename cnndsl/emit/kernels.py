@@ -30,7 +30,7 @@ KERNELS: dict[Family, tuple[str, ...]] = {
         "conv_bias_gradient.py",
         "conv_unpool.py",
     ),
-    "fc": ("fc.py",),
+    "fc": ("fc.py", "fc_gradients.py"),
     "norm": (
         "norm_statistics.py",
         "norm.py",

@@ -427,6 +427,10 @@ def fc(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake
     return Mistake("fc.py", name, old, new, times, same)
 
 
+def fc_back(name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:
+    return Mistake("fc_gradients.py", name, old, new, times, same)
+
+
 def image(name: str, old: str, new: str) -> Mistake:
     return Mistake("image.py", name, old, new)
 
@@ -441,7 +445,7 @@ OTHERS = [
         "range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES)",
         "range(max(1, FEATURES // BLOCK_FEATURES))",
     ),
-    fc(
+    fc_back(
         "one step too many",
         "range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS)",
         "range(OUTPUTS // BLOCK_OUTPUTS + 1)",
@@ -451,10 +455,18 @@ OTHERS = [
         "features that do not exist are multiplied",
         "feature_mask = feature < FEATURES",
         "feature_mask = feature >= 0",
-        3,
     ),
-    fc("images that do not exist", "image_mask = image < batch", "image_mask = image <= batch", 3),
-    fc("a zero has a slope", "saved <= 0", "saved < 0"),
+    fc_back(
+        "features that do not exist are multiplied",
+        "feature_mask = feature < FEATURES",
+        "feature_mask = feature >= 0",
+        2,
+    ),
+    fc("images that do not exist", "image_mask = image < batch", "image_mask = image <= batch"),
+    fc_back(
+        "images that do not exist", "image_mask = image < batch", "image_mask = image <= batch", 2
+    ),
+    fc_back("a zero has a slope", "saved <= 0", "saved < 0"),
     fc("the bias comes behind the activation", "if BIAS:", "if BIAS and False:"),
     fc(
         "the weight's row lies as that of x",
@@ -471,17 +483,17 @@ OTHERS = [
         "feature // (GROUP * PIXELS) * GROUP",
         "feature // PIXELS * GROUP",
     ),
-    fc(
+    fc_back(
         "dx lies as the weight",
         "FEATURES + place[None, :],\n        dx",
         "FEATURES + column[None, :],\n        dx",
     ),
-    fc(
+    fc_back(
         "dweight lies as x",
         "FEATURES + column[None, :],\n        dweight",
         "FEATURES + place[None, :],\n        dweight",
     ),
-    fc("the first images alone count", "range(tl.cdiv(batch, BLOCK_BATCH))", "range(1)", 2),
+    fc_back("the first images alone count", "range(tl.cdiv(batch, BLOCK_BATCH))", "range(1)", 2),
     loss("the mass is not scaled again", "mass * tl.exp(highest - base)", "mass"),
     loss("−∞ minus −∞", 'base = tl.where(higher == float("-inf"), 0.0, higher)', "base = higher"),
     loss("a class beyond the last", "(target >= 0) & (target < CLASSES)", "target >= 0"),
@@ -515,7 +527,7 @@ OTHERS = [
         "mask = place < values\n    y",
         "mask = place <= values\n    y",
     ),
-    fc(
+    fc_back(
         "a library is given the gradient behind the activation",
         "tl.store(dz_ptr + place, dz, mask=mask)",
         "tl.store(dz_ptr + place, tl.load(gradient_ptr + place, mask=mask), mask=mask)",

@@ -156,7 +156,7 @@ def looks(mistake: Mistake) -> list[Look]:
     First comes what found the mistake when the table was written, then what is likely to.
     """
     match mistake.file:
-        case "fc.py":
+        case "fc.py" | "fc_gradients.py":
             found = [*fc_looks()]
         case "image.py":
             found = [*image_looks()]

@@ -12,10 +12,9 @@ from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
 from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from cnndsl.kernels.conv_unpool import conv_launch_unpool
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
-from cnndsl.kernels.fc import (
-    fc_launch_activate,
+from cnndsl.kernels.fc import fc_launch_activate, fc_launch_forward
+from cnndsl.kernels.fc_gradients import (
     fc_launch_bias_gradient,
-    fc_launch_forward,
     fc_launch_input_gradient,
     fc_launch_slope,
     fc_launch_weight_gradient,

@@ -166,7 +166,8 @@ def test_what_an_activation_was_given_is_kept(way: str, hostile: HostileInterpre
 
 @pytest.mark.parametrize("shape", SHAPES[3:6])
 def test_tf32(shape: Any, hostile: HostileInterpreter, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cnndsl.kernels.fc.fc_precision", lambda _: "tf32")
+    for file in ("fc", "fc_gradients"):
+        monkeypatch.setattr(f"cnndsl.kernels.{file}.fc_precision", lambda _: "tf32")
     check(FcGeometry(*shape[1:]), tensors(*shape, torch.float32), mma=2.0**-11)
 
 

@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_ae291deaaa1f"
+NAMESPACE = "cnndsl_lenet_6295cdb3051e"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -2336,23 +2336,20 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
 #   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 5 x 5 x 16; the output, 120
 #
-#   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the
-#   gradients.
+#   Kernels of a fully connected layer, forward: x · weightᵀ + bias and its activation.
 #
 #   Matrices lie in memory by rows: x [batch, features], weight [outputs, features].
-#   Each kernel is one tiled matrix product.
+#
+#   Kernels of a fully connected layer, backward: the gradients of x, weight and bias.
+#
+#   Each is one tiled matrix product, or a sum; a gradient goes back through the
+#   activation where it is read.
 
 
 @triton.jit
 def fc_flat_relu_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
-
-
-@triton.jit
-def fc_flat_relu_activation_gradient(saved, gradient):
-    """Take a gradient back through relu."""
-    return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
@@ -2421,6 +2418,76 @@ def fc_flat_relu_forward(
     y += bias.to(y.dtype)[None, :]
     y = fc_flat_relu_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def fc_flat_relu_group(geometry: FcGeometry) -> int:
+    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
+    return math.gcd(geometry.features // geometry.pixels, 8)
+
+
+def fc_flat_relu_tile(
+    rows: int,
+    columns: int,
+    terms: int,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
+    if precision == "ieee" and x.element_size() >= 4:
+        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
+    most = 32 if x.element_size() == 4 else 64
+    # A sum of one step is no loop, in which registers would be used again.
+    width = 32 if x.element_size() == 4 and terms <= most else 64
+    return Tile(
+        block_size(rows, 64),
+        block_size(columns, width),
+        block_size(terms, most),
+        4,
+        3,
+    )
+
+
+def fc_flat_relu_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision(x)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_flat_relu_forward,
+        programs,
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_flat_relu_group(geometry),
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+@triton.jit
+def fc_flat_relu_activation_gradient(saved, gradient):
+    """Take a gradient back through relu."""
+    return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
@@ -2570,70 +2637,6 @@ def fc_flat_relu_bias_gradient(
         total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
-
-
-def fc_flat_relu_group(geometry: FcGeometry) -> int:
-    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
-    return math.gcd(geometry.features // geometry.pixels, 8)
-
-
-def fc_flat_relu_tile(
-    rows: int,
-    columns: int,
-    terms: int,
-    x: Tensor,
-    precision: str,
-) -> Tile:
-    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if precision == "ieee" and x.element_size() >= 4:
-        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
-    most = 32 if x.element_size() == 4 else 64
-    # A sum of one step is no loop, in which registers would be used again.
-    width = 32 if x.element_size() == 4 and terms <= most else 64
-    return Tile(
-        block_size(rows, 64),
-        block_size(columns, width),
-        block_size(terms, most),
-        4,
-        3,
-    )
-
-
-def fc_flat_relu_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_flat_relu_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_flat_relu_group(geometry),
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
 
 
 def fc_flat_relu_launch_input_gradient(
@@ -2820,6 +2823,41 @@ def fc_relu_forward(
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+def fc_relu_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision(x)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_relu_forward,
+        programs,
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
 @triton.jit
 def fc_relu_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
@@ -2919,41 +2957,6 @@ def fc_relu_weight_gradient(
         dweight_ptr + output[:, None] * FEATURES + feature[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
         mask=output_mask[:, None] & feature_mask[None, :],
-    )
-
-
-def fc_relu_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_relu_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
     )
 
 
@@ -3097,6 +3100,41 @@ def fc_forward(
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
+def fc_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision(x)
+    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_forward,
+        programs,
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
 @triton.jit
 def fc_unactivated(
     gradient_ptr,
@@ -3229,41 +3267,6 @@ def fc_bias_gradient(
         total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
-
-
-def fc_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
 
 
 def fc_launch_input_gradient(

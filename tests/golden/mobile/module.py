@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_d8bf4e508a53"
+NAMESPACE = "cnndsl_mobile_ab82d3e25534"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -57,6 +57,11 @@ def full_dtype(x: Tensor) -> torch.dtype:
 def widened(x: Tensor) -> Tensor:
     """Give the values in the type in which they are added."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def widened_on_cpu(x: Tensor | None) -> Tensor | None:
+    """Give 16 bits as 32 on a CPU, where PyTorch's library rounds between the terms of a sum."""
+    return x if x is None or x.device.type != "cpu" else widened(x)
 
 
 def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -889,19 +894,12 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if conv_settings() == "tf32" and is_free else "ieee"
 
 
-def conv_full(tensor: Tensor | None) -> Tensor | None:
-    """Give 16 bits as 32 on a CPU, where the library rounds between the terms of a sum."""
-    if tensor is None or tensor.device.type != "cpu" or tensor.element_size() > 2:
-        return tensor
-    return tensor.float()
-
-
 def conv_product(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
     """Convolve x (N, C, H, W) with weight, and nothing else; channels innermost."""
     g = geometry
     z = F.conv2d(
-        conv_full(channels_last(x)),
-        conv_full(channels_last(weight)),
+        widened_on_cpu(channels_last(x)),
+        widened_on_cpu(channels_last(weight)),
         None,
         g.stride,
         g.pad,
@@ -934,9 +932,9 @@ def conv_product_gradients(
     torch.backends.cudnn.deterministic = True
     try:
         dx, dweight, _ = torch.ops.aten.convolution_backward(
-            conv_full(dz),
-            conv_full(channels_last(x)),
-            conv_full(channels_last(weight)),
+            widened_on_cpu(dz),
+            widened_on_cpu(channels_last(x)),
+            widened_on_cpu(channels_last(weight)),
             None,
             g.stride,
             g.pad,
@@ -6953,11 +6951,14 @@ def conv8_pool1_batchnorm8_gelu1(
 #   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 64
 #
-#   Kernels of a fully connected layer: x · weightᵀ + bias and its activation, and the
-#   gradients.
+#   Kernels of a fully connected layer, forward: x · weightᵀ + bias and its activation.
 #
 #   Matrices lie in memory by rows: x [batch, features], weight [outputs, features].
-#   Each kernel is one tiled matrix product.
+#
+#   Kernels of a fully connected layer, backward: the gradients of x, weight and bias.
+#
+#   Each is one tiled matrix product, or a sum; a gradient goes back through the
+#   activation where it is read.
 
 
 @triton.jit
@@ -7003,6 +7004,57 @@ def fc_forward(
     bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
     y += bias.to(y.dtype)[None, :]
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
+
+
+def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
+    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
+    if precision == "ieee" and x.element_size() >= 4:
+        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
+    most = 32 if x.element_size() == 4 else 64
+    # A sum of one step is no loop, in which registers would be used again.
+    width = 32 if x.element_size() == 4 and terms <= most else 64
+    return Tile(
+        block_size(rows, 64),
+        block_size(columns, width),
+        block_size(terms, most),
+        4,
+        3,
+    )
+
+
+def fc_launch_forward(
+    geometry: FcGeometry,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    y: Tensor,
+    kept: Tensor,
+) -> None:
+    """Launch the forward kernel, which fills y."""
+    precision = fc_precision(x)
+    tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
+    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
+        geometry.outputs,
+        tile.columns,
+    )
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_forward,
+        programs,
+        x_ptr=x,
+        weight_ptr=weight,
+        bias_ptr=bias,
+        y_ptr=y,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_OUTPUTS=tile.columns,
+        BLOCK_FEATURES=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
 
 
 @triton.jit
@@ -7137,57 +7189,6 @@ def fc_bias_gradient(
         total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
-
-
-def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
-    """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
-    if precision == "ieee" and x.element_size() >= 4:
-        return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
-    most = 32 if x.element_size() == 4 else 64
-    # A sum of one step is no loop, in which registers would be used again.
-    width = 32 if x.element_size() == 4 and terms <= most else 64
-    return Tile(
-        block_size(rows, 64),
-        block_size(columns, width),
-        block_size(terms, most),
-        4,
-        3,
-    )
-
-
-def fc_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
 
 
 def fc_launch_input_gradient(

@@ -1,0 +1,331 @@
+"""Kernels of a fully connected layer, backward: the gradients of x, weight and bias.
+
+Each is one tiled matrix product, or a sum; a gradient goes back through the activation where it is
+read.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .fc import FC_BLOCK, fc_group, fc_places, fc_tile
+from .fc_op import FcGeometry, fc_precision
+from .shared import block_size, count_blocks, full, launch, measured_tile, refuse_launch
+
+# ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
+
+
+@triton.jit
+def fc_activation_gradient(saved, gradient):
+    """Take a gradient back through ReLU, of which the output was saved; NaN is alive."""
+    return tl.where(saved <= 0, 0.0, gradient)
+
+
+# ── kernels ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@triton.jit
+def fc_unactivated(
+    gradient_ptr,
+    saved_ptr,
+    offset,
+    mask,
+    ACTIVATION: tl.constexpr,
+):
+    """Read a tile of the gradient and take it back through the activation."""
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    if ACTIVATION != "none":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = fc_activation_gradient(saved, full(gradient))
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def fc_input_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    weight_ptr,  # [OUTPUTS, FEATURES]
+    dx_ptr,  # [batch, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of x, a sum over outputs."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+    image_mask = image < batch
+    feature_mask = feature < FEATURES
+    if PIXELS == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
+    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
+    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
+        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+        output_mask = output < OUTPUTS
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=image_mask[:, None] & output_mask[None, :],
+            ACTIVATION=ACTIVATION,
+        )
+        weight = tl.load(
+            weight_ptr + output[:, None] * FEATURES + column[None, :],
+            mask=output_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
+    tl.store(
+        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+        dx.to(dx_ptr.dtype.element_ty),
+        mask=image_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_weight_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, FEATURES]
+    dweight_ptr,  # [OUTPUTS, FEATURES]
+    batch,
+    FEATURES: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    PIXELS: tl.constexpr,
+    GROUP: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_FEATURES: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Compute the gradient of the weight, a sum over the batch."""
+    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
+    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+    output_mask = output < OUTPUTS
+    feature_mask = feature < FEATURES
+    if PIXELS == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
+    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    dweight = full(dweight)
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        image_mask = image < batch
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            mask=image_mask[None, :] & output_mask[:, None],
+            ACTIVATION=ACTIVATION,
+        )
+        x = tl.load(
+            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            mask=image_mask[:, None] & feature_mask[None, :],
+            other=0.0,
+        )
+        dweight = tl.dot(
+            gradient,
+            x,
+            dweight,
+            input_precision=PRECISION,
+            out_dtype=dweight.dtype,
+        )
+    tl.store(
+        dweight_ptr + output[:, None] * FEATURES + column[None, :],
+        dweight.to(dweight_ptr.dtype.element_ty),
+        mask=output_mask[:, None] & feature_mask[None, :],
+    )
+
+
+@triton.jit
+def fc_bias_gradient(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    dbias_ptr,  # [OUTPUTS]
+    batch,
+    OUTPUTS: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    BLOCK_OUTPUTS: tl.constexpr,
+    BLOCK_BATCH: tl.constexpr,
+):
+    """Compute the gradient of the bias, a sum over the batch."""
+    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    output_mask = output < OUTPUTS
+    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
+    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
+        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+        gradient = fc_unactivated(
+            gradient_ptr=gradient_ptr,
+            saved_ptr=saved_ptr,
+            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            mask=(image < batch)[:, None] & output_mask[None, :],
+            ACTIVATION=ACTIVATION,
+        )
+        total += full(gradient)
+    dbias = tl.sum(total, axis=0)
+    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
+
+
+@triton.jit
+def fc_slope(
+    gradient_ptr,  # [batch, OUTPUTS]
+    saved_ptr,  # [batch, OUTPUTS]
+    dz_ptr,  # [batch, OUTPUTS]
+    values,
+    ACTIVATION: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Compute the gradient before the activation, for a library to multiply."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = place < values
+    dz = fc_unactivated(
+        gradient_ptr=gradient_ptr,
+        saved_ptr=saved_ptr,
+        offset=place,
+        mask=mask,
+        ACTIVATION=ACTIVATION,
+    )
+    tl.store(dz_ptr + place, dz, mask=mask)
+
+
+# ── launches ────────────────────────────────────────────────────────────────────────────────────
+
+
+def fc_launch_input_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    weight: Tensor,
+    dx: Tensor,
+) -> None:
+    """Launch the kernel that fills dx."""
+    precision = fc_precision(dx)
+    tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    if geometry.pixels != 1:
+        # Of the weight no two values are neighbours: in 16 bits it comes through registers.
+        tile = tile._replace(terms=min(tile.terms, 32))
+    if geometry.tiles:
+        tile = measured_tile(geometry.tiles, "input_gradient", dx, precision) or tile
+    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(geometry.features, tile.columns)
+    refuse_launch(dx, programs, dx.shape[0])
+    launch(
+        fc_input_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        weight_ptr=weight,
+        dx_ptr=dx,
+        batch=dx.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_group(geometry),
+        ACTIVATION=geometry.activation,
+        BLOCK_BATCH=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_OUTPUTS=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_launch_weight_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    x: Tensor,
+    dweight: Tensor,
+) -> None:
+    """Launch the kernel that fills dweight."""
+    precision = fc_precision(x)
+    tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    if geometry.pixels != 1:
+        # Each feature has two places, which take registers.
+        tile = tile._replace(columns=min(tile.columns, 128 // x.element_size()))
+    if geometry.tiles:
+        tile = measured_tile(geometry.tiles, "weight_gradient", x, precision) or tile
+    programs = count_blocks(geometry.outputs, tile.rows)
+    programs *= count_blocks(geometry.features, tile.columns)
+    refuse_launch(x, programs, x.shape[0])
+    launch(
+        fc_weight_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        x_ptr=x,
+        dweight_ptr=dweight,
+        batch=x.shape[0],
+        FEATURES=geometry.features,
+        OUTPUTS=geometry.outputs,
+        PIXELS=geometry.pixels,
+        GROUP=fc_group(geometry),
+        ACTIVATION=geometry.activation,
+        BLOCK_OUTPUTS=tile.rows,
+        BLOCK_FEATURES=tile.columns,
+        BLOCK_BATCH=tile.terms,
+        PRECISION=precision,
+        num_warps=tile.warps,
+        num_stages=tile.stages,
+    )
+
+
+def fc_launch_bias_gradient(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dbias: Tensor,
+) -> None:
+    """Launch the kernel that fills dbias."""
+    block_outputs = block_size(geometry.outputs, 64)
+    programs = count_blocks(geometry.outputs, block_outputs)
+    refuse_launch(gradient, programs, gradient.shape[0])
+    launch(
+        fc_bias_gradient,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        dbias_ptr=dbias,
+        batch=gradient.shape[0],
+        OUTPUTS=geometry.outputs,
+        ACTIVATION=geometry.activation,
+        BLOCK_OUTPUTS=block_outputs,
+        BLOCK_BATCH=64,
+        num_warps=4,
+    )
+
+
+def fc_launch_slope(
+    geometry: FcGeometry,
+    gradient: Tensor,
+    saved: Tensor | None,
+    dz: Tensor,
+) -> None:
+    """Launch the kernel that fills dz."""
+    programs = count_blocks(dz.numel(), FC_BLOCK)
+    refuse_launch(dz, programs, dz.shape[0])
+    launch(
+        fc_slope,
+        programs,
+        gradient_ptr=gradient,
+        saved_ptr=saved,
+        dz_ptr=dz,
+        values=dz.numel(),
+        ACTIVATION=geometry.activation,
+        BLOCK=FC_BLOCK,
+        num_warps=4,
+    )
