@@ -33,7 +33,7 @@ MOST_WEIGHTS_OF_FC = 2**21
 class Region(Record):
     """Layers that share a kernel, by the part that each plays; `nodes` has them in order.
 
-    `flatten` stands before its anchor: the kernel reads the image where it lies, with channels
+    Before its anchor may stand a `flatten`: the kernel reads the image where it lies, with channels
     innermost, where PyTorch would copy it into another order first. `merge` adds the tensor named
     `residual`, which is there before the region is computed. Training computes a region with an
     `affine` in three steps: the sums, with statistics of each tile; the statistics of the batch;
@@ -42,7 +42,6 @@ class Region(Record):
 
     nodes: tuple[Node, ...]
     anchor: Node
-    flatten: Node | None = None
     affine: Node | None = None
     merge: Node | None = None
     residual: str | None = None
@@ -116,7 +115,7 @@ def _start(node: Node, follower: dict[str, Node]) -> Region | None:
     reader = follower.get(node.path)
     if reader is None or not _flattens(node) or not _has_kernels(reader):
         return None
-    return Region((node, reader), reader, flatten=node)
+    return Region((node, reader), reader)
 
 
 def _flattens(node: Node) -> bool:

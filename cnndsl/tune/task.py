@@ -78,7 +78,6 @@ def without_labels(region: Region) -> Region:
     return region.replace(
         nodes=tuple(nodes.values()),
         anchor=nodes[region.anchor.path],
-        flatten=other(region.flatten),
         affine=other(region.affine),
         merge=other(region.merge),
         residual=None if residual is None else names.get(residual, residual),

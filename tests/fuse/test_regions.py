@@ -115,7 +115,7 @@ def test_a_region_that_flattens_reads_an_image():
     assert isinstance(region, Region)
     assert region.inputs == ("conv1",)
     assert show(region.arrives) == "6 x 4 x 5"
-    assert region.flatten is region.nodes[0]
+    assert isinstance(region.nodes[0].layer, Flatten)
     assert [k.bytes.constant for k in plan(region).kept] == [6 * 4 * 5 * 4, 3 * 4]
 
 
