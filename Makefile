@@ -28,6 +28,10 @@ demo: .venv/installed ## check, compile and train a network on real digits, in a
 	@mkdir -p runs && rm -rf runs/digits
 	.venv/bin/cnndsl compile examples/digits.cnn -o runs/digits.py
 	.venv/bin/cnndsl train examples/digits.cnn --data digits --device cpu --out runs/digits
+	@echo
+	@echo "The program is .venv/bin/cnndsl. To call it cnndsl, activate its environment:"
+	@echo "    . .venv/bin/activate"
+	@echo "    cnndsl check examples/lenet.cnn"
 
 # ── for developers ───────────────────────────────────────────────────────────────────────────────
 

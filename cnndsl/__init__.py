@@ -25,11 +25,14 @@ if TYPE_CHECKING:
     from cnndsl.tune.door import tune
     from cnndsl.tune.errors import TuneError
 
+    __version__: str
+
 __all__ = [
     "CheckError",
     "ExportError",
     "TuneError",
     "WeightsError",
+    "__version__",
     "check",
     "compile",
     "copies",
@@ -64,8 +67,19 @@ def __getattr__(name: str) -> object:
             return import_module("cnndsl.tune.errors").TuneError
         case "CheckError" | "ExportError" | "WeightsError":
             return getattr(import_module("cnndsl.runtime.errors"), name)
+        case "__version__":
+            return _version()
         case _:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("cnndsl")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"  # a checkout that is not installed
 
 
 def __dir__() -> list[str]:

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cnndsl.diagnostics.model import Diagnostic
+from cnndsl.diagnostics.render import clean
+from cnndsl.diagnostics.render import summary as count
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph
+from cnndsl.graph.text import summary
 from cnndsl.layers.types import TensorType, Unknown
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
@@ -54,6 +57,35 @@ class Report(Record):
     graph: Graph | None
     facts: Mapping[str, Facts] = MappingProxyType({})  # by the name of the layer
     used: tuple[Source, ...] = ()
+
+    def __str__(self) -> str:
+        """A few lines: how many mistakes there are, the first of them, and the totals."""
+        shown = self.diagnostics[:_SHOWN]
+        lines = [f"{clean(self.file)}: {self._outcome}"]
+        lines += [f"  line {d.span.line}: {d.code}: {clean(d.message, _LONGEST)}" for d in shown]
+        if len(self.diagnostics) > _SHOWN:
+            lines.append(f"  and {len(self.diagnostics) - _SHOWN} more, in `.diagnostics`")
+        if self.graph is not None and self.totals is not None:
+            lines.append(summary(self.graph, self.totals))
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """One line."""
+        return f"<Report on {clean(self.file, _LONGEST)}: {self._outcome}>"
+
+    @property
+    def _outcome(self) -> str:
+        """Such as `LeNet, 12 layers`, or `2 errors, 1 warning`."""
+        counted = count(self.diagnostics)
+        if not self.ok:
+            return counted or "not checked"
+        layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers):,} layers"
+        network = f"{clean(self.model, _LONGEST)}, {layers}"
+        return f"{network}, {counted}" if counted else network
+
+
+_SHOWN = 10  # diagnostics that `str` gives
+_LONGEST = 200  # characters of a message or name there
 
 
 def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]:

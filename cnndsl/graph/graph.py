@@ -1,11 +1,12 @@
 """The checked network as data: nodes in execution order, each with its layer and its output."""
 
 from cnndsl.layers.base import Layer
-from cnndsl.layers.types import TensorType
+from cnndsl.layers.types import TensorType, show
 from cnndsl.record import Record
 from cnndsl.source import Span
 
 INPUT = "input"  # the name under which nodes read the network's input
+_LONGEST = 80  # characters of a name in a `repr`
 
 
 class Node(Record):
@@ -61,6 +62,12 @@ class Graph(Record):
     place: Span | None = None
     outputs: tuple[tuple[str, str], ...] = ()
     takes_bytes: bool = False
+
+    def __repr__(self) -> str:
+        """One line, whatever the size of the network; its parts are in its fields."""
+        name = self.name if len(self.name) <= _LONGEST else f"{self.name[:_LONGEST]}…"
+        layers = "1 layer" if len(self.nodes) == 1 else f"{len(self.nodes):,} layers"
+        return f"<Graph {name}: {show(self.source)}, {layers}>"
 
     def node(self, path: str) -> Node:
         """The node of that name; `KeyError` where there is none."""
