@@ -5,7 +5,8 @@ repr, `match`), but a class costs next to nothing to define: dataclasses write a
 for each, which made the import of a compiler with sixty small classes cost more than its work.
 """
 
-from typing import Any, ClassVar, Self, cast, dataclass_transform
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast, dataclass_transform, overload
 
 _MISSING = object()
 
@@ -96,3 +97,33 @@ class Record(metaclass=_RecordType):
 
     def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
         return type(self), self.values()
+
+
+_Value = TypeVar("_Value")
+
+
+class once(Generic[_Value]):  # noqa: N801 (a decorator)
+    """A property that is computed when it is first asked for, and then kept.
+
+    As `functools.cached_property`, but without its lock: on Python 3.11 that is one lock for a
+    class, held while the value is computed, so that two threads which also take another lock can
+    wait for each other for ever. Two threads may compute a value twice here; it must be the same.
+    """
+
+    def __init__(self, compute: Callable[[Any], _Value]) -> None:
+        """`compute` gets the object and gives the value."""
+        self._compute = compute
+        self._name = compute.__name__
+        self.__doc__ = compute.__doc__
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> _Value: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | _Value:
+        """The value; an attribute of that name then stands before this property."""
+        if instance is None:
+            return self
+        value = self._compute(instance)
+        instance.__dict__[self._name] = value
+        return value

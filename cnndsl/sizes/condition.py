@@ -6,9 +6,9 @@ fails; `describe` finds its text. Files without symbols never get here.
 """
 
 from collections.abc import Iterable, Mapping
-from functools import cached_property
 from math import lcm
 
+from cnndsl.record import once
 from cnndsl.sizes import describe, integers, presburger
 from cnndsl.sizes.atoms import Floor, divisions
 from cnndsl.sizes.dim import Dim
@@ -80,7 +80,8 @@ class Condition:
     def always(cls, symbols: Iterable[str]) -> "Condition":
         """Holds for all positive values."""
         names = tuple(sorted(set(symbols)))
-        return cls(names, presburger.positive(len(names)))
+        with budget():
+            return cls(names, presburger.positive(len(names)))
 
     @classmethod
     def compare(cls, left: Dim, operator: Operator, right: Dim | int) -> "Condition":
@@ -95,7 +96,7 @@ class Condition:
         if len(difference.symbols) < 2:
             with budget():
                 return cls(symbols, presburger.compared(difference, operator, symbols))
-        always = presburger.positive(len(symbols))
+        always = cls.always(symbols).members
         related = cls(symbols, always, (), inside).related  # refused here, before isl has to try
         clause = balanced(difference, operator)
         with budget():
@@ -139,7 +140,7 @@ class Condition:
     def __invert__(self) -> "Condition":
         return self._complement
 
-    @cached_property
+    @once
     def _complement(self) -> "Condition":
         clauses = tuple(negated(c) for c in self.clauses) if len(self.clauses) == 1 else ()
         with budget():
@@ -177,12 +178,12 @@ class Condition:
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────
 
-    @cached_property
+    @once
     def holds(self) -> bool:
         """Whether it holds for all positive values."""
         return self._complement.never
 
-    @cached_property
+    @once
     def never(self) -> bool:
         """Whether it holds for no positive values."""
         with budget():
@@ -260,7 +261,7 @@ class Condition:
         found = self._bounds
         return {name: high for name, (_, high) in found.items() if high is not None}
 
-    @cached_property
+    @once
     def _bounds(self) -> dict[str, tuple[int, int | None]]:
         if self.never:
             return {}
@@ -289,7 +290,7 @@ class Condition:
         """The same as one expression, for messages."""
         return write(self._terse)
 
-    @cached_property
+    @once
     def _terse(self) -> Formula:
         with budget():
             return describe.formula(self, terse=True)
@@ -297,7 +298,7 @@ class Condition:
     def __repr__(self) -> str:
         return f"Condition({str(self)!r})"
 
-    @cached_property
+    @once
     def _formula(self) -> Formula:
         with budget():
             if self.symbols and self.holds:
@@ -306,7 +307,7 @@ class Condition:
 
     # ── for `describe` ───────────────────────────────────────────────────────────────────────────
 
-    @cached_property
+    @once
     def cases(self) -> tuple[tuple[presburger.Inequality, ...], ...]:
         """Cases of which one has to hold, as sizes that have to be 0, or at least 0."""
         with budget():

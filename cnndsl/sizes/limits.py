@@ -8,7 +8,7 @@ the memory.
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from itertools import count
+from threading import RLock
 
 MAX_WEIGHT = 2_000
 """Symbols, terms and divisions in one size, all counted; a real network stays below 200."""
@@ -48,8 +48,36 @@ MAX_PIECES = 64
 """Cases (`… or … or …`) into which one condition may fall before it is given up as too hard."""
 
 
-_account: ContextVar[int | None] = ContextVar("account", default=None)
-_accounts = count(1)
+ISL = RLock()
+"""Held while isl works: it keeps one count of operations for all threads.
+
+It is the only lock of checking, so no two threads can each wait for a lock that the other holds.
+Nothing below it may take another one; `functools.cached_property`, which has one on Python 3.11,
+is replaced by `record.once`.
+"""
+
+
+class Account:
+    """One budget of `MAX_OPERATIONS` for all questions of a check."""
+
+    def __init__(self) -> None:
+        """Nothing is asked yet."""
+        self.holds_isl = False
+
+    def hold_isl(self) -> None:
+        """Keep other threads from isl until the account closes: their work would be counted too."""
+        if not self.holds_isl:
+            ISL.acquire()
+            self.holds_isl = True
+
+    def close(self) -> None:
+        """Let other threads ask."""
+        if self.holds_isl:
+            self.holds_isl = False
+            ISL.release()
+
+
+_account: ContextVar[Account | None] = ContextVar("account", default=None)
 
 
 @contextmanager
@@ -58,15 +86,17 @@ def one_account() -> Generator[None]:
 
     It stands here, not beside isl, so that a file without symbols opens one for nothing.
     """
-    token = _account.set(next(_accounts))
+    account = Account()
+    token = _account.set(account)
     try:
         yield
     finally:
         _account.reset(token)
+        account.close()
 
 
-def current_account() -> int | None:
-    """The number of the account that is open here, if one is."""
+def current_account() -> Account | None:
+    """The account that is open here, if one is."""
     return _account.get()
 
 

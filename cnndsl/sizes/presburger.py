@@ -7,7 +7,6 @@ that its owner keeps, and only positive members. Knows nothing of how conditions
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from threading import RLock
 from typing import assert_never
 
 import islpy as isl
@@ -15,7 +14,7 @@ import islpy as isl
 from cnndsl.sizes.atoms import Symbol
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.formula import Operator
-from cnndsl.sizes.limits import MAX_OPERATIONS, TooHard, current_account
+from cnndsl.sizes.limits import ISL, MAX_OPERATIONS, Account, TooHard, current_account
 
 Set = isl.Set
 Inequality = tuple[Dim, bool]
@@ -29,11 +28,10 @@ _CONTEXT.set_on_error(1)  # report errors as exceptions, and print nothing
 
 
 class _Spending:
-    """Whose budget is open; the lock keeps two threads from spending one another's."""
+    """Whose budget is open. Read and written by the thread that holds `ISL`."""
 
-    lock = RLock()
     depth = 0
-    account = 0  # the `limits.account` that was last spent from
+    account: Account | None = None  # the one that was last spent from
 
 
 @contextmanager
@@ -44,13 +42,15 @@ def budget(max_operations: int = MAX_OPERATIONS) -> Generator[None]:
     own where there is none, so nothing ever runs without bound; questions inside one
     `limits.one_account` share theirs.
     """
-    with _Spending.lock:
+    account = current_account()
+    if account is not None:
+        account.hold_isl()
+    with ISL:
         outermost = _Spending.depth == 0
         if outermost:
-            account = current_account()
-            if account is None or account != _Spending.account:
+            if account is None or account is not _Spending.account:
                 _CONTEXT.reset_operations()
-            _Spending.account = account or 0
+            _Spending.account = account
             _CONTEXT.set_max_operations(max_operations)
         _Spending.depth += 1
         try:
