@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cnndsl import output
 from cnndsl.cli import terminal, training
+from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +73,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="OUT.json",
         help="write what was chosen, on a GPU; `compile --choices` and `cnndsl.tune` take it",
     )
+    parser.add_argument(
+        "--force", action="store_true", help="let --pin replace a file that cnndsl did not write"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -80,6 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _bench(arguments: argparse.Namespace) -> int:
+    from cnndsl.fuse.choices import is_choices
     from cnndsl.runtime.load import origin_of
     from cnndsl.tools import bench, regions
     from cnndsl.train import UsageError, seed_all
@@ -97,6 +102,8 @@ def _bench(arguments: argparse.Namespace) -> int:
             f"on {device} no kernels are measured, so there is nothing to pin",
             "leave `--pin` out, or run this where there is a GPU: `--device cuda`",
         )
+    if arguments.pin:  # before anything is measured, which takes minutes
+        output.check(arguments.pin, None if arguments.force else is_choices, arguments.file)
     seed_all(0)
     try:
         model, _ = compile_file(arguments.file, arguments.settings)
@@ -116,7 +123,7 @@ def _bench(arguments: argparse.Namespace) -> int:
         if device.type == "cuda":
             lines, choices = regions.on_gpu(origin, shape, device)
             if arguments.pin:
-                _pin(Path(arguments.pin), choices)
+                _pin(arguments.pin, choices)
         else:
             lines = regions.by_rule(origin, shape)
     except TuneError as error:
@@ -136,12 +143,13 @@ def _size(origin: "Origin") -> tuple[int, ...]:
     return (dims[-1], *dims[:-1])
 
 
-def _pin(path: Path, choices: "Choices") -> None:
+def _pin(path: str, choices: "Choices") -> None:
     from cnndsl.fuse.choices import write
-    from cnndsl.runtime import cache
 
-    cache.write(path, write(choices).encode())
-    print(f"wrote {path}; use it: cnndsl compile FILE --choices {path}", file=sys.stderr)
+    with output.replacing(path) as file:
+        file.write_text(write(choices), encoding="utf-8")
+    name = safe(path)
+    print(f"wrote {name}; use it: cnndsl compile FILE --choices {name}", file=sys.stderr)
 
 
 def _about(arguments: argparse.Namespace, batch: "Shape") -> dict[str, Any]:
@@ -181,7 +189,7 @@ def _print_head(about: dict[str, Any]) -> None:
     shape = " x ".join(map(str, about["shape"]))
     count = about["threads"]
     threads = f", {count} thread{'s' * (count > 1)}" if about["device"] == "cpu" else ""
-    print(f"{about['file']} on {about['device']}{threads}: {shape}, {about['dtype']}")
+    print(f"{safe(about['file'])} on {about['device']}{threads}: {shape}, {about['dtype']}")
     # Before anything is measured, which takes a while.
     print(f"torch {about['torch']}; medians of rounds in which all take turns\n", flush=True)
 

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -137,7 +136,7 @@ def _fix(
         if name == STANDARD_INPUT:
             sys.stdout.write(source.text)
         else:
-            _write(Path(name), source.text)
+            _write(name, source.text)
     return report, source, sink
 
 
@@ -145,13 +144,11 @@ def _errors(report: Report) -> int:
     return sum(d.severity == "error" for d in report.diagnostics)
 
 
-def _write(path: Path, content: str) -> None:
-    """Replace a file in one step, so that no moment loses it."""
-    path = path.resolve()  # a link stays a link
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(content, encoding="utf-8", newline="")
-    beside.chmod(path.stat().st_mode)
-    beside.replace(path)
+def _write(path: str, content: str) -> None:
+    from cnndsl.output import replacing
+
+    with replacing(path) as file:
+        file.write_text(content, encoding="utf-8", newline="")
 
 
 def _watch(names: list[str], arguments: argparse.Namespace) -> int:

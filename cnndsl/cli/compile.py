@@ -3,16 +3,18 @@
 import argparse
 import json
 import os
+import re
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnndsl import output
 from cnndsl.check import check_file
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
-from cnndsl.cli.options import USAGE
+from cnndsl.cli.options import Parser
 from cnndsl.diagnostics.model import Sink
+from cnndsl.diagnostics.safe import safe
 from cnndsl.emit.module import Written, emit, unbound
 from cnndsl.fuse import text as fuse_text
 from cnndsl.fuse.choices import NONE, Choices, ChoicesError, load, pinned
@@ -21,7 +23,6 @@ from cnndsl.graph import text as graph_text
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.source import Source
-from cnndsl.syntax.read import STANDARD_INPUT
 
 if TYPE_CHECKING:
     from cnndsl.runtime.target import Compiled, Usage
@@ -29,11 +30,17 @@ if TYPE_CHECKING:
 PLAIN = ("graph", "regions", "python")
 STAGES = ("ttir", "ttgir", "ptx", "asm")
 DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+# How what is written begins; a file that begins so may be replaced.
+_BEGINNINGS = {
+    "graph": rb"graph \w+\n  input: ",
+    "regions": rb"(region 1|PyTorch's operator)\n  ",
+    "python": rb'"""[^"]*\nMade by cnndsl ',
+}
 # Kernels are chosen by sizes, of which the file leaves the batch open; a usual one.
 BATCH = 32
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Declare what the command takes."""
     parser.description = (
         "Write the network as one readable Python file that needs only torch and triton: an\n"
@@ -47,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "                                            any machine, for a GPU of your choice"
     )
     parser.add_argument("file", metavar="FILE", help="a .cnn file, or - for standard input")
-    parser.add_argument("-o", metavar="OUT.py", dest="output", help="the file to write")
+    parser.add_output("OUT.py")
     parser.add_argument(
         "--set",
         metavar="NAME=V",
@@ -94,6 +101,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check, then write what is asked for; status 1 if the model has errors."""
+    if arguments.output:
+        ours = None if arguments.force else _is_ours(arguments.emit)
+        output.check(arguments.output, ours, arguments.file)
     sink = Sink()
     report, source = check_file(arguments.file, dict(arguments.settings), sink)
     graph = report.graph
@@ -143,42 +153,19 @@ def _write(arguments: argparse.Namespace, written: Written) -> int:
         sys.stdout.write(written.text)
         return 0
     path = Path(arguments.output)
-    if arguments.file != STANDARD_INPUT and path.exists() and path.samefile(arguments.file):
-        terminal.complain(
-            f"`-o {path}` is the model itself, which would be lost",
-            f"write to another file: `-o {path.with_suffix('.py').name}`",
-            color=arguments.color,
-        )
-        return USAGE
-    _replace(path, written.text)
+    with output.replacing(arguments.output) as file:
+        file.write_text(written.text, encoding="utf-8")
     use = ""
     if written.name and path.suffix == ".py" and path.stem.isidentifier():
         use = f"; use it: from {path.stem} import {written.name}"
-    sys.stderr.write(f"wrote {path}{use}\n")
+    sys.stderr.write(f"wrote {safe(path)}{use}\n")
     return 0
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write the file in one step: an interruption leaves the old one."""
-    if path.exists() and not path.is_file():
-        path.write_text(text, encoding="utf-8")  # a device, such as /dev/null
-        return
-    mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(mode)
-        Path(temporary).replace(path.resolve())
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _is_ours(stage: str) -> output.IsOurs:
+    """Whether a file begins as one does that an earlier run wrote for this stage."""
+    begin = re.compile(_BEGINNINGS.get(stage, rb"// [^\n]*: compiled by cnndsl for "))
+    return lambda head: begin.match(head) is not None
 
 
 # ── kernels, compiled for a GPU that need not be there ───────────────────────────────────────────
@@ -189,8 +176,8 @@ def _with_kernels(arguments: argparse.Namespace, graph: Graph, written: Written)
     os.environ.pop("TRITON_INTERPRET", None)
     from cnndsl.runtime.target import TargetError
 
-    if arguments.output and arguments.emit == "python" and _write(arguments, written):
-        return USAGE
+    if arguments.output and arguments.emit == "python":
+        _write(arguments, written)
     try:
         compiled = _compiled(arguments, graph, written)
         if arguments.stats:
@@ -199,7 +186,7 @@ def _with_kernels(arguments: argparse.Namespace, graph: Graph, written: Written)
         terminal.complain(str(error), color=arguments.color)
         return 1
     if arguments.emit in STAGES:
-        return _write(arguments, Written(_stages(arguments.emit, compiled), ""))
+        return _write(arguments, Written(_stages(arguments, compiled), ""))
     return 0
 
 
@@ -248,9 +235,11 @@ def _row(usage: "Usage") -> tuple[str, ...]:
     )
 
 
-def _stages(stage: str, compiled: "list[Compiled]") -> str:
+def _stages(arguments: argparse.Namespace, compiled: "list[Compiled]") -> str:
     from cnndsl.runtime.target import stage_text
 
     return "\n".join(
-        f"// {kernel.launch.kernel}\n{stage_text(kernel, stage)}" for kernel in compiled
+        f"// {kernel.launch.kernel}: compiled by cnndsl for {kernel.target}\n"
+        f"{stage_text(kernel, arguments.emit)}"
+        for kernel in compiled
     )

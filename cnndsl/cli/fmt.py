@@ -1,9 +1,7 @@
 """`cnndsl fmt FILE…`: gives each file its one canonical layout, or tells which lack it."""
 
 import argparse
-import os
 import sys
-from pathlib import Path
 
 from cnndsl.cli import terminal
 from cnndsl.diagnostics.model import Sink
@@ -70,13 +68,7 @@ def _compare(source: Source, text: str) -> bool:
 
 
 def _replace(path: str, text: str) -> None:
-    """Write beside the file and rename, so that it is never half a file; links stay links."""
-    target = Path(path).resolve()
-    beside = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    try:
-        with beside.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
-        beside.chmod(target.stat().st_mode & 0o777)
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
+    from cnndsl.output import replacing
+
+    with replacing(path) as file:
+        file.write_text(text, encoding="utf-8", newline="")

@@ -18,6 +18,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cnndsl.cli import options, terminal
+from cnndsl.diagnostics.helpful import OutputError
+from cnndsl.diagnostics.safe import safe
 
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
@@ -75,6 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in arguments:
             _print_traceback(error)
         match error:
+            case OutputError():
+                terminal.complain(error.message, *error.fixes)
+                return options.USAGE
             case ModuleNotFoundError(name=str(name)) if name.split(".")[0] != "cnndsl":
                 return _not_installed(name)
             case OSError():
@@ -160,7 +165,7 @@ _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def _system_failed(error: OSError) -> int:
-    where = f" {error.filename}:" if error.filename is not None else ""
+    where = f" {safe(error.filename)}:" if error.filename is not None else ""
     _last_words(f"the system refused:{where} {error.strerror or error}")
     return SYSTEM
 

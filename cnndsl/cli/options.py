@@ -43,6 +43,15 @@ class Parser(argparse.ArgumentParser):
             help="show where cnndsl itself failed, if it does",
         )
 
+    def add_output(self, metavar: str, *, required: bool = False) -> None:
+        """Add `-o` and `--force`, which `cnndsl.output` obeys."""
+        self.add_argument(
+            "-o", metavar=metavar, dest="output", required=required, help="the file to write"
+        )
+        self.add_argument(
+            "--force", action="store_true", help="replace a file that cnndsl did not write"
+        )
+
     def format_help(self) -> str:
         """The help, which need not say `positional`."""
         return super().format_help().replace("\npositional arguments:\n", "\narguments:\n", 1)

@@ -12,3 +12,7 @@ class HelpfulError(Exception):
 
     def __str__(self) -> str:
         return "\n  help: ".join([self.message, *self.fixes])
+
+
+class OutputError(HelpfulError):
+    """A file that must not be written, because something would be lost."""

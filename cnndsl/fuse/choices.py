@@ -10,6 +10,7 @@ JSON; knows nothing of how anything is measured.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from os import PathLike
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from cnndsl.diagnostics.helpful import HelpfulError
+from cnndsl.diagnostics.safe import safe
 from cnndsl.fuse.choice import TAPS, WAYS, Choice, Taps, Way
 from cnndsl.fuse.pins import DTYPES, KERNELS, ROLES, Kernel, Pin, Role, Tile, TileOf
 from cnndsl.fuse.regions import Part, Region
@@ -141,9 +143,16 @@ def write(choices: Choices) -> str:
     return json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False) + "\n"
 
 
+def is_choices(head: bytes) -> bool:
+    """Whether a file begins as `write` begins one."""
+    return re.match(rb'\{\s*"version": \d+,\s*"made": \{', head) is not None
+
+
 def load(path: str | PathLike[str]) -> Choices:
     """What the file at `path` says. Raises `ChoicesError`, also where there is none."""
     name = os.fspath(path)
+    if Path(name).exists() and not Path(name).is_file():  # to open a pipe would wait for ever
+        raise ChoicesError(f"`{safe(name)}` is not a file", "give the file of choices itself")
     try:
         with Path(name).open("rb") as file:
             content = file.read(MOST_BYTES + 1)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnndsl import output
 from cnndsl.emit.module import emit, emit_region
 from cnndsl.fuse import choices as files
 from cnndsl.fuse.choices import Choices, Chosen, layers, title
@@ -26,7 +27,6 @@ from cnndsl.graph.graph import Graph
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.types import ImageType
 from cnndsl.record import Record
-from cnndsl.runtime import cache
 from cnndsl.runtime.load import Origin, origin_of, remember
 from cnndsl.tune import ranks
 from cnndsl.tune.chooser import choose, refuse_capture
@@ -89,9 +89,12 @@ def tune(
     def decide() -> str:
         if path is not None and path.exists():
             return files.write(files.load(path))
+        if path is not None:
+            output.check(path)  # before anything is measured
         found = _measured(model, origin.graph, example)
         if found is not None and path is not None:
-            cache.write(path, files.write(found).encode())
+            with output.replacing(path) as file:
+                file.write_text(files.write(found), encoding="utf-8")
         return "" if found is None else files.write(found)
 
     text = ranks.decided(decide)
