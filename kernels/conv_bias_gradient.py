@@ -99,7 +99,8 @@ def conv_bias_gradient(
                     POOL_PAD=POOL_PAD,
                     COUNT_PAD=False,
                 )[:, None]
-            gradient = gradient * taking / pixels
+            # Without a live pixel there is no gradient, even of an infinite one.
+            gradient = tl.where(taking == 0, 0.0, gradient * taking / pixels)
         if (ACTIVATION == "output" or ACTIVATION == "input") or (
             ACTIVATION == "relu" and POOL == "none"
         ):

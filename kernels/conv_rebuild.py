@@ -58,13 +58,14 @@ def conv_rebuilt(
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    if ACTIVATION == "output" or ACTIVATION == "input":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_activation_gradient(saved, full(gradient))
+    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
     if POOL == "max":
         winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(winner == position + 1, gradient, 0.0)
     elif ACTIVATION == "relu":
         alive = tl.load(alive_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(((alive >> position) & 1) == 1, gradient, 0.0)
-    if ACTIVATION == "output" or ACTIVATION == "input":
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)

@@ -56,6 +56,12 @@ class Region(Record):
         return layer.slope_from if isinstance(layer, Pointwise) else "none"
 
     @property
+    def rises(self) -> bool:
+        """Whether its activation, if there is one, may change places with a maximum."""
+        layer = self.activation.layer if self.activation else None
+        return not isinstance(layer, Pointwise) or layer.rises
+
+    @property
     def pools_first(self) -> bool:
         """Whether what is normalised is pooled already."""
         if self.affine is None or self.pool is None:
@@ -198,7 +204,7 @@ def _pool_fits(region: Region, pool: Pool) -> bool:
         return False
     positions = pool.size.height * pool.size.width
     if is_maximum(pool):
-        accepted = positions <= MOST_POSITIONS_OF_A_MAXIMUM and region.slope != "input"
+        accepted = positions <= MOST_POSITIONS_OF_A_MAXIMUM and region.rises
     else:
         fits_in_bits = positions <= MOST_POSITIONS_OF_LIVE_PIXELS
         accepted = region.slope == "none" or (region.slope == "relu" and fits_in_bits)

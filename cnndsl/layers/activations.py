@@ -75,6 +75,7 @@ class Gelu(Pointwise):
 
     kind = "gelu"
     slope_from = "input"
+    rises = False
     examples: ClassVar[tuple[str, ...]] = ("gelu",)
 
     def triton(self, x: str) -> str:
@@ -93,6 +94,7 @@ class Silu(Pointwise):
 
     kind = "silu"
     slope_from = "input"
+    rises = False
     examples: ClassVar[tuple[str, ...]] = ("silu",)
 
     def triton(self, x: str) -> str:
@@ -158,6 +160,7 @@ class HardSwish(Pointwise):
 
     kind = "hardswish"
     slope_from = "input"
+    rises = False
     examples: ClassVar[tuple[str, ...]] = ("hardswish",)
 
     def triton(self, x: str) -> str:
@@ -174,7 +177,7 @@ class HardSigmoid(Pointwise):
     """min(max(x + 3, 0), 6)/6. Source: as hardswish. PyTorch: `F.hardsigmoid`."""
 
     kind = "hardsigmoid"
-    slope_from = "output"
+    slope_from = "input"
     examples: ClassVar[tuple[str, ...]] = ("hardsigmoid",)
 
     def triton(self, x: str) -> str:
@@ -182,15 +185,15 @@ class HardSigmoid(Pointwise):
         return f"tl.where({x} <= -3, 0.0, tl.where({x} >= 3, 1.0, ({x} + 3) / 6))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
-        """1/6 between the ends."""
-        return f"tl.where(({saved} <= 0) | ({saved} >= 1), 0.0, {gradient} / 6)"
+        """1/6 between the ends; 0 for NaN, as in PyTorch."""
+        return f"tl.where(({saved} > -3) & ({saved} < 3), {gradient} / 6, 0.0)"
 
 
 class Elu(Pointwise):
     """x where x > 0, else exp(x) − 1. Source: Clevert et al. (2015). PyTorch: `F.elu`."""
 
     kind = "elu"
-    slope_from = "output"
+    slope_from = "input"
     examples: ClassVar[tuple[str, ...]] = ("elu",)
 
     def triton(self, x: str) -> str:
@@ -201,8 +204,8 @@ class Elu(Pointwise):
         return f"tl.where({x} > 0, {x}, tl.where({x} > -0.3, {near}, tl.exp({x}) - 1))"
 
     def triton_gradient(self, saved: str, gradient: str) -> str:
-        """Below 0, exp(x) = y + 1."""
-        return f"tl.where({saved} > 0, {gradient}, {gradient} * ({saved} + 1))"
+        """exp(x) below 0. From the output it would be y + 1, which is 0 once y rounds to -1."""
+        return f"tl.where({saved} <= 0, {gradient} * tl.exp({saved}), {gradient})"
 
 
 class PRelu(Opaque):

@@ -225,13 +225,15 @@ class Window(Layer):
 class Pointwise(Layer):
     """A function of each value alone, with its Triton text.
 
-    `slope_from` says from what its derivative is computed: from its `input`, or from its `output`,
-    which only a function that never falls may say. `relu`: from its output, of which the sign is
-    enough.
+    `rises` says that the function never falls, so that it may change places with a maximum.
+    `slope_from` says from what its derivative is computed, as in PyTorch: from its `input`, or from
+    its `output`, which only a function that rises may say. `relu`: from its output, of which the
+    sign is enough.
     """
 
     accepts: ClassVar[tuple[type, ...]] = (ImageType, VectorType)
     slope_from: ClassVar[Literal["relu", "output", "input"]]
+    rises: ClassVar[bool] = True
 
     def triton(self, x: str) -> str:
         """The Triton expression of the function; `x` names a tile of fp32 values."""

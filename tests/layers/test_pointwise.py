@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F  # noqa: F401 (layer.torch() names it)
 import triton.language
 
-from cnndsl.layers.activations import Elu, LeakyRelu
+from cnndsl.layers.activations import Elu, HardSigmoid, LeakyRelu
 from cnndsl.layers.base import Pointwise
 from cnndsl.layers.table import LAYERS
 from cnndsl.layers.types import VectorType
@@ -109,7 +109,7 @@ def test_nan_stays_nan_and_its_gradient_is_not_lost(layer):
     nan = torch.tensor([math.nan])
     assert evaluate(layer.triton("x"), x=nan).isnan().all()
     gradient = evaluate(layer.triton_gradient("s", "g"), s=nan, g=torch.ones(1))
-    if layer != LeakyRelu(0.0):  # as in PyTorch, times its slope
+    if layer not in (LeakyRelu(0.0), HardSigmoid()):  # as in PyTorch: the slope there is 0
         assert (gradient != 0).all()
 
 
@@ -121,10 +121,31 @@ def test_infinity_is_as_in_pytorch(layer):
 
 
 @every_function
-def test_only_what_never_falls_is_computed_from_its_output(layer):
+def test_only_what_never_falls_changes_places_with_a_maximum(layer):
     x = torch.linspace(-12, 12, 5001)
-    falls = (evaluate(layer.triton("x"), x=x).diff() < 0).any()
-    assert layer.slope_from == "input" or not falls
+    falls = bool((evaluate(layer.triton("x"), x=x).diff() < 0).any())
+    assert layer.rises == (not falls)
+    assert layer.slope_from == "input" or layer.rises
+
+
+@every_function
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_a_slope_vanishes_only_where_it_does_in_pytorch(layer, dtype):
+    """The output that is kept has been rounded: 1 + elu(-9) is 0 in float16, exp(-9) is not."""
+    x = arguments().clamp(-80, 80).to(dtype)
+    kept = saved(layer, x.float()).to(dtype).float()
+    got = evaluate(layer.triton_gradient("s", "g"), s=kept, g=torch.ones(len(x)))
+    leaf = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(meaning(layer, leaf).sum(), leaf)
+    want = want.float()
+    unit = torch.finfo(dtype).eps
+    bound = 2 * unit * want.abs() + float(torch.finfo(dtype).smallest_normal)
+    if layer.slope_from == "output":  # PyTorch's is rounded in the same place
+        bound += 4 * unit
+    if not layer.rises:  # where the slope changes its sign, terms cancel, in PyTorch too
+        bound += 2.0**-21
+    error = (got - want).abs()
+    assert (error <= bound).all(), x[(error - bound).argmax()]
 
 
 @every_function

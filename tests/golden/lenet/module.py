@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_6295cdb3051e"
+NAMESPACE = "cnndsl_lenet_bf31b281f1a5"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1724,6 +1724,7 @@ def conv_few_relu_max2_rebuilt(
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
     winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
     gradient = tl.where(winner == position + 1, gradient, 0.0)
     return gradient.to(gradient_ptr.dtype.element_ty)

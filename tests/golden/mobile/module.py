@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_ab82d3e25534"
+NAMESPACE = "cnndsl_mobile_6582e4d7b13f"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -6112,10 +6112,11 @@ def conv_max2_scale_gelu_rebuilt(
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
-    gradient = tl.where(winner == position + 1, gradient, 0.0)
     saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
     gradient = conv_max2_scale_gelu_activation_gradient(saved, full(gradient))
+    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
+    winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
+    gradient = tl.where(winner == position + 1, gradient, 0.0)
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
@@ -6426,6 +6427,7 @@ def conv_nobias_max2_sums_rebuilt(
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
     winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
     gradient = tl.where(winner == position + 1, gradient, 0.0)
     return gradient.to(gradient_ptr.dtype.element_ty)
