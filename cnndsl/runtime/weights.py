@@ -5,8 +5,10 @@ how to convert it. Knows tensors and files; which tensor goes where is for `matc
 """
 
 import os
-import tempfile
+import re
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from errno import EIO
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -14,10 +16,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from cnndsl import output
+from cnndsl.diagnostics.safe import safe
 from cnndsl.record import Record
 from cnndsl.runtime.errors import WeightsError
 from cnndsl.runtime.matching import COUNTER, Form, Match, natural
 from cnndsl.runtime.scaling import NAMES, Scaling, takes_bytes, tell_scaling
+from cnndsl.runtime.values import refuse_bad_values
 
 if find_spec("safetensors") is None:
     raise ModuleNotFoundError(
@@ -36,6 +41,8 @@ _save_file = cast(
 
 _SHOWN = 6  # things in a message; networks have hundreds
 _ORDER = "order"  # in the metadata: the names in the order of the model that was saved, one a line
+_WRITER = ("writer", "cnndsl")  # in the metadata of what is written here
+_KINDS = {"I": "integers", "U": "integers", "B": "booleans", "C": "complex numbers"}
 _PICKLES = (b"PK\x03\x04", b"\x80")  # how what `torch.save` wrote begins
 _CONVERSION = (
     "import torch, safetensors.torch; "
@@ -63,26 +70,70 @@ class Weights(Record):
             return {name: file.get_tensor(name) for name in names}
 
 
-def read(path: str | os.PathLike[str]) -> Weights:
-    """What is in a file; `WeightsError` if it is none of weights."""
+def is_ours(head: bytes) -> bool:
+    """Whether a file begins as one does that `write` wrote."""
+    return b'"%s":"%s"' % tuple(word.encode() for word in _WRITER) in head
+
+
+def read(path: str | os.PathLike[str], order: Sequence[str] | None = None) -> Weights:
+    """What is in a file; `WeightsError` if it is none of weights.
+
+    `order` has the names in the order of the model that was saved, where the user knows it; of an
+    empty one, the names' own order is the right one.
+    """
     path = Path(path)
     with _opened(path) as file:
         metadata: dict[str, str] = file.metadata() or {}
         forms: dict[str, Form] = {}
         for name in cast("list[str]", file.offset_keys()):
             part = file.get_slice(name)
-            kind = str(part.get_dtype())
-            forms[name] = Form(tuple(part.get_shape()), kind.startswith(("F", "BF")))
+            forms[name] = _form(tuple(part.get_shape()), str(part.get_dtype()))
     told = metadata.get(_ORDER, "").split("\n")
     is_told = sorted(told) == sorted(forms)
     names = told if is_told else sorted(forms, key=natural)
+    if order is not None:
+        names = sorted(forms, key=natural)
+        if order:
+            _refuse_other_names(order, names)
+            names = list(order)
+        is_told = True
     return Weights(path, {n: forms[n] for n in names}, is_told, _scaling(path, metadata))
+
+
+def _form(shape: tuple[int, ...], dtype: str) -> Form:
+    """What safetensors says of a tensor: its shape, and `F32`, `BF16`, `I64` and their like."""
+    if dtype in ("F64", "F32", "F16", "BF16"):
+        return Form(shape)
+    # Shorter floats mean nothing without the scales that were chosen for them.
+    kind = f"{dtype}, which needs scales" if dtype.startswith("F") else _KINDS.get(dtype[:1], dtype)
+    return Form(shape, is_float=False, kind=kind)
+
+
+def _refuse_other_names(order: Sequence[str], names: Sequence[str]) -> None:
+    """Raise unless these are all names of the file, each once."""
+    if sorted(order) == sorted(names):
+        return
+    strangers = [name for name in order if name not in set(names)]
+    lacking = [name for name in names if name not in set(order)]
+    what = "it has a name twice"
+    if strangers:
+        what = f"the weights have no `{safe(strangers[0])}`"
+    elif lacking:
+        what = f"it lacks `{safe(lacking[0])}`"
+    raise WeightsError(
+        f"the order that you gave is not that of these weights: {what}",
+        "it has the name of each tensor, one a line, as `print('\\n'.join(state))` shows them",
+    )
 
 
 def forms_of(model: nn.Module) -> dict[str, Form]:
     """What a model wants: all that is in its state, in order."""
     state = cast("Mapping[str, Tensor]", model.state_dict())
-    return {n: Form(tuple(t.shape), t.dtype.is_floating_point) for n, t in state.items()}
+    kinds = {False: "integers", True: "booleans"}
+    return {
+        n: Form(tuple(t.shape), t.dtype.is_floating_point, kinds[t.dtype == torch.bool])
+        for n, t in state.items()
+    }
 
 
 def load_into(model: nn.Module, weights: Weights, fresh: Sequence[str] = ()) -> None:
@@ -97,12 +148,13 @@ def load_into(model: nn.Module, weights: Weights, fresh: Sequence[str] = ()) -> 
     problems = _problems({name: wanted[name] for name in names}, weights, kept)
     if problems:
         raise WeightsError(
-            f"`{weights.path}` does not fit {type(model).__name__}: "
+            f"`{safe(weights.path)}` does not fit {type(model).__name__}: "
             + "; ".join(_cut(problems, _SHOWN)),
             "`cnndsl weights MODEL --from STATE.safetensors` finds out what belongs where",
             "to let a layer begin anew: `cnndsl train … --fresh fc`, cnndsl.load(…, fresh=['fc'])",
         )
     tensors = weights.tensors(n for n in names if n in weights.forms)
+    _refuse_bad(weights, model, {name: name for name in tensors}, tensors)
     model.load_state_dict(tensors, strict=False)
     if takes_bytes(model):
         tell_scaling(model, weights.scaling)
@@ -119,36 +171,45 @@ def tell(model: nn.Module, **facts: tuple[object, ...]) -> None:
         setattr(model, name, value)
 
 
-def write(
-    path: str | os.PathLike[str],
-    model: nn.Module,
-    weights: Weights,
-    found: Match,
-    scaling: Scaling | None,
-) -> None:
-    """Write what was matched, under the names and with the types of the model; in one step."""
+def fitted(model: nn.Module, weights: Weights, found: Match) -> dict[str, Tensor]:
+    """What was matched, under the names and with the shapes and types of the model.
+
+    `WeightsError` for numbers that no network can compute with.
+    """
     state = cast("Mapping[str, Tensor]", model.state_dict())
     sources = found.sources
     read_ = weights.tensors(sources.values())
-    tensors = {n: read_[t].to(state[n].dtype).contiguous() for n, t in sources.items()}
+    _refuse_bad(weights, model, sources, read_)
+    tensors = {
+        name: read_[source].to(state[name].dtype).reshape(state[name].shape).contiguous()
+        for name, source in sources.items()
+    }
     tensors |= {n: torch.zeros((), dtype=state[n].dtype) for n in found.counters}
-    tensors = {n: tensors[n] for n in state if n in tensors}
-    metadata = {"format": "pt", _ORDER: "\n".join(tensors)}
-    used = scaling or weights.scaling
-    if used is not None:
-        metadata |= {"mean": _numbers(used.mean), "deviation": _numbers(used.deviation)}
-    path = Path(path)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(descriptor)
-    try:
-        _save_file(tensors, temporary, metadata)
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return {n: tensors[n] for n in state if n in tensors}
+
+
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    scaling: Scaling | None,
+) -> None:
+    """Write tensors, in their order, with how images are scaled for them; in one step."""
+    metadata = {_WRITER[0]: _WRITER[1], "format": "pt", _ORDER: "\n".join(tensors)}
+    if scaling is not None:
+        metadata |= {"mean": _numbers(scaling.mean), "deviation": _numbers(scaling.deviation)}
+    with output.replacing(path) as file:
+        try:
+            _save_file(dict(tensors), str(file), metadata)
+        except SafetensorError as error:  # a full disk, for example
+            raise OSError(EIO, str(error), os.fspath(path)) from error
+
+
+def _refuse_bad(
+    weights: Weights, model: nn.Module, sources: Mapping[str, str], tensors: Mapping[str, Tensor]
+) -> None:
+    state = cast("Mapping[str, Tensor]", model.state_dict())
+    dtypes = {theirs: state[ours].dtype for ours, theirs in sources.items()}
+    refuse_bad_values(f"`{safe(weights.path)}`", tensors, dtypes)
 
 
 def _problems(wanted: Mapping[str, Form], weights: Weights, kept: frozenset[str]) -> list[str]:
@@ -157,11 +218,11 @@ def _problems(wanted: Mapping[str, Form], weights: Weights, kept: frozenset[str]
     for name, form in wanted.items():
         given = weights.forms.get(name)
         if given is None and not name.endswith(COUNTER):
-            found.append(f"it has no `{name}`")
+            found.append(f"it has no `{safe(name)}`")
         elif given is not None and given != form:
-            found.append(f"its `{name}` is {given}, where the model has {form}")
+            found.append(f"its `{safe(name)}` is {given}, where the model has {form}")
     strangers = [n for n in weights.forms if n not in wanted and n not in kept]
-    return found + [f"the model has no `{name}`" for name in strangers]
+    return found + [f"the model has no `{safe(name)}`" for name in strangers]
 
 
 def below(names: Iterable[str], labels: Sequence[str]) -> frozenset[str]:
@@ -173,7 +234,7 @@ def below(names: Iterable[str], labels: Sequence[str]) -> frozenset[str]:
         if not inside:
             layers = dict.fromkeys(name.rpartition(".")[0] for name in names)
             raise WeightsError(
-                f"the model has no layer `{label}` with weights",
+                f"the model has no layer `{safe(label)}` with weights",
                 f"it has: {', '.join(_cut(list(layers), _SHOWN))}",
             )
         found.update(inside)
@@ -192,7 +253,7 @@ def _scaling(path: Path, metadata: Mapping[str, str]) -> Scaling | None:
             tuple(float(v) for v in metadata[key].split(",")) for key in ("mean", "deviation")
         )
     except ValueError as error:
-        raise WeightsError(f"`{path}`: mean and deviation are no numbers") from error
+        raise WeightsError(f"`{safe(path)}`: mean and deviation are not numbers") from error
     return Scaling(mean, deviation)
 
 
@@ -202,25 +263,31 @@ def _numbers(values: Iterable[float]) -> str:
 
 def _opened(path: Path) -> Any:  # noqa: ANN401 (safetensors has no types)
     """The file, open; `WeightsError` in plain words if it cannot be."""
+    name = safe(path)
     start = b""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise WeightsError(  # to open a pipe would wait for ever
+                f"`{name}` is a device or a pipe, and weights are read from a file",
+                "save them to a file first",
+            )
         with path.open("rb") as file:
             start = file.read(4)
         return safe_open(str(path), framework="pt")
-    except FileNotFoundError as error:
-        raise WeightsError(f"there is no file `{path}`", "check the path") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WeightsError(f"there is no file `{name}`", "check the path") from error
     except IsADirectoryError as error:
         raise WeightsError(
-            f"`{path}` is a folder", "weights are a file: `STATE.safetensors`"
+            f"`{name}` is a folder", "weights are a file: `STATE.safetensors`"
         ) from error
     except SafetensorError as error:
         if start.startswith(_PICKLES):
-            new = str(path.with_suffix(".safetensors"))
-            code = _CONVERSION.format(old=str(path), new=new)
+            # The command is copied into a shell, so no name may mean anything there.
+            old = path if re.fullmatch(r"[\w./+@,:=-]+", str(path)) else Path("STATE.pth")
+            code = _CONVERSION.format(old=str(old), new=str(old.with_suffix(".safetensors")))
             raise WeightsError(
-                f"`{path}` is a pickle, which can hold code that runs when it is read",
+                f"`{name}` is a pickle, which can hold code that runs when it is read",
                 f'convert it once, where you trust it: python -c "{code}"',
             ) from error
-        raise WeightsError(
-            f"`{path}` is no whole safetensors file: {error}", "fetch or save it anew"
-        ) from error
+        what = f"is not a whole safetensors file: {safe(error)}" if start else "is empty"
+        raise WeightsError(f"`{name}` {what}", "fetch it or save it again") from error

@@ -81,3 +81,55 @@ def test_whole_numbers_are_no_weights():
 def test_numbers_in_names_sort_as_numbers():
     names = ["f.10.w", "f.2.w", "f.1", "e"]
     assert sorted(names, key=natural) == ["e", "f.1", "f.2.w", "f.10.w"]
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "fits"),
+    [
+        ((8, 4, 1, 1), (8, 4), True),  # a fully connected layer at each pixel
+        ((8, 4), (8, 4, 1, 1), True),
+        ((8, 4, 7, 1), (8, 4, 7), True),  # a convolution in one dimension
+        ((8, 4, 1, 7), (8, 4, 7), True),
+        ((8,), (8, 1, 1), True),  # a factor a channel
+        ((8,), (1, 8, 1, 1), True),
+        ((1,), (), True),
+        ((4, 8), (8, 4), False),  # Keras's, or JAX's
+        ((8, 1), (1, 8), False),
+        ((8, 4, 1, 1), (1, 1, 4, 8), False),
+        ((8, 4, 1, 1), (4, 8), False),
+        ((8, 4, 7, 1), (8, 4, 1, 7), False),
+        ((8, 4, 3, 3), (8, 4, 9), False),
+        ((8, 36), (8, 4, 3, 3), False),
+        ((8,), (2, 4), False),
+        ((8, 1, 3, 3), (8, 3, 3), False),
+    ],
+)
+@pytest.mark.parametrize("name", ["a_weight", "b_weight"])
+def test_another_shape_fits_where_the_numbers_lie_alike(ours, theirs, fits, name):
+    found = match(forms(a_weight=ours), forms(**{name: theirs}))
+    assert found.sources == ({"a.weight": name.replace("_", ".")} if fits else {})
+    assert found.missing == (() if fits else ("a.weight",))
+
+
+def test_layers_of_one_name_take_no_tensor_from_others():
+    """A bias that the file lacks is lacking, whatever other layer has one of its shape."""
+    found = match(forms(a_weight=(4, 3), a_bias=(4,)), forms(a_weight=(4, 3), z_bias=(4,)))
+    assert found.missing == ("a.bias",)
+    assert found.unused == ("z.bias",)
+
+
+def test_the_prefix_is_that_of_most_names():
+    wanted = forms(a_weight=(2,), b_weight=(3,), c_weight=(4,))
+    given = forms(module_a_weight=(2,), module_b_weight=(3,), c_weight=(4,), x_y_a_weight=(2,))
+    found = match(wanted, given)
+    assert found.prefix == "module."
+    assert found.sources["a.weight"] == "module.a.weight"
+    assert found.sources["c.weight"] == "c.weight"
+    assert found.unused == ("x.y.a.weight",)
+
+
+def test_a_blocks_names_are_no_prefix_of_a_network():
+    """`layer1.0.` stands before two names of the stem, and is no more than a block."""
+    wanted = forms(conv1_weight=(2,), **{f"l{n}_weight": (n,) for n in range(3, 9)})
+    given = forms(layer1_conv1_weight=(2,), **{f"other{n}_weight": (n,) for n in range(13, 19)})
+    assert match(wanted, given).prefix == ""
