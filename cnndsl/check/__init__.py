@@ -13,6 +13,7 @@ from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.evaluate import size_problem
+from cnndsl.check.repair import Repaired, repaired
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.check.trial import tried
@@ -56,6 +57,26 @@ def check_tree(
     took = thread_time() - start
     with one_account():  # all trials together may ask as much of isl as the check
         return report.replace(diagnostics=tried(report, source, again, took))
+
+
+def repair_tree(
+    source: Source,
+    report: Report,
+    settings: Mapping[str, object],
+    sink: Sink,
+    root: Path | None = None,
+) -> Repaired:
+    """Mend a checked text by the edits that help; `report` and `sink` are those of its check."""
+    values = read_settings(settings)
+
+    def check(mended: Source, found: Sink) -> Report:
+        return check_tree(mended, settings, found, root)
+
+    def count(mended: Source, found: Sink) -> Report:
+        with one_account():
+            return _report(mended, values, found, root)
+
+    return repaired(source, report, sink, check, count)
 
 
 def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path | None) -> Report:

@@ -9,7 +9,7 @@ from cnndsl.check.places import Tensor
 from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.layers.arguments import Labelled, Refusal, Value
+from cnndsl.layers.arguments import Count, Labelled, Refusal, Value
 from cnndsl.layers.base import Layer, Slot
 from cnndsl.layers.table import FORMS
 from cnndsl.record import Record
@@ -23,6 +23,7 @@ class Bound(Record):
     layer: Layer
     places: Mapping[str, Span]
     others: tuple[Tensor, ...] = ()
+    defaults: frozenset[str] = frozenset()  # the options that `default` lines give to its kind
 
 
 class Unsolved(Record):
@@ -33,6 +34,7 @@ class Unsolved(Record):
     places: Mapping[str, Span]
     holes: tuple[str, ...]
     others: tuple[Tensor, ...]
+    defaults: frozenset[str] = frozenset()
 
 
 class _Refused(Record):
@@ -96,7 +98,8 @@ class _Binding:
                 case tree.To() | tree.Like():
                     self._behind_word(argument)
         self._positional(positional)
-        for name, default in self.scope.defaults(self.form.kind).items():
+        defaults = self.scope.defaults(self.form.kind)
+        for name, default in defaults.items():
             if name not in self.places and name in self.form.slots:
                 self._keyword(default.argument, default.scope)
         if not self.good:
@@ -105,8 +108,8 @@ class _Binding:
         if self.holes:
             values = MappingProxyType(self.values)
             holes = tuple(name for name in self.form.slots if name in self.holes)
-            return Unsolved(self.form, values, places, holes, others)
-        return Bound(self.form(**self.values), places, others)
+            return Unsolved(self.form, values, places, holes, others, frozenset(defaults))
+        return Bound(self.form(**self.values), places, others, frozenset(defaults))
 
     def _behind_word(self, argument: tree.To | tree.Like) -> None:
         """`to 7x7`, `like enc4`."""
@@ -117,7 +120,7 @@ class _Binding:
                 "E203",
                 f"`{self.form.kind}` takes no `{word}`",
                 argument.span,
-                fixes=(Fix("remove it", (Edit(argument.span, ""),)),),
+                fixes=(Fix("remove it"),),  # an edit would change the network: see `_too_many`
             )
             return
         (name, slot), *_ = slots
@@ -294,7 +297,9 @@ class _Binding:
         fixes: tuple[Fix, ...] = ()
         if not refused.slot.required and default is not None:
             usual = refused.slot.kind.write(default)
-            fixes = (Fix(f"the usual value is `{usual}`", (Edit(refused.span, usual),)),)
+            # How many of something there are is for the user to say.
+            edits = () if isinstance(refused.slot.kind, Count) else (Edit(refused.span, usual),)
+            fixes = (Fix(f"the usual value is `{usual}`", edits),)
         self._report(
             "E206",
             f"`{refused.name}` of `{self.form.kind}` takes {takes}, not {describe(refused.value)}",

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
-from cnndsl.check.bind import Bound, written
+from cnndsl.check.bind import Bound
 from cnndsl.check.conditions import Need
+from cnndsl.check.edits import insert_above, suggested
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.layers.base import Claim, Layer, Suggestion
+from cnndsl.layers.base import Claim, Layer
 from cnndsl.layers.types import ImageType, TensorType, VectorType, show
 from cnndsl.record import Record
+from cnndsl.sizes.counted import counted
 from cnndsl.syntax import tree
 
 
@@ -60,19 +62,17 @@ def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> b
     if isinstance(x, layer.accepts):
         return True
     if isinstance(x, ImageType):
-        indent = " " * (call.span.column - 1)
-        before = call.span.before()
         fixes = (
-            Fix("make it a vector first: `flatten`", (Edit(before, f"flatten\n{indent}"),)),
+            Fix("make it a vector first: `flatten`", (insert_above(call.span, "flatten"),)),
             Fix(
                 "or average each channel first: `globalpool avg`, then `flatten`",
-                (Edit(before, f"globalpool avg\n{indent}flatten\n{indent}"),),
+                (insert_above(call.span, "globalpool avg", "flatten"),),
             ),
         )
         message = f"`{layer.kind}` needs a vector, but gets an image of {show(x)}"
         sink.add(Diagnostic("E303", message, call.name.span, "", (), (), fixes))
     else:
-        message = f"`{layer.kind}` needs an image, but gets a vector of {show(x)} features"
+        message = f"`{layer.kind}` needs an image, but gets a vector of {_features(x)}"
         fixes = (Fix("put it above the `flatten`, where the image still has rows and columns"),)
         sink.add(Diagnostic("E302", message, call.name.span, "", (), (), fixes))
     return False
@@ -86,7 +86,7 @@ def weights_are_fixed(
     if not free:
         return True
     names = " and ".join(sorted(free, key=sizes.index))
-    what = f"{show(x)} features" if isinstance(x, VectorType) else f"an input of {show(x)}"
+    what = _features(x) if isinstance(x, VectorType) else f"an input of {show(x)}"
     fixes = [Fix(f"fix the size in `input`, or by `--set {sorted(free)[0]}=…`")]
     if isinstance(x, VectorType):
         fixes.insert(
@@ -134,15 +134,9 @@ def _diagnostic(
         claim.caption,
         context.labels,
         (*claim.notes, *context.notes),
-        (*context.fixes, *(_fix(s, call, bound) for s in claim.suggestions)),
+        (*context.fixes, *(suggested(s, call, bound) for s in claim.suggestions)),
     )
 
 
-def _fix(suggestion: Suggestion, call: tree.LayerCall | tree.Merge, bound: Bound) -> Fix:
-    name = suggestion.argument
-    if name is None:
-        return Fix(suggestion.message)
-    text = written(bound.layer.slots[name], name, suggestion.text)
-    place = bound.places.get(name)
-    edit = Edit(place, text) if place is not None else Edit(call.head.after(), f" {text}")
-    return Fix(suggestion.message, (edit,))
+def _features(x: TensorType) -> str:
+    return counted(x.dims[0], "feature")

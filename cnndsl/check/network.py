@@ -9,7 +9,7 @@ from cnndsl.check.bind import Bound
 from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
-from cnndsl.check.origin import last_change, story
+from cnndsl.check.origin import last_change, more_room, story
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.warnings import Loss, lost_pixels, skipped_pixels
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
@@ -128,7 +128,10 @@ class Network:
         if claim.about is None:
             return Context()
         label = last_change(self._by_path, x, claim.about)
-        return Context(label, story(self._by_path, x, claim.about))
+        fixes: tuple[Fix, ...] = ()
+        if claim.code == "E301" and claim.left.constant is not None:
+            fixes = (more_room(self._by_path, x, claim.about),)
+        return Context(label, story(self._by_path, x, claim.about), fixes)
 
     def _ends(self, claim: Claim, call: tree.Merge, branches: tuple[Tensor, ...]) -> Context:
         """Where each branch ends, with which shape, and how it got there."""

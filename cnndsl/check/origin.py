@@ -6,8 +6,10 @@ Knows nodes and their types; knows nothing of what is wrong with the size.
 from collections.abc import Iterator, Mapping
 
 from cnndsl.check.places import Tensor
-from cnndsl.diagnostics.model import Label
+from cnndsl.diagnostics.model import Fix, Label
 from cnndsl.graph.graph import Node
+from cnndsl.layers.conv import Conv
+from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType, show
 from cnndsl.sizes.dim import Dim
 
@@ -40,6 +42,39 @@ def story(
         return ()
     side = _SIDES[dim] if isinstance(tensor.type, ImageType) else "features"
     return (f"{whose} {side}: {first}{''.join(reversed(links))}",)
+
+
+def more_room(nodes: Mapping[str, Node], tensor: Tensor, dim: int) -> Fix:
+    """Where the image could be kept larger: the nearest stride above, or else a layer, or input."""
+    shrinking = [
+        node
+        for node, before in _changes(nodes, tensor, dim)
+        if not _is_more(node.output.dims[dim], before)
+    ]
+    strided = next((node for node in shrinking if _stride(node, dim) > 1), None)
+    if strided is not None:
+        where = f"the `{strided.layer.kind}` in line {strided.span.line}"
+        what = where if strided.layer.kind == "pool" else f"the stride of {where}"
+        return Fix(f"take out {what}: the image stays larger")
+    if shrinking:
+        where = f"the `{shrinking[0].layer.kind}` in line {shrinking[0].span.line}"
+        what = f"pad {where}" if _is_window(shrinking[0]) else f"take less away by {where}"
+        return Fix(f"{what}: the image stays larger")
+    return Fix("make the image of the `input` larger")
+
+
+def _stride(node: Node, axis: int) -> int:
+    layer = node.layer
+    return layer.geometry.stride.values()[axis] if isinstance(layer, (Conv, Pool)) else 1
+
+
+def _is_window(node: Node) -> bool:
+    return isinstance(node.layer, (Conv, Pool))
+
+
+def _is_more(after: Dim, before: Dim) -> bool:
+    more = (after - before).constant
+    return more is not None and more >= 0
 
 
 def _changes(nodes: Mapping[str, Node], tensor: Tensor, dim: int) -> Iterator[tuple[Node, Dim]]:

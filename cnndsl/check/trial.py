@@ -3,13 +3,13 @@
 Knows reports and edits; is handed the check as a function.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from time import thread_time
 from typing import Literal
 
+from cnndsl.check.kept import keeps_sizes
 from cnndsl.check.report import Report
-from cnndsl.diagnostics.fix import apply
+from cnndsl.diagnostics.fix import apply, moved
 from cnndsl.diagnostics.model import Diagnostic, Fix
 from cnndsl.source import Source
 
@@ -48,7 +48,7 @@ class _Trial:
     ) -> None:
         self._source, self._check, self._seconds = source, check, seconds
         self._end = thread_time() - seconds + MOST_SECONDS
-        self._before = _counted(report)
+        self._report = report
         self._cost = len(source.text) + CHARACTERS_A_LAYER * len(report.layers)
         self._left = MOST_WORK
 
@@ -75,21 +75,26 @@ class _Trial:
         if not fix.edits or not own or late or self._left < self._cost:
             return "untried"
         self._left -= self._cost
-        text = self._source.text
-        mended = Source(self._source.name, apply(text, (fix,)))
-        report = self._check(mended)
-        new = _counted(report) - self._before
-        shown = [d for d in report.diagnostics if d.severity == "error" and new[_key(d)]]
+        mended = Source(self._source.name, apply(self._source.text, (fix,)))
+        after = self._check(mended)
+        left = _placed(after, mended, lambda offset: offset)
+        before = _placed(self._report, self._source, lambda offset: moved(fix, offset))
+        shown = [d for key, d in left.items() if key not in before and d.severity == "error"]
         if any(d.code.startswith(_LIMITS) for d in shown):
             return "untried"
-        if _counted(report)[_key(diagnostic)] >= self._before[_key(diagnostic)]:
+        if _key(diagnostic, self._source, lambda offset: moved(fix, offset)) in left:
+            return "no help"
+        if not keeps_sizes(self._report.layers, after.layers):
             return "no help"
         # What comes to light below the changed lines may have been hidden by the mistake.
         place = diagnostic.span
         ends = [edit.span.end for edit in fix.edits]
         last = max(*ends, place.end if place.source is self._source else 0)
-        rest = text[last:].partition("\n")[2]
+        rest = self._source.text[last:].partition("\n")[2]
         below = len(mended.text) - len(rest)
+        if not diagnostic.code.startswith(_CONSEQUENCES) and place.source is self._source:
+            # What a misspelt word hid may stand on its own line.
+            below = mended.line_start(mended.position(moved(fix, place.start))[0])
         if all(
             d.code.startswith(_CONSEQUENCES) and d.span.source is mended and d.span.start >= below
             for d in shown
@@ -98,9 +103,15 @@ class _Trial:
         return "no help"
 
 
-def _key(diagnostic: Diagnostic) -> tuple[str, str]:
-    return diagnostic.code, diagnostic.message
+_Key = tuple[str, str, object]
 
 
-def _counted(report: Report) -> Counter[tuple[str, str]]:
-    return Counter(map(_key, report.diagnostics))
+def _placed(report: Report, source: Source, place: Callable[[int], int]) -> dict[_Key, Diagnostic]:
+    """The diagnostics by code, message and place: the next level may make the same mistake."""
+    return {_key(diagnostic, source, place): diagnostic for diagnostic in report.diagnostics}
+
+
+def _key(diagnostic: Diagnostic, source: Source, place: Callable[[int], int]) -> _Key:
+    span = diagnostic.span
+    where = place(span.start) if span.source is source else (span.source.name, span.start)
+    return diagnostic.code, diagnostic.message, where

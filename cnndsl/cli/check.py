@@ -6,19 +6,18 @@ import sys
 import time
 from pathlib import Path
 
-from cnndsl.check import check_file, check_tree
+from cnndsl.check import check_file, repair_tree
 from cnndsl.check.annotate import annotate
+from cnndsl.check.repair import why_left
 from cnndsl.check.report import Report, is_whole, to_json
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
-from cnndsl.diagnostics import fix
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph import text
 from cnndsl.layers.arguments import Value
 from cnndsl.source import Source
 from cnndsl.syntax.read import STANDARD_INPUT
 
-_ROUNDS = 5  # of fixing: what one round mended may bring up what another can mend
 _PAUSE = 0.3  # seconds between two looks at a file that is watched
 
 
@@ -34,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  cnndsl check lenet.cnn --explain           the formula of each size with its numbers\n"
         "  cnndsl check lenet.cnn --annotate          the file, with the shapes beside it\n"
         "  cnndsl check resnet.cnn --set width=64     give a param or a free size a value\n"
-        "  cnndsl check lenet.cnn --fix               apply the first fix of each message\n"
+        "  cnndsl check lenet.cnn --fix               make the edits that help; say what is left\n"
         "  cnndsl check *.cnn --format json           one object a file, one file a line"
     )
     parser.add_argument(
@@ -51,7 +50,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--explain", action="store_true", help="show the formula of each size")
     parser.add_argument("--annotate", action="store_true", help="print the file with its shapes")
-    parser.add_argument("--fix", action="store_true", help="apply fixes to the files")
+    parser.add_argument(
+        "--fix", action="store_true", help="make the edits that help in the files, until none does"
+    )
     parser.add_argument("--watch", action="store_true", help="check again whenever a file changes")
     parser.add_argument(
         "--format",
@@ -117,31 +118,24 @@ def _setting(text: str) -> tuple[str, Value]:
 def _fix(
     name: str, source: Source, report: Report, settings: dict[str, object], sink: Sink
 ) -> tuple[Report, Source, Sink]:
-    """Apply the fixes that help, round by round, and write the file if any did."""
-    original = source
-    for _ in range(_ROUNDS):
-        chosen = fix.choose(source, report.diagnostics)
-        if not chosen:
-            break
-        root = None if name == STANDARD_INPUT else Path(name).parent
-        mended, new_sink = Source(source.name, fix.apply(source.text, chosen)), Sink()
-        new = check_tree(mended, settings, new_sink, root)
-        if _errors(new) >= _errors(report):
-            break
-        for one in chosen:
-            line = min(edit.span.line for edit in one.edits)
-            print(f"{source.name}:{line}: {one.message}", file=sys.stderr)
-        report, source, sink = new, mended, new_sink
-    if source is not original:
-        if name == STANDARD_INPUT:
-            sys.stdout.write(source.text)
-        else:
-            _write(name, source.text)
-    return report, source, sink
-
-
-def _errors(report: Report) -> int:
-    return sum(d.severity == "error" for d in report.diagnostics)
+    """Make the edits that help, say which they are and what is left, and write the file."""
+    root = None if name == STANDARD_INPUT else Path(name).parent
+    mended = repair_tree(source, report, settings, sink, root)
+    for done in mended.done:
+        print(f"{source.name}:{done.line}: fixed: {done.message}", file=sys.stderr)
+    left = [d for d in mended.report.diagnostics if d.severity == "error"]
+    for error in left:
+        why = why_left(error, mended.source)
+        print(
+            f"{error.span.source.name}:{error.span.line}: left {error.code}: {why}", file=sys.stderr
+        )
+    if left:
+        print(file=sys.stderr)
+    if mended.done and name == STANDARD_INPUT:
+        sys.stdout.write(mended.source.text)
+    elif mended.done:
+        _write(name, mended.source.text)
+    return mended.report, mended.source, mended.sink
 
 
 def _write(path: str, content: str) -> None:

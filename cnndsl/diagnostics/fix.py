@@ -42,6 +42,21 @@ def apply(text: str, fixes: Iterable[Fix]) -> str:
     return "".join([*parts, text[at:]])
 
 
+def moved(fix: Fix, offset: int) -> int:
+    """Where a character of the text is after the edits of a fix; one that is gone, where they are.
+
+    What is inserted at a place stands in front of what began there.
+    """
+    shift = 0
+    for edit in fix.edits:
+        start, end = edit.span.start, edit.span.end
+        if end <= offset:
+            shift += len(edit.text) - (end - start)
+        elif start < offset:
+            shift += start - offset
+    return offset + shift
+
+
 def _is_consistent(fix: Fix) -> bool:
     edits = fix.edits
     return not any(_overlap(a, b) for n, a in enumerate(edits) for b in edits[:n])

@@ -51,11 +51,17 @@ def argument(
 
 
 class Suggestion(Record):
-    """A fix in the terms of a layer: give `argument` the value `text`, or only advice."""
+    """A fix in the terms of a layer; without changes it is only advice.
+
+    `changes` gives arguments new values, as text; `above` and `below` are layers to insert in
+    front of this one and behind it. A change keeps the shapes of the weights: what alters a
+    window's size or a count that the user wrote is advice.
+    """
 
     message: str
-    argument: str | None = None
-    text: str = ""
+    changes: tuple[tuple[str, str], ...] = ()
+    above: str = ""
+    below: str = ""
 
 
 class Claim(Record):

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from cnndsl.layers.arguments import Count, Flag, Padding, Pair, Size, WindowSize
 from cnndsl.layers.base import Anchor, Claim, Step, Weight, argument
+from cnndsl.layers.even import padded_above
 from cnndsl.layers.groups import divide, divided
 from cnndsl.layers.types import ImageType
 from cnndsl.layers.window import ONE, ZERO, Geometry, as_tuple, odd_extent, same
@@ -44,7 +45,8 @@ class Conv(Anchor):
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """Odd extents for `same`, a window that fits, groups that divide."""
         if self.pad == "same":
-            yield from odd_extent(self.size, self.dilation, "filter")
+            extent = self.geometry.extent
+            yield from odd_extent(self.size, self.dilation, "filter", lambda: padded_above(extent))
         yield from self.geometry.fits(x, "filter")
         yield from divide(self.groups, x, self.filters)
 

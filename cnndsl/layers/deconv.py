@@ -5,9 +5,11 @@ from typing import ClassVar
 
 from cnndsl.layers.arguments import Count, Flag, Padding, Pair, Size, WindowSize
 from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Weight, argument, never
+from cnndsl.layers.even import in_deconv
 from cnndsl.layers.groups import divide, divided
 from cnndsl.layers.types import ImageType
-from cnndsl.layers.window import AXES, ONE, ZERO, as_tuple, odd_extent, same
+from cnndsl.layers.window import AXES, ONE, ZERO, Geometry, as_tuple, odd_extent, same
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 
@@ -45,7 +47,13 @@ class Deconv(Opaque):
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """Odd extents for `same`, room for `output_pad`, something left, groups that divide."""
         if self.pad == "same":
-            yield from odd_extent(self.size, self.dilation, "filter")
+            extent = Geometry(self.size, ONE, ZERO, self.dilation).extent
+            yield from odd_extent(
+                self.size,
+                self.dilation,
+                "filter",
+                lambda: in_deconv(extent, self.stride, self.dilation),
+            )
         yield from self._room()
         for axis, (side, _, lines) in enumerate(AXES):
             pad = self.padding.values()[axis]
@@ -55,12 +63,13 @@ class Deconv(Opaque):
                 ">=",
                 Dim.of(2 * pad + 1),
                 "E316",
-                f"a padding of {pad} takes away all {whole.pretty()} {lines} that it makes",
+                f"a padding of {pad} takes away all of the {counted(whole, lines[:-1])} that it "
+                "makes",
                 "pad",
                 axis,
                 f"nothing is left in {side}",
                 (self._formula_along(axis, "HW"[axis], x.dims[axis]),),
-                (Suggestion("use a smaller padding: `pad=0`", "pad", "0"),),
+                (self._less_padding(x),),
             )
         yield from divide(self.groups, x, self.filters)
 
@@ -78,9 +87,33 @@ class Deconv(Opaque):
                     f"dilation, {dilation}, in {side}",
                     "output_pad",
                     f"at most {most}",
-                    (Suggestion(f"use `output_pad={most}`", "output_pad", str(most)),),
+                    (self._less_room(),),
                 )
                 return
+
+    def _less_padding(self, x: ImageType) -> Suggestion:
+        """The most padding that leaves a pixel, in each direction; none for sizes not yet known."""
+        pads: list[int] = []
+        for axis, pad in enumerate(self.padding.values()):
+            whole = (self._along(axis, x.dims[axis]) + 2 * pad).constant
+            pads.append(min(pad, max(0, (whole - 1) // 2)) if whole is not None else 0)
+        less = Pair(*pads).short
+        return Suggestion(f"use a smaller padding: `pad={less}`", (("pad", less),))
+
+    def _less_room(self) -> Suggestion:
+        """As much `output_pad` as there may be, in each direction by itself."""
+        most = Pair(
+            *(
+                min(extra, max(stride, dilation) - 1)
+                for extra, stride, dilation in zip(
+                    self.output_pad.values(),
+                    self.stride.values(),
+                    self.dilation.values(),
+                    strict=True,
+                )
+            )
+        ).short
+        return Suggestion(f"use `output_pad={most}`", (("output_pad", most),))
 
     def _along(self, axis: int, length: Dim) -> Dim:
         size, stride, pad, extra, dilation = self._numbers(axis)

@@ -5,6 +5,7 @@ from math import gcd
 
 from cnndsl.layers.base import Claim, Suggestion, never
 from cnndsl.layers.types import ImageType, VectorType
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 # How far from the number of groups that was asked for a better one is looked for.
@@ -20,8 +21,8 @@ def divide(groups: Dim, x: ImageType | VectorType, filters: Dim | None = None) -
     """
     channels, last = x.dims[-1], len(x.dims) - 1
     counts = [channels] if filters is None else [channels, filters]
-    arriving = "input channels" if isinstance(x, ImageType) else "features"
-    for count, what, about in ((channels, arriving, last), (filters, "filters", None)):
+    arriving = "input channel" if isinstance(x, ImageType) else "feature"
+    for count, what, about in ((channels, arriving, last), (filters, "filter", None)):
         if count is None or _proved(count, groups):
             continue
         number, have = groups.constant, count.constant
@@ -36,12 +37,12 @@ def divide(groups: Dim, x: ImageType | VectorType, filters: Dim | None = None) -
             "==",
             Dim.of(0),
             "E306",
-            f"{groups.pretty()} groups do not divide {count.pretty()} {what}",
+            f"{counted(groups, 'group')} do not divide {counted(count, what)}",
             "groups",
             about,
             "does not divide",
             notes,
-            _nearest(groups, counts),
+            _advice(groups, counts),
         )
 
 
@@ -59,7 +60,7 @@ def _undecided(groups: Dim, count: Dim, what: str) -> Claim:
     free = " and ".join(sorted(groups.symbols))
     return never(
         "E404",
-        f"whether {groups.pretty()} groups divide {count.pretty()} {what}, and how many weights "
+        f"whether {groups.pretty()} groups divide {counted(count, what)}, and how many weights "
         f"that makes, cannot be told while {free} has no value",
         "groups",
         "free",
@@ -67,13 +68,27 @@ def _undecided(groups: Dim, count: Dim, what: str) -> Claim:
     )
 
 
-def _nearest(groups: Dim, counts: list[Dim]) -> tuple[Suggestion, ...]:
-    """The number nearest to `groups` that divides them all."""
+def _advice(groups: Dim, counts: list[Dim]) -> tuple[Suggestion, ...]:
+    """Numbers of groups that divide; no edit makes them so, for it would change the weights."""
     numbers = [count.constant for count in counts if count.constant is not None]
     wanted = groups.constant
     if wanted is None or len(numbers) < len(counts):
         return ()
+    both = " and ".join(map(str, dict.fromkeys(numbers)))
     common = gcd(*numbers)
     near = (n for away in range(1, NEAR) for n in (wanted - away, wanted + away) if n >= 1)
     best = next((n for n in near if common % n == 0), common)
-    return (Suggestion(f"use {best} group{'s' if best > 1 else ''}", "groups", str(best)),)
+    found = [Suggestion(f"the nearest number of groups that divides {both} is {best}")]
+    if common == 1:
+        found = [Suggestion(f"1 is the only number of groups that divides {both}")]
+    if len(numbers) == 2 and wanted == numbers[1]:
+        channels = numbers[0]
+        filters = max(1, round(wanted / channels)) * channels
+        found.insert(
+            0,
+            Suggestion(
+                "for a depthwise convolution, use one group for each input channel, and a multiple "
+                f"of them as filters: {filters} filters with `groups={channels}`"
+            ),
+        )
+    return tuple(found)

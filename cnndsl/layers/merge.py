@@ -6,6 +6,7 @@ from typing import ClassVar
 from cnndsl.layers.base import Claim, Merge, Suggestion, never
 from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show
 from cnndsl.layers.window import AXES
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 Types = tuple[TensorType, ...]
@@ -122,13 +123,14 @@ def _alike(
 def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Claim:
     a, b = (types[i].dims[about] for i in between)
     if isinstance(types[between[0]], VectorType):
-        side, lines = "features", "features"
+        side, line = "features", "feature"
         advice = f"end each branch with the same number of features, such as `fc {a}`"
     elif about == len(AXES):
-        side, lines = "channels", "channels"
+        side, line = "channels", "channel"
         advice = f"end each branch with the same number of channels, such as `conv {a} 1x1`"
     else:
         side, _, lines = AXES[about]
+        line = lines[:-1]
         advice = "use the same strides and paddings in each branch, or end one with `upsample like`"
     return Claim(
         a,
@@ -138,7 +140,7 @@ def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Cla
         f"the branches of this `{kind}` differ in {side}",
         None,
         about,
-        f"{a.pretty()} and {b.pretty()} {lines}",
+        f"{a.pretty()} and {counted(b, line)}",
         (),
         (Suggestion(advice),),
         between,
@@ -154,5 +156,15 @@ def _mixed(kind: str, types: Types, between: tuple[int, int]) -> Claim:
         "E304",
         f"one branch of this `{kind}` is {one}, another {other}",
         caption="an image and a vector",
-        suggestions=(Suggestion("end the branch that is an image with `flatten`"),),
+        suggestions=(Suggestion(_one_kind(kind)),),
     ).replace(between=between)
+
+
+def _one_kind(kind: str) -> str:
+    """What to do where images and vectors meet; a gate is an image of one pixel."""
+    if kind == "multiply":
+        return (
+            "a gate is an image of 1 x 1 x C: leave out the `flatten` behind `globalpool`, and "
+            "write `conv N 1x1` for each `fc N`"
+        )
+    return "end the branch that is an image with `flatten`"

@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from cnndsl.layers.arguments import Flag, Padding, Pair, Size, WindowSize, Word
 from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, Window, argument, never
+from cnndsl.layers.even import in_pool
 from cnndsl.layers.types import ImageType
 from cnndsl.layers.window import AXES, ONE, ZERO, Geometry, as_tuple, odd_extent, same
 from cnndsl.sizes.dim import Dim
@@ -58,7 +59,13 @@ class Pool(Window):
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """A window that fits, and PyTorch's bound on the padding."""
         if self.pad == "same":
-            yield from odd_extent(self.size, self.dilation, "window")
+            size, geometry = self.size, self.geometry
+            yield from odd_extent(
+                size,
+                self.dilation,
+                "window",
+                lambda: in_pool(self.function, size, geometry.extent, geometry.stride),
+            )
         for axis, (side, _, _) in enumerate(AXES):
             pad, size = self.geometry.pad.values()[axis], self.size.values()[axis]
             yield Claim(
@@ -72,16 +79,24 @@ class Pool(Window):
                 None,
                 f"at most {size // 2}",
                 (),
-                (Suggestion(f"use `pad={size // 2}`", "pad", str(size // 2)),),
+                (self._half_a_window(),),
             )
         if self.function == "avg" and self.dilation != ONE:
             yield never(
                 "E310",
                 "`pool avg` has no dilation: PyTorch defines it for `max` only",
                 "dilation",
-                suggestions=(Suggestion("use `dilation=1`", "dilation", "1"),),
+                suggestions=(
+                    Suggestion("leave out the dilation: `dilation=1`", (("dilation", "1"),)),
+                ),
             )
         yield from self.geometry.fits(x, "window")
+
+    def _half_a_window(self) -> Suggestion:
+        """The most padding that PyTorch takes, in each direction by itself."""
+        sides = zip(self.geometry.pad.values(), self.size.values(), strict=True)
+        pad = Pair(*(min(pad, size // 2) for pad, size in sides)).short
+        return Suggestion(f"use `pad={pad}`", (("pad", pad),))
 
     def output(self, x: ImageType) -> ImageType:
         """As many channels as come in."""

@@ -7,6 +7,7 @@ from cnndsl.layers.arguments import Count
 from cnndsl.layers.base import Claim, Suggestion, View, argument
 from cnndsl.layers.groups import divide
 from cnndsl.layers.types import ImageType, TensorType, VectorType, elements
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 
@@ -47,7 +48,7 @@ class Take(View):
     def requires(self, x: ImageType | VectorType) -> Iterator[Claim]:
         """At least one channel, and none past the last."""
         have, last = x.dims[-1], len(x.dims) - 1
-        what = "channels" if isinstance(x, ImageType) else "features"
+        what = "channel" if isinstance(x, ImageType) else "feature"
         yield Claim(
             self.end - self.first,
             ">=",
@@ -66,12 +67,12 @@ class Take(View):
             ">=",
             self.end,
             "E317",
-            f"`take` goes up to {self.end.pretty()}, but its input has only {have.pretty()} {what}",
+            f"`take` goes up to {self.end.pretty()}, but its input has only {counted(have, what)}",
             "end",
             last,
             f"at most {have.pretty()}",
             (),
-            (Suggestion(f"use `{have}`", "end", str(have)),),
+            (Suggestion(f"go up to `{have}` at most"),),
         )
 
     def output(self, x: ImageType | VectorType) -> ImageType | VectorType:
@@ -90,7 +91,7 @@ class Take(View):
 def _larger_end(first: Dim, have: Dim) -> tuple[Suggestion, ...]:
     if first.constant is None or have.constant is None or first.constant >= have.constant:
         return ()
-    return (Suggestion(f"up to the last: `{have}`", "end", str(have)),)
+    return (Suggestion(f"to take all up to the last: `take {first} {have}`"),)
 
 
 class Shuffle(View):

@@ -5,8 +5,9 @@ from typing import ClassVar, Literal
 
 from cnndsl.layers.arguments import Labelled, Like, Pair, Whole, WindowSize, Word
 from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, View, argument, never
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show
+from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
 from cnndsl.layers.window import AXES
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 Mode = Literal["nearest", "bilinear"]
@@ -161,8 +162,8 @@ class Crop(View):
                 ">=",
                 Dim.of(before + after + 1),
                 "E316",
-                f"this takes {before} and {after} {lines} away, but its input is "
-                f"{only}{have.pretty()} pixels {adjective}",
+                f"this takes {counted(before + after, lines[:-1])} away, but its input is "
+                f"{only}{counted(have, 'pixel')} {adjective}",
                 name,
                 axis,
                 f"nothing is left in {side}",
@@ -212,7 +213,7 @@ class CropLike(View):
                 ">=",
                 wanted,
                 "E315",
-                f"`{self.like.label}` is {wanted.pretty()} pixels {adjective}, but the image to "
+                f"`{self.like.label}` is {counted(wanted, 'pixel')} {adjective}, but the image to "
                 f"crop is {only}{have.pretty()}",
                 "like",
                 axis,
@@ -288,8 +289,8 @@ def _is_image(other: Labelled) -> Iterator[Claim]:
     if isinstance(other.type, VectorType):
         yield never(
             "E302",
-            f"`like` needs an image, but `{other.label}` is a vector of {show(other.type)} "
-            "features",
+            f"`like` needs an image, but `{other.label}` is a vector of "
+            f"{counted(other.type.features, 'feature')}",
             "like",
             suggestions=(Suggestion("name a layer above the `flatten`"),),
         )

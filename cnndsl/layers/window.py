@@ -4,12 +4,14 @@ Source: Dumoulin and Visin, A guide to convolution arithmetic for deep learning 
 15: O = ⌊(I + 2P − D(K−1) − 1) / S⌋ + 1; `ceil` as PyTorch defines it for pooling.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from cnndsl.layers.arguments import Pair
 from cnndsl.layers.base import Claim, Step, Suggestion, never
+from cnndsl.layers.even import odd_sizes
 from cnndsl.layers.types import ImageType
 from cnndsl.record import Record
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 
 AXES = (("height", "high", "rows"), ("width", "wide", "columns"))
@@ -21,20 +23,22 @@ def same(size: Pair, dilation: Pair) -> Pair:
     return Pair(dilation.height * (size.height - 1) // 2, dilation.width * (size.width - 1) // 2)
 
 
-def odd_extent(size: Pair, dilation: Pair, what: str) -> Iterator[Claim]:
-    """What `same` needs: a padding of whole pixels on both sides."""
+def odd_extent(
+    size: Pair, dilation: Pair, what: str, instead: Callable[[], Suggestion]
+) -> Iterator[Claim]:
+    """What `same` needs: a padding of whole pixels on both sides. `instead` says what to write."""
     for length, apart in zip(size.values(), dilation.values(), strict=True):
         reach = apart * (length - 1)
         if reach % 2 == 0:
             continue
-        near = [Pair(*(n + d if n % 2 == 0 else n for n in size.values())) for d in (-1, 1)]
+        near = " or ".join(f"`{odd}`" for odd in odd_sizes(size))
         yield never(
             "E307",
             f"`pad=same` needs a {what} of odd size: for {size} the padding D(K−1)/2 is "
             f"{reach}/2, which is no whole number",
             "size",
             "even",
-            tuple(Suggestion(f"use `{p}`", "size", str(p)) for p in near if min(p.values()) >= 1),
+            (instead(), Suggestion(f"or take a {what} of odd size, such as {near}")),
         )
         return
 
@@ -104,30 +108,46 @@ class Geometry(Record):
                 ">=",
                 Dim.of(needed),
                 "E301",
-                f"the {what} is {extent} pixels {adjective}, but its input is "
-                f"{only}{padded.pretty()} pixels {adjective}{with_padding}",
+                f"the {what} is {counted(extent, 'pixel')} {adjective}, but its input is "
+                f"{only}{counted(padded, 'pixel')} {adjective}{with_padding}",
                 "size",
                 axis,
                 f"{extent} {adjective}",
                 (self._formula_along(axis, "HW"[axis], x.dims[axis]),),
-                self._ways_to_fit(padded, extent, pad),
+                self._ways_to_fit(x, may_hang_over=what == "window"),
             )
 
-    def _ways_to_fit(self, padded: Dim, extent: int, pad: int) -> tuple[Suggestion, ...]:
-        have = padded.constant
-        if have is None:
+    def _ways_to_fit(self, x: ImageType, *, may_hang_over: bool) -> tuple[Suggestion, ...]:
+        """What makes the window fit in both directions, its size as it is; a smaller one last."""
+        height, width = x.height.constant, x.width.constant
+        if height is None or width is None:
             return (Suggestion("make the input larger, or the window smaller"),)
+        sides = tuple(
+            zip((height, width), self.size.values(), self.extent, self.pad.values(), strict=True)
+        )
         found: list[Suggestion] = []
-        if have >= 1 and self.dilation.values() == (1, 1):
-            height, width = (
-                n if n <= have else have - (n - have) % 2 * (have > 1) for n in self.size.values()
-            )
-            smaller = Pair(height, width)
-            found.append(Suggestion(f"make the window smaller: `{smaller}`", "size", str(smaller)))
-        enough = pad + (extent - have + 1) // 2
-        if 2 * enough <= extent:  # more than half of the window in padding is no fix
-            found.append(Suggestion(f"pad the input: `pad={enough}`", "pad", str(enough)))
-        found.append(Suggestion("take out a `pool` or a stride above: the image stays larger"))
+        reach = [
+            extent - stride + 1
+            for extent, stride in zip(self.extent, self.stride.values(), strict=True)
+        ]
+        if may_hang_over and all(
+            have + 2 * pad >= least for (have, _, _, pad), least in zip(sides, reach, strict=True)
+        ):
+            message = "let the last window hang over the edge: `ceil=yes`"
+            found.append(Suggestion(message, (("ceil", "yes"),)))
+        pads = [max(pad, (extent - have + 1) // 2) for have, _, extent, pad in sides]
+        # More than half of the window in padding is no fix, and a pool refuses it.
+        if all(
+            new == pad or 2 * new <= size
+            for new, (_, size, _, pad) in zip(pads, sides, strict=True)
+        ):
+            pad = Pair(*pads).short
+            found.append(Suggestion(f"pad the input: `pad={pad}`", (("pad", pad),)))
+        if self.dilation.values() == (1, 1):
+            smaller = Pair(*(_at_most(size, have + 2 * pad) for have, size, _, pad in sides))
+            found.append(Suggestion(f"make the window smaller, such as `{smaller}`"))
+        else:
+            found.append(Suggestion("use a smaller dilation"))
         return tuple(found)
 
     def formula(self, x: ImageType) -> tuple[str, ...]:
@@ -170,3 +190,8 @@ class Geometry(Record):
     def skipped(self, axis: int) -> int:
         """How many pixels between two neighbouring windows no window reads."""
         return max(0, self.stride.values()[axis] - self.extent[axis])
+
+
+def _at_most(size: int, have: int) -> int:
+    """The largest size of the same parity that fits, if one does."""
+    return size if size <= have else max(1, have - (size - have) % 2 * (have > 1))

@@ -122,7 +122,6 @@ def test_every_fix_with_edits_makes_its_error_go():
         "fc 10",
         "conv 6 9x9",
         "conv 6 4x4 pad=same",
-        "conv 6 3x3 groups=4",
         "pool max 2 pad=2",
         "pool average 2",
         "conv 6 5x5 stride=0",

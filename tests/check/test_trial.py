@@ -3,6 +3,7 @@
 import pytest
 
 from cnndsl.check import check_source, trial
+from cnndsl.diagnostics.fix import apply
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix
 from cnndsl.source import Source
 
@@ -26,12 +27,19 @@ def size(text: str) -> Fix:
 def test_a_fix_that_does_not_help_is_not_offered():
     assert offered(size("11x11")) == ()
     assert offered(size("9y9")) == ()
-    assert offered(size("4x4 pad=same")) == ()  # another mistake on the same line
+    assert offered(size("9x9 pad=4 groups=3")) == ()  # another mistake on the same line
+
+
+def test_a_fix_that_changes_a_size_is_not_offered():
+    assert offered(size("3x3")) == ()
+    filters = SOURCE.span(TEXT.index("4"), TEXT.index("4") + 1)
+    assert offered(Fix("", (Edit(filters, "8"), Edit(SIZE, "9x9 pad=4")))) == ()
+    assert offered(size("9x9 pad=4")) == (size("9x9 pad=4"),)
 
 
 def test_fixes_that_leave_nothing_to_mend_come_first_and_advice_last():
-    advice, partial = Fix("think"), size("3x3")  # `fc` then says that it needs a vector
-    whole = size("3x3; flatten")
+    advice, partial = Fix("think"), size("9x9 pad=4")  # `fc` then says that it needs a vector
+    whole = size("9x9 pad=4; flatten")
     assert offered(advice, partial, whole) == (whole, partial, advice)
 
 
@@ -44,7 +52,8 @@ def test_where_too_much_would_be_checked_again_fixes_are_told_without_edits(monk
     report = check_source(SOURCE)
     monkeypatch.setattr(trial, "MOST_WORK", len(TEXT) + 2 * trial.CHARACTERS_A_LAYER)
     assert len(report.layers) == 2
-    assert offered(size("3x3"), size("5x5")) == (size("3x3"), Fix("use 5x5"))
+    good = size("9x9 pad=4")
+    assert offered(good, size("9x9 pad=5")) == (good, Fix("use 9x9 pad=5"))
 
 
 def test_a_fix_whose_trial_reaches_a_limit_is_told_without_edits(monkeypatch):
@@ -78,7 +87,7 @@ def test_of_a_free_size_only_what_works_for_all_sizes_is_offered(text, code, edi
 def test_every_fix_that_is_offered_makes_its_message_go_away():
     text = (
         "input 28 x 28 x 1\nconv 6 5x5 padding=2\nrelluu\npool max 2 -> 13 x 13 x 6\n"
-        "conv 16 15x15\nconv 7 3x3 groups=2\nfc 10 bias=maybe\n"
+        "conv 16 14x14 pad=same\nconv 7 3x3 groups=2\nfc 10 bias=maybe\n"
     )
     report = check_source(Source("a.cnn", text))
     tried = 0
@@ -88,12 +97,11 @@ def test_every_fix_that_is_offered_makes_its_message_go_away():
                 after = check_source(Source("a.cnn", applied(text, fix)))
                 assert same(diagnostic) not in map(same, after.diagnostics), fix.message
                 tried += 1
-    assert tried >= 4
+    assert tried >= 3
 
 
 def applied(text: str, fix: Fix) -> str:
-    (edit,) = fix.edits
-    return text[: edit.span.start] + edit.text + text[edit.span.end :]
+    return apply(text, (fix,))
 
 
 def same(diagnostic: Diagnostic) -> tuple[str, str]:
