@@ -18,7 +18,7 @@ from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.check.trial import tried
 from cnndsl.diagnostics.model import Sink
-from cnndsl.graph.facts import Tally, Totals
+from cnndsl.graph.facts import Totals
 from cnndsl.graph.graph import Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.sizes.limits import SizeError, one_account
@@ -83,7 +83,7 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     """What is found in a text, with fixes that nobody has tried."""
     elaborator = Elaborator(parse(source, sink), values, root, sink)
     graph = elaborator.graph()
-    counted = _totals(graph, elaborator.tally, sink)
+    counted = _totals(graph, elaborator, sink)
     found = elaborator.tally.facts
     ok = not sink.failed
     return Report(
@@ -101,11 +101,13 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     )
 
 
-def _totals(graph: Graph, tally: Tally, sink: Sink) -> Totals | None:
+def _totals(graph: Graph, elaborator: Elaborator, sink: Sink) -> Totals | None:
     """What is counted on a whole graph, where the formulas are not too long to be told."""
+    tally = elaborator.tally
     try:
         tally.take(graph.source, graph.nodes)
-        return tally.totals(graph.source, graph.takes_bytes) if is_whole(graph) else None
+        is_counted = is_whole(graph) and not elaborator.is_doubtful
+        return tally.totals(graph.source, graph.takes_bytes) if is_counted else None
     except SizeError as error:
         if graph.place is not None:  # without an input there was nothing to count
             sink.add(size_problem(error, graph.place))

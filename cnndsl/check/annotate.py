@@ -1,7 +1,7 @@
 """A file with the shape that each line makes beside it, for people, editors and notebooks."""
 
 from cnndsl.graph.graph import Graph
-from cnndsl.layers.types import Unknown, show
+from cnndsl.layers.types import is_known, show
 from cnndsl.source import Source, display_width
 
 _WIDEST = 60  # cells of code up to which the shapes stand in one column
@@ -16,7 +16,7 @@ def shapes(source: Source, graph: Graph) -> dict[int, str]:
     inside: dict[int, dict[str, str]] = {}  # line, then scope: what its last layer makes there
     called: dict[int, str] = {}
     for node in graph.nodes:
-        if isinstance(node.output, Unknown):
+        if not is_known(node.output):
             continue
         shape = show(node.output)
         if node.span.source is source:

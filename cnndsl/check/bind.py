@@ -6,11 +6,12 @@ from typing import Any
 
 from cnndsl.check.evaluate import Evaluator, describe, is_condition
 from cnndsl.check.places import Tensor
+from cnndsl.check.recover import of_one_kind
 from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.arguments import Count, Labelled, Refusal, Value
-from cnndsl.layers.base import Layer, Slot
+from cnndsl.layers.base import REQUIRED, Layer, Slot
 from cnndsl.layers.table import FORMS
 from cnndsl.record import Record
 from cnndsl.source import Span
@@ -37,6 +38,17 @@ class Unsolved(Record):
     defaults: frozenset[str] = frozenset()
 
 
+class Failed(Record):
+    """A layer with mistakes in its arguments: those that are known, and those that may be any."""
+
+    form: type[Layer]
+    known: Mapping[str, Any]
+    places: Mapping[str, Span]
+    doubtful: tuple[str, ...]
+    others: tuple[Tensor, ...] = ()
+    defaults: frozenset[str] = frozenset()
+
+
 class _Refused(Record):
     """An argument whose value does not suit its slot."""
 
@@ -55,8 +67,8 @@ def bind(
     scope: Scope,
     find: Callable[[tree.Name], Tensor | None],
     sink: Sink,
-) -> Bound | Unsolved | None:
-    """The layer that `call` means, or None after reporting why there is none.
+) -> Bound | Unsolved | Failed:
+    """The layer that `call` means; what is known of it after reporting why there is none.
 
     `find` gives the tensor with a label, or reports that there is none.
     """
@@ -86,8 +98,10 @@ class _Binding:
         self.holes: list[str] = []
         self.others: list[Tensor] = []
         self.good = True
+        self.doubtful: set[str] = set()
+        self.may_give_more = False  # an argument that was not understood may be any other
 
-    def bind(self) -> Bound | Unsolved | None:
+    def bind(self) -> Bound | Unsolved | Failed:
         positional: list[tree.Positional] = []
         for argument in self.call.arguments:
             match argument:
@@ -102,14 +116,30 @@ class _Binding:
         for name, default in defaults.items():
             if name not in self.places and name in self.form.slots:
                 self._keyword(default.argument, default.scope)
-        if not self.good:
-            return None
         places, others = MappingProxyType(self.places), tuple(self.others)
+        values = MappingProxyType(self.values)
+        doubtful = () if self.good and not self.scope.doubts_defaults else self._doubtful()
+        if not self.good or doubtful:
+            return Failed(self.form, values, places, doubtful, others, frozenset(defaults))
         if self.holes:
-            values = MappingProxyType(self.values)
             holes = tuple(name for name in self.form.slots if name in self.holes)
             return Unsolved(self.form, values, places, holes, others, frozenset(defaults))
         return Bound(self.form(**self.values), places, others, frozenset(defaults))
+
+    def _doubtful(self) -> tuple[str, ...]:
+        """The arguments of which a mistake, here or in a `default`, leaves the value open."""
+        slots = self.form.slots
+        open_ = {
+            name
+            for name, slot in slots.items()
+            if slot.way == "name" and self.scope.doubts_default(self.form.kind, name)
+        }
+        if not self.good:
+            open_ |= {n for n, s in slots.items() if s.default is REQUIRED or self.may_give_more}
+        open_ = self.doubtful | (open_ - self.values.keys() - set(self.holes))
+        if open_:
+            open_.update(self.holes)
+        return tuple(name for name in slots if name in open_)
 
     def _behind_word(self, argument: tree.To | tree.Like) -> None:
         """`to 7x7`, `like enc4`."""
@@ -122,6 +152,7 @@ class _Binding:
                 argument.span,
                 fixes=(Fix("remove it"),),  # an edit would change the network: see `_too_many`
             )
+            self.may_give_more = True
             return
         (name, slot), *_ = slots
         self.places[name] = argument.span
@@ -131,9 +162,11 @@ class _Binding:
         tensor = self.find(argument.label)
         if tensor is None:
             self.good = False
+            self.doubtful.add(name)
             return
         self.others.append(tensor)
-        self.values[name] = Labelled(argument.label.text, tensor.type)
+        image = of_one_kind((tensor.type,))[0]
+        self.values[name] = Labelled(argument.label.text, image)
 
     def _positional(self, given: list[tree.Positional]) -> None:
         """Arguments by their place, in the order of the slots.
@@ -180,8 +213,9 @@ class _Binding:
             alone = Fix("write its value alone", (Edit(argument.span, argument.value.span.text),))
             message = f"`{name}` is given by its place: `{self.form.examples[0]}`"
             self._report("E204", message, argument.span, fixes=(alone,))
-            self.values[name] = None
+            self._take(name, slot, argument.value, scope)
         elif name in self.places:
+            self.doubtful.add(name)
             self._report(
                 "E205",
                 f"`{name}` is given twice",
@@ -200,12 +234,14 @@ class _Binding:
         """Give an argument its value, or report that it does not suit."""
         if value is None:
             self.good = False
+            self.doubtful.add(name)
         elif isinstance(value, _Hole):
             self.holes.append(name)
         else:
             try:
                 self.values[name] = slot.kind.read(value)
             except Refusal as refusal:
+                self.doubtful.add(name)
                 self._refused(_Refused(name, slot, span, value), str(refusal))
 
     def _value(
@@ -241,6 +277,7 @@ class _Binding:
         """Report all that is missing, at once; `before` is where the first of it belongs."""
         if not slots:
             return
+        self.doubtful.update(name for name, _ in slots)
         needed = [s.kind.what if s.kind.words else f"its {n}: {s.kind.what}" for n, s in slots]
         place = before.before() if before is not None else self.call.head.after()
         fixes: list[Fix] = []
@@ -257,6 +294,7 @@ class _Binding:
     def _too_many(self, extra: list[tree.Positional]) -> None:
         if not extra:
             return
+        self.may_give_more = True
         span = extra[0].span.to(extra[-1].span)
         # Removing them would mend the message and change the network, so no edit does that.
         fixes = [Fix("remove it" if len(extra) == 1 else "remove them")]
@@ -275,6 +313,7 @@ class _Binding:
         self._report("E203", message, span, fixes=tuple(fixes))
 
     def _unknown(self, argument: tree.Keyword) -> None:
+        self.may_give_more = True
         optional = [n for n, s in self.form.slots.items() if s.way == "name"]
         near = nearest(argument.name.text, [*optional, *_OTHER_ARGUMENTS])
         near = _OTHER_ARGUMENTS.get(argument.name.text, _OTHER_ARGUMENTS.get(near or "", near))

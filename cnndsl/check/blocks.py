@@ -1,7 +1,5 @@
 """Blocks of the file and defaults of layers: what their names and arguments mean."""
 
-from typing import cast
-
 from cnndsl.check.evaluate import Evaluator, is_condition
 from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import nearest
@@ -29,6 +27,8 @@ def set_defaults(statement: tree.Default, scope: Scope, sink: Sink) -> None:
     if kind.text not in BY_KIND:
         message = f"there is no layer called `{kind.text}`"
         sink.add(Diagnostic("E201", message, kind.span, fixes=_did_you_mean(kind, (*BY_KIND,))))
+        for argument in statement.arguments:
+            scope.doubt_default(name=argument.name.text)
         return
     slots = BY_KIND[kind.text].slots
     options = tuple(name for name, slot in slots.items() if slot.way == "name")
@@ -39,37 +39,34 @@ def set_defaults(statement: tree.Default, scope: Scope, sink: Sink) -> None:
         message = f"`{kind.text}` has no option `{argument.name.text}`"
         fixes = _did_you_mean(argument.name, options)
         sink.add(Diagnostic("E204", message, argument.name.span, fixes=fixes))
+        scope.doubt_default(kind.text)
 
 
-def call_scope(
-    call: tree.LayerCall, definition: Definition, caller: Scope, sink: Sink
-) -> Scope | None:
+def call_scope(call: tree.LayerCall, definition: Definition, caller: Scope, sink: Sink) -> Scope:
     """The scope of a block's body: its parameters with the values of this call.
 
-    None after reporting an argument that does not fit.
+    A parameter to which a mistake, which is reported, leaves no value is mistaken there.
     """
-    given = _given(call, definition.block, sink)
-    if given is None:
-        return None
+    given, all_fit = _given(call, definition.block, sink)
     block = definition.block
     lacking = [p.name.text for p in block.parameters if p.default is None]
     lacking = [f"`{name}`" for name in lacking if name not in given]
-    if lacking:
+    if lacking and all_fit:
         label = Label(block.name.span, "it is defined here")
         message = f"`{block.name.text}` needs {' and '.join(lacking)}"
         sink.add(Diagnostic("E202", message, call.head, labels=(label,)))
-        return None
-    scope, good = Scope(definition.scope), True
+    scope = Scope(definition.scope)
     scope.see_with(caller)  # a default may be `channels`
     for parameter in block.parameters:
         name = parameter.name.text
         if name in given:
             value = _value(given[name], caller, sink)
+        elif parameter.default is not None and all_fit:
+            value = _value(parameter.default, scope, sink)
         else:
-            value = _value(cast("tree.Expression", parameter.default), scope, sink)
-        good = good and value is not None
+            value = None  # what does not fit may be meant for it
         scope.put(name, value)
-    return scope if good else None
+    return scope
 
 
 def _value(expression: tree.Expression, scope: Scope, sink: Sink) -> Value | None:
@@ -83,11 +80,15 @@ def _value(expression: tree.Expression, scope: Scope, sink: Sink) -> Value | Non
 
 def _given(
     call: tree.LayerCall, block: tree.Block, sink: Sink
-) -> dict[str, tree.Expression] | None:
-    """The expression for each parameter that the call gives; None after reporting a wrong one."""
+) -> tuple[dict[str, tree.Expression], bool]:
+    """The expression for each parameter that the call gives, and whether all arguments fit.
+
+    One that does not is reported.
+    """
     names = [parameter.name.text for parameter in block.parameters]
     free = iter(names)
     given: dict[str, tree.Expression] = {}
+    twice: set[str] = set()
     good = True
     for argument in call.arguments:
         match argument:
@@ -103,7 +104,8 @@ def _given(
         if good or not isinstance(argument, tree.Positional):  # one too many is said once
             sink.add(_unfit(argument, block, given))
         good = False
-    return given if good else None
+        twice.update({name} & given.keys() if name is not None else ())
+    return {name: value for name, value in given.items() if name not in twice}, good
 
 
 def _unfit(

@@ -1,6 +1,7 @@
 """What layers claim about their input, looked at: held, failed, or a need on the symbols."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from cnndsl.check.bind import Bound
 from cnndsl.check.conditions import Need
@@ -8,10 +9,15 @@ from cnndsl.check.edits import insert_above, suggested
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer
-from cnndsl.layers.types import ImageType, TensorType, VectorType, show
+from cnndsl.layers.types import ImageType, TensorType, VectorType, is_known, is_open, show
 from cnndsl.record import Record
 from cnndsl.sizes.counted import counted
+from cnndsl.sizes.limits import SizeError
+from cnndsl.source import Span
 from cnndsl.syntax import tree
+
+if TYPE_CHECKING:
+    from cnndsl.sizes.condition import Condition
 
 
 class Context(Record):
@@ -41,7 +47,7 @@ def examine(
         return True
     span = bound.places.get(claim.argument or "", call.head)
     try:
-        holds = compare(claim.left, claim.operator, claim.right, span)
+        holds = _decided(claim, span)
     except Problem as problem:
         sink.add(problem.diagnostic)
         return False
@@ -55,6 +61,35 @@ def examine(
         sink.add(tell())
         return False
     return Need(holds, claim.left, claim.right, claim.code, span, tell)
+
+
+def _decided(claim: Claim, span: Span) -> "bool | Condition":
+    """Whether it holds; what a mistake above leaves open is taken to be as it has to be."""
+    if not is_open(claim.left) and not is_open(claim.right):
+        return compare(claim.left, claim.operator, claim.right, span)
+    try:
+        apart = (claim.left - claim.right).constant
+    except SizeError:
+        return True
+    return apart is None or apart == 0 or (apart > 0 and claim.operator == ">=")
+
+
+def depends(claim: Claim, failed: Sequence[Claim], last: int) -> bool:
+    """Whether a claim speaks of numbers of which one that failed said already that they are wrong.
+
+    Channels have nothing to do with height and width. `last` is the index of the channels.
+    """
+    for other in failed:
+        if claim.argument is not None and claim.argument == other.argument:
+            return True
+        alike = _is_about_channels(claim, last) == _is_about_channels(other, last)
+        if alike and claim.about is not None and (other.about is None or claim.argument is None):
+            return True
+    return False
+
+
+def _is_about_channels(claim: Claim, last: int) -> bool:
+    return claim.about == last or (claim.about is None and claim.argument in ("groups", "end"))
 
 
 def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> bool:
@@ -109,9 +144,15 @@ def weights_are_fixed(
 
 
 def mismatch(
-    expected: tree.Shape, wanted: TensorType, got: TensorType, formula: tuple[str, ...], text: str
+    expected: tree.Shape, wanted: TensorType, got: TensorType, formula: tuple[str, ...]
 ) -> Diagnostic:
-    """An assertion `-> SHAPE` that is not so; `text` is the shape that the layer has."""
+    """An assertion `-> SHAPE` that is not so: the output is `got`, as far as it is known."""
+    fixes: tuple[Fix, ...] = ()
+    if is_known(got) or type(got) is type(wanted):
+        pairs = zip(got.dims, wanted.dims if type(got) is type(wanted) else got.dims, strict=True)
+        text = " x ".join(str(want if is_open(dim) else dim) for dim, want in pairs)
+        edit = Edit(expected.span, text)
+        fixes = (Fix(f"if that is what you want: `-> {text}`", (edit,)),)
     return Diagnostic(
         "E305",
         f"this layer's output is {show(got)}, not {show(wanted)}",
@@ -119,7 +160,7 @@ def mismatch(
         f"it is {show(got)}",
         (),
         formula,
-        (Fix(f"if that is what you want: `-> {text}`", (Edit(expected.span, text),)),),
+        fixes,
     )
 
 

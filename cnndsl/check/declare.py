@@ -12,7 +12,7 @@ from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import INPUT
 from cnndsl.layers.arguments import Value
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
+from cnndsl.layers.types import NO_INPUT, ImageType, TensorType, Unknown, VectorType
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
@@ -27,7 +27,7 @@ class Declarations:
         self._network, self._sink = network, sink
         self.model: tree.Model | None = None
         self.input: tree.Input | None = None
-        self.source: TensorType = Unknown()
+        self.source: TensorType = NO_INPUT
         self.classes: tree.Labels | None = None
         self.promises: list[Promise] = []
         self._params: list[str] = []
@@ -63,12 +63,15 @@ class Declarations:
             return None
         self.input = statement
         dims = [self._input_dim(expression, scope) for expression in statement.shape.dims]
+        known = [dim if dim is not None else self._network.unknowns.dim() for dim in dims]
+        if None in dims:
+            self._network.is_doubtful = True
         if len(dims) == 2 or len(dims) > 3:
             self._wrong_rank(statement.shape, len(dims))
-        elif all(dim is not None for dim in dims):
-            known = cast("list[Dim]", dims)
+            self.source = self._network.lost()
+        else:
             self.source = VectorType(known[0]) if len(known) == 1 else ImageType(*known)
-            if statement.is_bytes and known[-1].constant is None:
+            if statement.is_bytes and known[-1].constant is None and dims[-1] is not None:
                 self._report(
                     "E206",
                     f"bytes need a number of channels, not `{known[-1]}`: each channel has a mean "
@@ -160,16 +163,10 @@ class Declarations:
 
     def expect(self, expression: tree.Expression, scope: Scope, current: Tensor) -> None:
         """One condition of an `expect`, on what stands above it."""
-        if isinstance(current.type, Unknown) or self._sink.failed:
-            return  # what is counted would be wrong
-        tally = self._network.tally
-        tally.take(self.source, self._network.nodes)
-        counted = tally.totals(self.source, self.takes_bytes)
-        known: dict[str, Value] = dict(scope)
-        known |= {"params": counted.params, "macs": counted.macs}
-        known |= {"training_bytes": counted.training_bytes}
-        if counted.receptive_field is not None:
-            known["receptive_field"] = counted.receptive_field.size[0]
+        known = Scope(scope)
+        known.see(current.type)
+        for name, value in self._counted().items():
+            known.put(name, value)
         condition = Evaluator(known, self._sink).condition(expression)
         if condition is None or condition is True:
             return
@@ -178,6 +175,19 @@ class Declarations:
         values = (f"{n} is {_plain(known[n])}" for n in names_in(expression) if n in known)
         message = "this is expected, but it is not so"
         self._report("E311", message, expression.span, notes=tuple(values))
+
+    def _counted(self) -> dict[str, Value | None]:
+        """What can be expected beside names; None for what a mistake leaves open."""
+        if self._network.is_doubtful:
+            return dict.fromkeys(("params", "macs", "training_bytes", "receptive_field"))
+        tally = self._network.tally
+        tally.take(self.source, self._network.nodes)
+        counted = tally.totals(self.source, self.takes_bytes)
+        found: dict[str, Value | None] = {"params": counted.params, "macs": counted.macs}
+        found["training_bytes"] = counted.training_bytes
+        if counted.receptive_field is not None:
+            found["receptive_field"] = counted.receptive_field.size[0]
+        return found
 
     # ── at the end ───────────────────────────────────────────────────────────────────────────────
 
@@ -198,9 +208,10 @@ class Declarations:
                 self.input.span,
                 fixes=(Fix("add one, for example `conv 6 5x5`"),),
             )
-        if self.classes is None or isinstance(current.type, Unknown):
+        if self.classes is None:
             return
-        outputs, given = current.type.dims[-1], len(self.classes.names)
+        type_, given = current.type, len(self.classes.names)
+        outputs = type_.channels if isinstance(type_, Unknown) else type_.dims[-1]
         if outputs.constant not in (None, given):
             self._report(
                 "E215",

@@ -8,10 +8,10 @@ import re
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never, cast
+from typing import TYPE_CHECKING, assert_never
 
 from cnndsl import sizes
-from cnndsl.check.bind import Bound, bind
+from cnndsl.check.bind import Failed, Unsolved, bind
 from cnndsl.check.blocks import call_scope, define_block, set_defaults
 from cnndsl.check.conditions import Judge, Verdict
 from cnndsl.check.declare import Declarations
@@ -20,6 +20,7 @@ from cnndsl.check.holes import solve
 from cnndsl.check.include import Library, Location
 from cnndsl.check.network import MAX_LAYERS, Network, TooManyLayers
 from cnndsl.check.places import Place, Tensor
+from cnndsl.check.recover import in_common
 from cnndsl.check.scope import Definition, Scope
 from cnndsl.check.suggest import OTHER_NAMES, nearest
 from cnndsl.check.warnings import warn_of_losses
@@ -28,7 +29,7 @@ from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.layers.table import BY_KIND, MERGES
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
+from cnndsl.layers.types import NO_INPUT, ImageType, TensorType, VectorType, is_known
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 MAX_STEPS = 200_000  # statements, after blocks and repeats are expanded
 MAX_DEPTH = 80  # blocks, repeats, branches and conditions around a statement
 
+# Words that the language or the file does not know: wrong wherever they stand.
+_WORDS = ("E201", "E202", "E203", "E204", "E205", "E211")
 _WORD = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 
@@ -64,10 +67,10 @@ class Elaborator:
         self._network = Network(sink)
         self._said = Declarations(settings, self._network, sink)
         self.library = Library(root, sink)
-        self._current = Tensor(INPUT, Unknown())
+        self._current = Tensor(INPUT, NO_INPUT)
         self._outputs: list[tuple[str, str]] = []
         self._steps = self._depth = 0
-        self._complained_of_input = self._blocks_are_missing = False
+        self._complained_of_input = self._blocks_are_missing = self._supposes = False
         self._doubted: set[Span] = set()
 
     def graph(self) -> Graph:
@@ -102,6 +105,11 @@ class Elaborator:
         )
 
     @property
+    def is_doubtful(self) -> bool:
+        """Whether a mistake leaves open what the network is."""
+        return self._network.is_doubtful
+
+    @property
     def tally(self) -> Tally:
         """What was counted on the way, to be counted on from there."""
         return self._network.tally
@@ -114,7 +122,7 @@ class Elaborator:
             verdict = judge.verdict(tuple(self._network.needs))
             if self._network.losses and not self._sink.failed:
                 self._warn(verdict, after_input)
-            return verdict
+            return Verdict("False", ()) if self._network.is_for_no_size else verdict
         except sizes.SizeError as error:
             needs = self._network.needs
             span = needs[0][0].span if needs else said.promises[0].span
@@ -202,7 +210,7 @@ class Elaborator:
         self._current = self._lost()
 
     def _lost(self) -> Tensor:
-        return Tensor(self._current.path, Unknown())
+        return Tensor(self._current.path, self._network.lost())
 
     # ── layers and blocks ────────────────────────────────────────────────────────────────────────
 
@@ -214,22 +222,28 @@ class Elaborator:
         else:
             self._need_input(call.head, call.span)
             wanted = self._wanted(call.expected, where.scope)
-            before = self._current
-            self._lose()
             if self._is_layer(call, where.scope):
-                self._layer(call, before, wanted, where)
+                self._layer(call, wanted, where)
+            else:
+                self._lose()
             self._assert(call.expected, wanted)
         if call.label is not None:
             self._network.label(call.label, self._current, where.place)
 
-    def _layer(
-        self, call: tree.LayerCall, before: Tensor, wanted: TensorType | None, where: Where
-    ) -> None:
+    def _layer(self, call: tree.LayerCall, wanted: TensorType | None, where: Where) -> None:
+        x = self._current
         bound = bind(call, where.scope, lambda name: self._find(name, where), self._sink)
-        if bound is not None and not isinstance(bound, Bound):
-            bound = solve(bound, before.type, wanted, self._sink)
-        if bound is not None:
-            self._current = self._network.apply(call, bound, before, where.place)
+        if isinstance(bound, Unsolved):
+            is_asked = wanted is None or (is_known(wanted) and is_known(x.type))
+            solved = solve(bound, x.type, wanted, self._sink) if is_asked else None
+            if solved is None and wanted is not None:
+                self._lose()  # the assertion says what is wanted
+                return
+            bound = solved or Failed(bound.form, bound.known, bound.places, bound.holes)
+        if isinstance(bound, Failed):
+            self._current = self._network.after(call, bound, x)
+        else:
+            self._current = self._network.apply(call, bound, x, where.place)
 
     def _is_layer(self, call: tree.LayerCall, scope: Scope) -> bool:
         word = call.name.text
@@ -255,6 +269,7 @@ class Elaborator:
         if self._said.input is None and not self._complained_of_input:
             self._complained_of_input = True
             example = "input 28 x 28 x 1"
+            self._network.is_doubtful = True
             edit = Edit(span.before(), f"{example}\n")
             fix = Fix(f"say what comes in, for example `{example}`", (edit,))
             self._report("E209", "there is no `input` above the first layer", head, fixes=(fix,))
@@ -262,13 +277,9 @@ class Elaborator:
     def _use_block(self, call: tree.LayerCall, definition: Definition, where: Where) -> None:
         scope = call_scope(call, definition, where.scope, self._sink)
         wanted = self._wanted(call.expected, where.scope)
-        if scope is None:
-            self._lose()
-            self._doubt(definition.block.body.span, where.scope)
-        else:
-            prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
-            place = Place(prefix, (*where.place.uses, call.head))
-            self._body(definition.block.body, Where(scope, place, where.file))
+        prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
+        place = Place(prefix, (*where.place.uses, call.head))
+        self._body(definition.block.body, Where(scope, place, where.file))
         self._assert(call.expected, wanted)
 
     # ── control ──────────────────────────────────────────────────────────────────────────────────
@@ -297,16 +308,32 @@ class Elaborator:
                 what = "a whole number, 0 or more, that is known while checking"
                 message = f"`repeat` takes {what}, not {describe(count)}"
                 self._report("E206", message, statement.count.span)
-            self._lose()
+            self._once(statement, where)
             self._doubt(statement.span, where.scope)
             return
         for index in range(known):
             self._step(statement)
-            place = where.place
-            if statement.label is not None:
-                prefix = f"{place.prefix}{statement.label.text}.{index}."
-                place = Place(prefix, place.uses)
-            self._body(statement.body, Where(Scope(where.scope), place, where.file))
+            self._body(statement.body, self._turn(statement, index, where))
+        if statement.label is not None:
+            self._network.label(statement.label, self._current, where.place)
+
+    @staticmethod
+    def _turn(statement: tree.Repeat, index: int, where: Where) -> Where:
+        """What one turn of a `repeat` sees around it."""
+        place = where.place
+        if statement.label is not None:
+            prefix = f"{place.prefix}{statement.label.text}.{index}."
+            place = Place(prefix, place.uses)
+        return Where(Scope(where.scope), place, where.file)
+
+    def _once(self, statement: tree.Repeat, where: Where) -> None:
+        """The first turn of a `repeat` with an unknown count, for the mistakes in it.
+
+        What it does not change is known behind it as well.
+        """
+        before = self._current
+        self._body(statement.body, self._turn(statement, 0, where))
+        self._join([before, self._current])
         if statement.label is not None:
             self._network.label(statement.label, self._current, where.place)
 
@@ -314,12 +341,51 @@ class Elaborator:
         condition = Evaluator(where.scope, self._sink).condition(statement.condition)
         chosen = self._decided(condition, statement) if condition is not None else None
         if chosen is None:
-            self._lose()
+            self._either(statement, where)
             self._doubt(statement.span, where.scope)
             return
         body = statement.then if chosen else statement.otherwise
         if body is not None:
             self._body(body, Where(Scope(where.scope), where.place, where.file))
+
+    def _either(self, statement: tree.If, where: Where) -> None:
+        """Both ways of an `if` that a mistake leaves undecided, for misspelt words in them.
+
+        Nothing else is reported: the condition may be there to keep it away.
+        """
+        if self._supposes:  # an `if` in it, perhaps of a block that uses itself
+            self._lose()
+            return
+        before = self._current
+        ends: list[Tensor] = []
+        for body in (statement.then, statement.otherwise):
+            self._current = before
+            if body is not None:
+                with self._supposing():
+                    self._body(body, Where(Scope(where.scope), where.place, where.file))
+            ends.append(self._current)
+        self._join(ends)
+
+    @contextmanager
+    def _supposing(self) -> "Generator[None]":
+        """Report misspelt words only, and ask nothing of the free sizes."""
+        self._supposes = True
+        network = self._network
+        needs, losses, promises = len(network.needs), len(network.losses), len(self._said.promises)
+        try:
+            with self._sink.only(_WORDS):
+                yield
+        except _Stop:
+            self._lose()
+        finally:
+            self._supposes = False
+            del network.needs[needs:], network.losses[losses:], self._said.promises[promises:]
+
+    def _join(self, ends: list[Tensor]) -> None:
+        """The tensor that is one of these: known is what all have in common."""
+        self._network.is_doubtful = True
+        joined = in_common([end.type for end in ends], self._network.unknowns)
+        self._current = Tensor(ends[0].path, joined)
 
     def _decided(self, condition: "bool | Condition", statement: tree.If) -> bool | None:
         """Which way an `if` goes for every size; reports one that goes both ways."""
@@ -354,7 +420,11 @@ class Elaborator:
             fix = Fix(f"for a residual: `{what} {{ skip }} {{ … }}`")
             message = f"`{what}` merges at least two branches"
             self._report("E217", message, statement.head, fixes=(fix,))
-            self._lose()
+            if what == "add":  # the other branches have the same shape
+                self._network.is_doubtful = True
+                self._current = branches[0]
+            else:
+                self._lose()
         else:
             layer = MERGES[statement.kind.text]()
             self._current = self._network.merge(statement, layer, tuple(branches), where.place)
@@ -405,13 +475,19 @@ class Elaborator:
     # ── assertions ───────────────────────────────────────────────────────────────────────────────
 
     def _wanted(self, expected: tree.Shape | None, scope: Scope) -> TensorType | None:
-        """The type that an assertion asks for; `height` in it is that before the line."""
+        """The type that an assertion asks for, open where there is a mistake in it.
+
+        `height` in it is that before the line.
+        """
         if expected is None:
             return None
         values = [Evaluator(scope, self._sink).value(dim) for dim in expected.dims]
-        if not all(isinstance(value, Dim) for value in values):
-            return None
-        dims = cast("list[Dim]", values)
+        for dim, value in zip(expected.dims, values, strict=True):
+            if value is not None and not isinstance(value, Dim):
+                message = f"a size is a whole number, not {describe(value)}"
+                self._report("E206", message, dim.span)
+        unknowns = self._network.unknowns
+        dims = [value if isinstance(value, Dim) else unknowns.dim() for value in values]
         if len(dims) == 1:
             return VectorType(dims[0])
         if len(dims) == 3:
@@ -421,11 +497,7 @@ class Elaborator:
         return None
 
     def _assert(self, expected: tree.Shape | None, wanted: TensorType | None) -> None:
-        if expected is None:
-            return
-        if wanted is None:  # there is a mistake in the assertion itself
-            self._lose()
-        else:
+        if expected is not None and wanted is not None:
             self._current = self._network.asserted(expected, wanted, self._current)
 
     def _report(

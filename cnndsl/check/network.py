@@ -3,24 +3,54 @@
 Knows layers and places; knows nothing of blocks, repeats and names in expressions.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from cnndsl.check.bind import Bound
-from cnndsl.check.claims import Context, accepted, examine, mismatch, weights_are_fixed
+from cnndsl.check.bind import Bound, Failed
+from cnndsl.check.claims import (
+    Context,
+    accepted,
+    depends,
+    examine,
+    mismatch,
+    weights_are_fixed,
+)
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.origin import last_change, more_room, story
 from cnndsl.check.places import Place, Tensor
+from cnndsl.check.recover import (
+    as_read,
+    is_long,
+    merged,
+    of_one_kind,
+    of_open_kind,
+    output_after,
+    settled,
+    sure_claims,
+)
 from cnndsl.check.warnings import Loss, lost_pixels, skipped_pixels
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.arguments import Count
 from cnndsl.layers.base import Claim, Layer, Merge
-from cnndsl.layers.types import TensorType, Unknown, show, write
+from cnndsl.layers.types import (
+    ImageType,
+    TensorType,
+    Unknown,
+    Unknowns,
+    VectorType,
+    is_known,
+    is_open,
+    show,
+)
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
+
+if TYPE_CHECKING:
+    from cnndsl.sizes.condition import Condition
 
 MAX_LAYERS = 10_000
 MAX_PARTS = 64  # of a path, between dots: each is a module inside another
@@ -37,6 +67,10 @@ class Network:
         self.needs: list[tuple[Need, ...]] = []
         self.losses: list[Loss] = []
         self.size_symbols: list[str] = []
+        self.unknowns = Unknowns()
+        self.is_for_no_size = False  # a claim on free sizes holds for none of them
+        self.is_doubtful = False
+        """Whether a mistake leaves open what the network is, so that nothing of it is counted."""
         self.tally = Tally()
         self._by_path: dict[str, Node] = {}
         self._labels: dict[str, tuple[Tensor, Span]] = {}
@@ -45,83 +79,173 @@ class Network:
     # ── layers ───────────────────────────────────────────────────────────────────────────────────
 
     def apply(self, call: tree.LayerCall, bound: Bound, x: Tensor, place: Place) -> Tensor:
-        """A layer on the tensor `x`; its output is unknown after a mistake."""
-        layer, after = bound.layer, Unknown()
+        """A layer on the tensor `x`; after a mistake its output is known as far as it can be."""
+        layer = bound.layer
         others = tuple(other.path for other in bound.others)
-        unknown = isinstance(x.type, Unknown) or any(
-            isinstance(other.type, Unknown) for other in bound.others
-        )
-        if not unknown and accepted(layer, call, x.type, self._sink):
-            claims = (*_counts(layer), *layer.requires(x.type))
-            good = self._hold(claims, call, bound, lambda claim: self._origin(claim, x))
-            free = tuple(self.size_symbols)
-            if good and weights_are_fixed(layer, call, x.type, free, self._sink):
-                after = layer.output(x.type)
-                skipped_pixels(layer, call, self._sink)
-                loss = lost_pixels(layer, x.type, call, self._sink)
-                if loss is not None and len(self.losses) < MOST_LOSSES:
-                    self.losses.append(loss)
+        arrives = as_read(type(layer), x.type)
+        if arrives is None:
+            values = {name: getattr(layer, name) for name in layer.slots}
+            after = self._mistaken(
+                call, Failed(type(layer), values, bound.places, (), (), bound.defaults), x
+            )
+        else:
+            after = self._on(call, bound, arrives, x)
         return self._add(layer, (x.path, *others), x.type, after, call, place)
+
+    def _on(
+        self, call: tree.LayerCall, bound: Bound, arrives: ImageType | VectorType, x: Tensor
+    ) -> TensorType:
+        """The output of a layer that reads what arrives."""
+        layer = bound.layer
+        claims = (*_counts(layer), *layer.requires(arrives))
+        last = len(arrives.dims) - 1
+        failed = self._hold(claims, call, bound, lambda claim: self._origin(claim, x), last)
+        if failed:
+            values = {name: getattr(layer, name) for name in layer.slots}
+            return self._open(type(layer), values, _arguments(failed), x.type)
+        self._look_at(layer, call, arrives)
+        after = self._short(layer.output(arrives))
+        if isinstance(x.type, Unknown) and len(layer.accepts) > 1:
+            return of_open_kind(after, self.unknowns)
+        return after
+
+    def _look_at(self, layer: Layer, call: tree.LayerCall, x: ImageType | VectorType) -> None:
+        """Report weights without a size, and pixels that are not read."""
+        if not weights_are_fixed(layer, call, x, tuple(self.size_symbols), self._sink):
+            self.is_doubtful = True
+            return
+        skipped_pixels(layer, call, self._sink)
+        loss = lost_pixels(layer, x, call, self._sink)
+        if loss is not None and len(self.losses) < MOST_LOSSES:
+            self.losses.append(loss)
+
+    def after(self, call: tree.LayerCall, failed: Failed, x: Tensor) -> Tensor:
+        """What comes out of a layer whose arguments have mistakes, which were reported."""
+        return Tensor(x.path, self._mistaken(call, failed, x))
+
+    def _mistaken(self, call: tree.LayerCall, failed: Failed, x: Tensor) -> TensorType:
+        """Report what is wrong whatever the mistake is, and give what is known of the output."""
+        form, known, unknowns = failed.form, failed.known, self.unknowns
+        read = as_read(form, x.type)
+        arrives = read or as_read(form, unknowns.tensor()) or unknowns.image()
+        layer, claims = sure_claims(form, known, failed.doubtful, arrives, unknowns)
+        if read is None:
+            accepted(layer, call, x.type, self._sink)
+        bound = Bound(layer, failed.places, (), failed.defaults)
+        last = len(arrives.dims) - 1
+        wrong = self._hold(claims, call, bound, lambda claim: self._origin(claim, x), last)
+        return self._open(form, known, {*failed.doubtful, *_arguments(wrong)}, x.type)
+
+    def _open(
+        self, form: type[Layer], values: Mapping[str, Any], doubtful: Collection[str], x: TensorType
+    ) -> TensorType:
+        """The output of a layer with mistakes: known is what is the same whatever was meant."""
+        self.is_doubtful = True
+        read = as_read(form, x)
+        arrives = read or as_read(form, self.unknowns.tensor()) or self.unknowns.image()
+        after = self._short(output_after(form, values, doubtful, arrives, self.unknowns))
+        # Where it does not take the kind that arrives, one of the two lines is at a wrong place.
+        if read is None or (isinstance(x, Unknown) and len(form.accepts) > 1):
+            return of_open_kind(after, self.unknowns)
+        return after
 
     def merge(
         self, call: tree.Merge, layer: Merge, branches: tuple[Tensor, ...], place: Place
     ) -> Tensor:
         """Several tensors made one."""
-        types = tuple(branch.type for branch in branches)
-        after: TensorType = Unknown()
-        if not any(isinstance(type_, Unknown) for type_ in types):
-            claims = tuple(layer.requires(types))
-            bound = Bound(layer, {})
-            if self._hold(claims, call, bound, lambda claim: self._ends(claim, call, branches)):
-                after = layer.output(types)
+        types = of_one_kind([branch.type for branch in branches])
+        ends = tuple(
+            branch.replace(type=type_) for branch, type_ in zip(branches, types, strict=True)
+        )
+        claims = layer.requires(types)
+        last = len(types[0].dims) - 1
+        bound = Bound(layer, {})
+        failed = self._hold(claims, call, bound, lambda claim: self._ends(claim, call, ends), last)
+        after: TensorType
+        if any(type(type_) is not type(types[0]) for type_ in types):
+            after = self.lost()
+        elif failed or self.is_doubtful:
+            self.is_doubtful = True
+            abouts = {claim.about for claim in failed if claim.about is not None}
+            after = self._short(merged(layer, types, abouts, self.unknowns))
+        else:
+            after = layer.output(types)
+        if all(isinstance(branch.type, Unknown) for branch in branches):
+            after = of_open_kind(after, self.unknowns)
         inputs = tuple(branch.path for branch in branches)
-        return self._add(layer, inputs, types[0], after, call, place)
+        return self._add(layer, inputs, branches[0].type, after, call, place)
+
+    def lost(self) -> Unknown:
+        """The type of a tensor of which a mistake leaves nothing known."""
+        self.is_doubtful = True
+        return self.unknowns.tensor()
+
+    def _short(self, type_: TensorType) -> TensorType:
+        """The type without long formulas of what a mistake leaves open."""
+        if not self.is_doubtful or isinstance(type_, Unknown):
+            return type_
+        dims = [self.unknowns.dim() if is_long(dim) else dim for dim in type_.dims]
+        return VectorType(*dims) if isinstance(type_, VectorType) else ImageType(*dims)
 
     def asserted(self, expected: tree.Shape, wanted: TensorType, got: Tensor) -> Tensor:
-        """The tensor after a line's assertion, which is believed after an earlier mistake."""
-        if isinstance(got.type, Unknown):
-            return Tensor(got.path, wanted)
+        """The tensor after a line's assertion: it gives what is not known, and replaces nothing."""
+        kind = type(wanted)
+        computed = got.type
+        if isinstance(computed, Unknown):
+            computed = settled(computed, kind is VectorType)
         node = self._by_path.get(got.path)
-        formula = node.layer.formula(node.arrives) if node and node.output == got.type else ()
-        wrong = mismatch(expected, wanted, got.type, formula, write(got.type))
-        unknown = Tensor(got.path, Unknown())
-        if len(wanted.dims) != len(got.type.dims):
-            self._sink.add(wrong)
-            return unknown
-        needs: list[Need] = []
-        for want, dim in zip(wanted.dims, got.type.dims, strict=True):
-            try:
-                equal = compare(dim, "==", want, expected.span)
-            except Problem as problem:
-                self._sink.add(problem.diagnostic)
-                return unknown
-            if equal is False or (equal is not True and equal.never):
-                self._sink.add(wrong)
-                return unknown
-            if equal is not True and not equal.holds:
-                needs.append(Need(equal, dim, want, wrong.code, wrong.span, lambda: wrong))
-        if not needs:
+        is_own = node is not None and node.output == got.type and is_known(node.arrives)
+        formula = node.layer.formula(node.arrives) if node is not None and is_own else ()
+        if kind is not type(computed):
+            self._sink.add(mismatch(expected, wanted, computed, formula))
             return got
-        self.needs.append(tuple(needs))
-        return Tensor(got.path, wanted)  # it is so for all sizes that are valid
+        needs: list[Need] = []
+        dims: list[Dim] = []
+        wrong = mismatch(expected, wanted, computed, formula)
+        for want, dim in zip(wanted.dims, computed.dims, strict=True):
+            if is_open(want) or is_open(dim):
+                dims.append(dim if is_open(want) else want)
+                continue
+            equal = _equal(dim, want, expected.span, self._sink)
+            if isinstance(equal, bool):
+                if not equal:
+                    self._sink.add(wrong)
+                dims.append(dim)
+                continue
+            needs.append(Need(equal, dim, want, wrong.code, wrong.span, lambda: wrong))
+            dims.append(want)  # it is so for all sizes that are valid
+        if needs:
+            self.needs.append(tuple(needs))
+        after = VectorType(*dims) if kind is VectorType else ImageType(*dims)
+        return got if after == got.type else Tensor(got.path, after)
 
     def _hold(
         self,
-        claims: tuple[Claim, ...],
+        claims: Iterable[Claim],
         call: tree.LayerCall | tree.Merge,
         bound: Bound,
         context: Callable[[Claim], Context],
-    ) -> bool:
+        last: int,
+    ) -> list[Claim]:
+        """Report the claims that fail, each mistake once, and give them; keep what is to be shown.
+
+        `last` is the index of the channels among the dims that claims are about.
+        """
         needs: list[Need] = []
+        failed: list[Claim] = []
         for claim in claims:
+            if failed and depends(claim, failed, last):
+                continue
             found = examine(claim, call, bound, context, self._sink)
             if isinstance(found, Need):
                 needs.append(found)
             elif not found:
-                return False  # a second message about the same numbers would say nothing new
-        for code in dict.fromkeys(need.code for need in needs):
-            self.needs.append(tuple(n for n in needs if n.code == code))
-        return True
+                failed.append(claim)
+                self.is_for_no_size |= bool(claim.left.symbols | claim.right.symbols)
+        if not failed:
+            for code in dict.fromkeys(need.code for need in needs):
+                self.needs.append(tuple(n for n in needs if n.code == code))
+        return failed
 
     def _origin(self, claim: Claim, x: Tensor) -> Context:
         """Where the dim that a claim is about has its value from."""
@@ -213,6 +337,23 @@ class Network:
 
     def _report(self, code: str, message: str, span: Span) -> None:
         self._sink.add(Diagnostic(code, message, span))
+
+
+def _arguments(claims: Iterable[Claim]) -> set[str]:
+    """The arguments that are at fault."""
+    return {claim.argument for claim in claims if claim.argument is not None}
+
+
+def _equal(dim: Dim, want: Dim, expected: Span, sink: Sink) -> "bool | Condition":
+    """Whether an asserted size is the computed one; True where a problem with that is reported."""
+    try:
+        equal = compare(dim, "==", want, expected)
+    except Problem as problem:
+        sink.add(problem.diagnostic)
+        return True
+    if isinstance(equal, bool):
+        return equal
+    return False if equal.never else True if equal.holds else equal
 
 
 def _counts(layer: Layer) -> Iterator[Claim]:

@@ -10,7 +10,7 @@ from cnndsl.diagnostics.model import Fix, Label
 from cnndsl.graph.graph import Node
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.types import ImageType, show
+from cnndsl.layers.types import ImageType, Unknown, show
 from cnndsl.sizes.dim import Dim
 
 MOST_CHANGES = 6  # that are told, the last ones
@@ -80,6 +80,11 @@ def _is_more(after: Dim, before: Dim) -> bool:
 def _changes(nodes: Mapping[str, Node], tensor: Tensor, dim: int) -> Iterator[tuple[Node, Dim]]:
     """The layers that changed a dim, the last one first, with what it was before each."""
     path, kind = tensor.path, type(tensor.type)
+    node = nodes.get(path)
+    if node is None or type(node.output) is not kind or isinstance(node.output, Unknown):
+        return
+    if node.output.dims[dim] != tensor.type.dims[dim]:
+        return  # a line with a mistake, which made no node, or an assertion lies between
     for _ in range(MOST_WALKED):
         node = nodes.get(path)
         if node is None or type(node.arrives) is not kind or type(node.output) is not kind:

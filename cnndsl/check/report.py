@@ -9,7 +9,7 @@ from cnndsl.diagnostics.render import summary as count
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph
 from cnndsl.graph.text import summary
-from cnndsl.layers.types import TensorType, Unknown
+from cnndsl.layers.types import TensorType, is_known
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source
@@ -100,8 +100,8 @@ def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]
                 node.span.line,
                 node.layer.data(),
                 node.inputs,
-                node.arrives.dims,
-                node.output.dims,
+                _dims(node.arrives),
+                _dims(node.output),
                 known.params if known else None,
                 known.macs if known else None,
                 known.bytes if known else None,
@@ -114,7 +114,12 @@ def layer_facts(graph: Graph, found: dict[str, Facts]) -> tuple[LayerFacts, ...]
 def is_whole(graph: Graph) -> bool:
     """Whether every type in the graph is known."""
     types: tuple[TensorType, ...] = (graph.source, *(node.output for node in graph.nodes))
-    return not any(isinstance(type_, Unknown) for type_ in types)
+    return all(is_known(type_) for type_ in types)
+
+
+def _dims(type_: TensorType) -> tuple[Dim, ...]:
+    """All of them, or none where a mistake leaves one open."""
+    return type_.dims if is_known(type_) else ()
 
 
 def to_json(report: Report, diagnostics: list[dict[str, object]]) -> dict[str, object]:

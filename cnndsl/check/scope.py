@@ -7,12 +7,13 @@ means does not depend on where it is used.
 from collections.abc import Iterable, Iterator, Mapping
 
 from cnndsl.layers.arguments import Value
-from cnndsl.layers.types import ImageType, TensorType, Unknown
+from cnndsl.layers.types import ImageType, TensorType, is_known, is_open
 from cnndsl.record import Record
 from cnndsl.syntax import tree
 
 # The sizes of the current tensor, by which every expression can name them.
 OWN_SIZES = ("height", "width", "channels")
+ANY = "*"  # any layer, or any of its arguments
 
 
 class Definition(Record):
@@ -36,6 +37,9 @@ class Scope(Mapping[str, Value]):
         """`around` is the scope in which this one lies."""
         self._around = around
         self._in_doubt: set[str] = around._in_doubt if around is not None else set()
+        self._defaults_in_doubt: set[tuple[str, str]] = (
+            around._defaults_in_doubt if around is not None else set()
+        )
         self._values: dict[str, Value | None] = {}
         self._own_sizes: dict[str, Value] = {}
         self._sizes_are_mistaken = False
@@ -77,6 +81,7 @@ class Scope(Mapping[str, Value]):
         """A scope that sees nothing of this one, for another file of the network."""
         scope = Scope()
         scope._in_doubt = self._in_doubt
+        scope._defaults_in_doubt = self._defaults_in_doubt
         return scope
 
     def is_mistaken(self, name: str) -> bool:
@@ -98,9 +103,10 @@ class Scope(Mapping[str, Value]):
         A file that gives one of these names a value of its own keeps it.
         """
         self._own_sizes.clear()
-        self._sizes_are_mistaken = isinstance(current, Unknown)
+        self._sizes_are_mistaken = not is_known(current)
         if isinstance(current, ImageType):
-            self._own_sizes.update(zip(OWN_SIZES, current.dims, strict=True))
+            sizes = zip(OWN_SIZES, current.dims, strict=True)
+            self._own_sizes.update((name, dim) for name, dim in sizes if not is_open(dim))
 
     def see_with(self, other: "Scope") -> None:
         """Make them those that another scope sees now."""
@@ -140,6 +146,23 @@ class Scope(Mapping[str, Value]):
     def set_default(self, kind: str, argument: tree.Keyword) -> None:
         """An argument for later layers of that kind."""
         self._defaults.setdefault(kind, {})[argument.name.text] = Default(argument, self)
+
+    def doubt_default(self, kind: str = ANY, name: str = ANY) -> None:
+        """Take in that a `default` with a mistake may have given layers of that kind a value.
+
+        This is known to all scopes of the network.
+        """
+        self._defaults_in_doubt.add((kind, name))
+
+    @property
+    def doubts_defaults(self) -> bool:
+        """Whether there was any such `default`."""
+        return bool(self._defaults_in_doubt)
+
+    def doubts_default(self, kind: str, name: str) -> bool:
+        """Whether a `default` with a mistake may have given the argument a value."""
+        doubted = self._defaults_in_doubt
+        return any((k, n) in doubted for k in (kind, ANY) for n in (name, ANY))
 
     def defaults(self, kind: str) -> dict[str, Default]:
         """The arguments that layers of that kind get here when they give none."""

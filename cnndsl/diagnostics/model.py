@@ -3,6 +3,8 @@
 Knows places in sources; knows nothing of syntax, layers or terminals.
 """
 
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from typing import Literal
 
 from cnndsl.record import Record
@@ -57,17 +59,20 @@ class Diagnostic(Record):
 class Sink:
     """Collects diagnostics; drops exact repetitions and, past `limit`, counts only."""
 
-    __slots__ = ("_items", "_seen", "dropped", "limit")
+    __slots__ = ("_codes", "_items", "_seen", "dropped", "limit")
 
     def __init__(self, limit: int = 200) -> None:
         """Keep at most `limit` diagnostics."""
         self._items: list[Diagnostic] = []
         self._seen: set[tuple[str, int, int, str, str]] = set()
+        self._codes: Collection[str] | None = None
         self.limit = limit
         self.dropped = 0
 
     def add(self, diagnostic: Diagnostic) -> None:
         """Take one in."""
+        if self._codes is not None and diagnostic.code not in self._codes:
+            return
         span = diagnostic.span
         key = (diagnostic.code, span.start, span.end, span.source.name, diagnostic.message)
         if key in self._seen:
@@ -77,6 +82,15 @@ class Sink:
             return
         self._seen.add(key)
         self._items.append(diagnostic)
+
+    @contextmanager
+    def only(self, codes: Collection[str]) -> Generator[None]:
+        """Take in these codes only, inside."""
+        before, self._codes = self._codes, codes
+        try:
+            yield
+        finally:
+            self._codes = before
 
     @property
     def is_full(self) -> bool:

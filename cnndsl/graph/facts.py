@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.base import Merge
-from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, Unknown, elements
+from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, elements, is_known
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
@@ -77,7 +77,7 @@ class Tally:
 
     def _count(self, node: Node) -> None:
         self._fields[node.path] = None
-        if isinstance(node.arrives, Unknown) or isinstance(node.output, Unknown):
+        if not is_known(node.arrives) or not is_known(node.output):
             return
         # Of what `like` names, only the size is read.
         read = node.inputs if isinstance(node.layer, Merge) else node.inputs[:1]

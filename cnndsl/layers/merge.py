@@ -1,10 +1,10 @@
 """Several tensors made one: their sum, their product, or one behind the other."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from cnndsl.layers.base import Claim, Merge, Suggestion, never
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType, show
+from cnndsl.layers.types import ImageType, TensorType, VectorType, is_open, show
 from cnndsl.layers.window import AXES
 from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
@@ -24,7 +24,7 @@ class Add(Merge):
 
     def output(self, x: Types) -> TensorType:
         """The shape that all have."""
-        return _known(x) or x[0]
+        return x[0]
 
     def torch(self, x: Types, module: str, *values: str) -> str:
         """The sum."""
@@ -47,9 +47,6 @@ class Concat(Merge):
 
     def output(self, x: Types) -> TensorType:
         """As many channels as all have together."""
-        unknown = _known(x)
-        if unknown is not None:
-            return unknown
         channels = Dim.sum(type_.dims[-1] for type_ in x)
         first = x[0]
         if isinstance(first, ImageType):
@@ -77,11 +74,12 @@ class Multiply(Merge):
 
     def requires(self, x: Types) -> Iterator[Claim]:
         """Equal shapes, for gates equal channels."""
-        return _alike(self.kind, x, gates=tuple(i for i, t in enumerate(x) if _is_gate(t)))
+        return _alike(self.kind, x, gates=tuple(i for i, t in enumerate(x) if _may_be_gate(t)))
 
     def output(self, x: Types) -> TensorType:
         """The shape of those that are no gates."""
-        return _known(x) or next((type_ for type_ in x if not _is_gate(type_)), x[0])
+        large = (type_ for type_ in x if not _may_be_gate(type_))
+        return next(large, None) or next((type_ for type_ in x if not _is_gate(type_)), x[0])
 
     def torch(self, x: Types, module: str, *values: str) -> str:
         """The product."""
@@ -89,14 +87,16 @@ class Multiply(Merge):
         return " * ".join(values)
 
 
-def _known(types: Types) -> TensorType | None:
-    """Unknown where one of them is."""
-    return Unknown() if any(isinstance(type_, Unknown) for type_ in types) else None
-
-
 def _is_gate(type_: TensorType) -> bool:
     one = Dim.of(1)
     return isinstance(type_, ImageType) and type_.height == one and type_.width == one
+
+
+def _may_be_gate(type_: TensorType) -> bool:
+    """Whether it is a gate, or may be one where a mistake above leaves its size open."""
+    return isinstance(type_, ImageType) and all(
+        dim == 1 or (is_open(dim) and (dim.least() or 0) <= 1) for dim in type_.dims[:2]
+    )
 
 
 def _alike(
@@ -104,35 +104,46 @@ def _alike(
 ) -> Iterator[Claim]:
     """All are images or all vectors, and equal: in height and width but for gates, in `channels`.
 
-    Each is compared with the first that counts.
+    Each is compared with the first that counts, and whose size is as well known.
     """
-    known = [i for i, type_ in enumerate(types) if not isinstance(type_, Unknown)]
-    mixed = next((i for i in known if type(types[i]) is not type(types[known[0]])), None)
+    mixed = next((i for i, type_ in enumerate(types) if type(type_) is not type(types[0])), None)
     if mixed is not None:
-        yield _mixed(kind, types, (known[0], mixed))
+        yield _mixed(kind, types, (0, mixed))
         return
-    large = [i for i in known if i not in gates]
+    large = [i for i in range(len(types)) if i not in gates]
     for i in large[1:]:
         if isinstance(types[i], ImageType):
-            yield from (_equal(kind, types, (large[0], i), axis) for axis in range(len(AXES)))
+            for axis in range(len(AXES)):
+                yield from _equal(kind, types, (_first(types, large, i, axis), i), axis)
     if channels:
-        for i in known[1:]:
-            yield _equal(kind, types, (known[0], i), len(types[i].dims) - 1)
+        last = len(types[0].dims) - 1
+        for i in range(1, len(types)):
+            first = _first(types, range(len(types)), i, last)
+            yield from _equal(kind, types, (first, i), last)
 
 
-def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Claim:
+def _first(types: Types, among: Sequence[int], index: int, axis: int) -> int:
+    """The first whose size is known, or open, as that of `index` is."""
+    as_open = is_open(types[index].dims[axis])
+    return next(i for i in among if is_open(types[i].dims[axis]) == as_open)
+
+
+def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Iterator[Claim]:
+    if between[0] == between[1]:
+        return
     a, b = (types[i].dims[about] for i in between)
     if isinstance(types[between[0]], VectorType):
         side, line = "features", "feature"
-        advice = f"end each branch with the same number of features, such as `fc {a}`"
+        advice = f"end each branch with the same number of features, such as `fc {a.pretty()}`"
     elif about == len(AXES):
         side, line = "channels", "channel"
-        advice = f"end each branch with the same number of channels, such as `conv {a} 1x1`"
+        same = f"`conv {a.pretty()} 1x1`"
+        advice = f"end each branch with the same number of channels, such as {same}"
     else:
         side, _, lines = AXES[about]
         line = lines[:-1]
         advice = "use the same strides and paddings in each branch, or end one with `upsample like`"
-    return Claim(
+    yield Claim(
         a,
         "==",
         b,

@@ -58,15 +58,19 @@ class Pool(Window):
 
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """A window that fits, and PyTorch's bound on the padding."""
+        uneven: list[Claim] = []
         if self.pad == "same":
             size, geometry = self.size, self.geometry
-            yield from odd_extent(
+            uneven += odd_extent(
                 size,
                 self.dilation,
                 "window",
                 lambda: in_pool(self.function, size, geometry.extent, geometry.stride),
             )
+        yield from uneven
         for axis, (side, _, _) in enumerate(AXES):
+            if uneven:
+                break  # there is no padding of which to say that it is too large
             pad, size = self.geometry.pad.values()[axis], self.size.values()[axis]
             yield Claim(
                 Dim.of(size),

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from cnndsl.layers.arguments import Labelled, Like, Pair, Whole, WindowSize, Word
 from cnndsl.layers.base import Claim, Opaque, Step, Suggestion, View, argument, never
-from cnndsl.layers.types import ImageType, TensorType, Unknown, VectorType
+from cnndsl.layers.types import ImageType, TensorType, VectorType
 from cnndsl.layers.window import AXES
 from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
@@ -298,5 +298,5 @@ def _is_image(other: Labelled) -> Iterator[Claim]:
 
 def _sized_like(x: ImageType, other: TensorType) -> TensorType:
     if not isinstance(other, ImageType):
-        return Unknown()
+        return x  # `requires` refuses it
     return ImageType(other.height, other.width, x.channels)

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from cnndsl.sizes.dim import Dim
 
 
+UNKNOWN = "?"
+"""The start of symbols that stand for what a mistake leaves open; no file can write one."""
+
+
 class Symbol:
     """A name that stands for any positive integer."""
 

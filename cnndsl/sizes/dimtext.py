@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from cnndsl.sizes.atoms import Atom, Floor, Monomial, Terms
+from cnndsl.sizes.atoms import UNKNOWN, Atom, Floor, Monomial, Terms
 from cnndsl.sizes.factors import factor
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _number(value: int, style: _Style) -> str:
 def _atom(atom: Atom, style: _Style) -> _Text:
     if isinstance(atom, Floor):
         return style.floor(_write(atom.numerator.terms, style), atom.divisor)
-    return _Text(atom.name, _ATOM)
+    return _Text(UNKNOWN if atom.name.startswith(UNKNOWN) else atom.name, _ATOM)
 
 
 def _product(content: int, parts: list[_Text], style: _Style) -> _Text:

@@ -73,7 +73,7 @@ def test_three_mistakes_are_three_errors_at_their_places():
 
 def test_a_mistake_infects_nothing_below_it():
     report = check("input 8 x 8 x 1\nconv 2 30x30\nconv 4 3x3\nfc 10\npool max 50\n")
-    assert codes(report) == ["E301"]
+    assert codes(report) == ["E301", "E303"]  # `conv 4` makes an image, whatever its input is
 
 
 def test_after_a_mistake_an_assertion_is_believed():

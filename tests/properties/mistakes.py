@@ -25,12 +25,47 @@ class Spot(Record):
 
 
 class Wrong(Record):
-    """Lines to insert, the codes that may be given, and which of the lines is to blame."""
+    """Lines to insert, the codes that may be given, and which of the lines is to blame.
+
+    Around those of a mistake in `CHANGES`, lines are put that go back to the tensor above it.
+    """
 
     text: str
     codes: tuple[str, ...]
     blamed: int = 0
 
+
+# What the wrong lines make of the tensor, were they right, is not what the network below expects.
+CHANGES = frozenset(
+    {
+        "a misspelt option",
+        "a missing argument",
+        "no argument at all",
+        "too many arguments",
+        "an argument twice",
+        "a positional argument by name",
+        "a value of the wrong kind",
+        "a negative value",
+        "an unknown name",
+        "a filter too large",
+        "same with an even filter",
+        "too much padding",
+        "average with dilation",
+        "filters that groups do not divide",
+        "channels that are not there",
+        "no channels",
+        "nothing left by a crop",
+        "nothing left by padding",
+        "room that there is not",
+        "an assertion of another shape",
+        "branches that differ",
+        "an image and a vector merged",
+        "one branch",
+        "a_vector_where_an_image_is_needed",
+        "a_mistake_in_a_block",
+        "a_mistake_in_a_branch",
+    }
+)
 
 Mistake = Callable[[Spot], Wrong | None]
 MISTAKES: dict[str, Mistake] = {}
@@ -70,7 +105,7 @@ MISTAKES |= {
         "conv 4 1x1 strid=1", "pool max 1 padding=0", "batchnorm epsilon=1", codes="E204"
     ),
     "an option of another layer": on_images(
-        "relu stride=2", "fc 4 pad=1", "dropout slope=1", codes="E204 E303"
+        "relu stride=2", "softmax pad=1", "dropout slope=1", codes="E204"
     ),
     "a missing argument": on_images(
         "conv 4", "pool 2", "pool max", "deconv 1x1", "globalpool", "take 0", codes="E202"
@@ -102,7 +137,7 @@ MISTAKES |= {
     ),
     "a negative value": on_images("conv (0 - 4) 1x1", "conv 4 1x1 pad=(-1)", codes="E206"),
     "an unknown name": anywhere(
-        "fc breadth",
+        "take 0 breadth",
         "dropout p=rate_of_it",
         "repeat often { skip }",
         "let z9 = q9 + 1",
@@ -202,18 +237,15 @@ def a_block_that_is_there(spot: Spot) -> Wrong | None:
 
 @mistake
 def a_block_without_its_argument(spot: Spot) -> Wrong | None:
-    return Wrong(f"{spot.blocks[-1]} as l8", ("E202",)) if spot.blocks else None
+    del spot
+    return Wrong("block e9(n) { dropout p=n }\ne9 as l8", ("E202",), 1)
 
 
 @mistake
 def a_block_with_an_unknown_argument(spot: Spot) -> Wrong | None:
-    blocks = spot.blocks
-    wrong = spot.rng.choice(["4 filterz=3", "4 1 1 1 1 1 1", "4 filters=4", "q9"])
-    return (
-        Wrong(f"{blocks[-1]} {wrong} as l8", ("E202", "E203", "E204", "E205", "E211"))
-        if blocks
-        else None
-    )
+    wrong = spot.rng.choice(["0.5 filterz=3", "0.5 1 1 1", "0.5 rate=0.5", "q9"])
+    codes = ("E202", "E203", "E204", "E205", "E211")
+    return Wrong(f"block e9(rate) {{ dropout p=rate }}\ne9 {wrong} as l8", codes, 1)
 
 
 @mistake
