@@ -7,9 +7,9 @@ convolution may be absent, and the scale may stand behind the pool.
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .module import INTERPRETED
+from .module import INTERPRETED, is_unaltered, plain_weights
 from .shared import Tile, refuse_residual, refuse_tensors
 
 
@@ -110,6 +110,24 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
+
+
+def conv_weights(
+    layer: nn.Module,
+    geometry: ConvGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    g = geometry
+    if (
+        is_unaltered(layer, nn.Conv2d)
+        and layer.stride == g.stride
+        and layer.padding == g.pad
+        and layer.dilation == g.dilation
+        and layer.groups == g.groups
+        and layer.padding_mode == "zeros"
+    ):
+        return plain_weights(layer, (g.filters, g.channels // g.groups, *g.kernel), g.bias)
+    return None, None
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dispatch import is_watched
-from .module import scale_and_shift, takes_batch
+from .module import PLAIN_TYPES, is_unaltered, scale_and_shift, takes_batch
 
 # For fewer values, looking at the layers takes longer than what it saves.
 LEAST_TO_LOOK_FOR = 2**15
@@ -23,15 +23,19 @@ MOST_WEIGHTS = 32
 MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """Put channels innermost in memory, where a CPU computes in float32.
 
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
+    if any(is_altered(layer) for layer in layers):
+        return x.contiguous()
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
-    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+    if weight.numel() > share * x.numel() and not has_channels_innermost(weight):
         return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
@@ -39,23 +43,17 @@ def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def is_plain(conv: nn.Module) -> bool:
-    """Say whether its weights lie otherwise than with channels innermost."""
-    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
+def has_channels_innermost(tensor: Tensor) -> bool:
+    """Say whether an image or a weight lies so in memory."""
+    return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:
-    """Say whether a layer is not PyTorch's own, or has a forward or hooks of its own."""
-    is_own = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
-    return bool(
-        not is_own
-        or type(layer.forward) is not type(layer.eval)  # a function, no method
-        or layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-    )
+    """Say whether a layer is not PyTorch's own, or computes or is watched in a way of its own."""
+    kind = type(layer)
+    if kind not in (nn.Conv2d, nn.BatchNorm2d) or not is_unaltered(layer, kind):
+        return True
+    return layer.weight is not None and type(layer.weight) not in PLAIN_TYPES
 
 
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
@@ -67,7 +65,6 @@ def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
-        and not nn.modules.module._has_any_global_hook()
         and not is_watched(x, *[layer.weight for layer in layers])
     )
 

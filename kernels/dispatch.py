@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-PLAIN_TYPES = (Tensor, nn.Parameter)
+from .module import PLAIN_TYPES
 
 
 class Direction(NamedTuple):

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from .dispatch import Direction, differentiable
-from .module import INTERPRETED, widened_on_cpu
+from .module import INTERPRETED, is_unaltered, plain_weights, widened_on_cpu
 from .replay import remembered
 from .shared import Tile, allocated, cast_as_wished, done, new_image, packed, refuse_tensors
 
@@ -58,6 +58,16 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
+
+
+def fc_weights(
+    layer: nn.Module,
+    geometry: FcGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    if not is_unaltered(layer, nn.Linear):
+        return None, None
+    return plain_weights(layer, (geometry.outputs, geometry.features), geometry.bias)
 
 
 def fc_settings() -> str:

@@ -1,4 +1,11 @@
-"""What a module needs around its kernels: where they run, and batchnorm in inference."""
+"""What a module needs around its kernels: where they run, and batchnorm in inference.
+
+Kernels read a layer's weights and do what the layer did when the network was compiled. A layer that
+was changed since is called instead, as PyTorch would call it. Nothing of this is remembered: a
+layer may change between any two calls.
+"""
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -9,6 +16,11 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
+PLAIN_TYPES = (Tensor, nn.Parameter)
+TRACED_TYPES = (
+    torch._subclasses.FakeTensor,
+    torch._subclasses.functional_tensor.FunctionalTensor,
+)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -19,6 +31,56 @@ def runs_kernels(x: Tensor) -> bool:
     if not INTERPRETED:
         return False
     return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
+
+
+def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether a call of a layer runs the code of this class and nothing else.
+
+    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
+    """
+    if type(layer) is not kind:
+        return False
+    own = vars(layer)
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or "_conv_forward" in own
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+def plain_weights(
+    layer: nn.Module,
+    shape: Sequence[int],
+    has_bias: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias as the layer would read them; None for both where kernels cannot.
+
+    They can read a weight of this shape and a bias or none, if these are plain tensors.
+    """
+    own = vars(layer)
+    parameters = own["_parameters"]
+    weight = own.get("weight", parameters.get("weight"))
+    bias = own.get("bias", parameters.get("bias"))
+    if not is_plain_tensor(weight, shape):
+        return None, None
+    if bias is None:
+        return (None, None) if has_bias else (weight, None)
+    is_fine = has_bias and is_plain_tensor(bias, shape[:1])
+    return (weight, bias) if is_fine else (None, None)
+
+
+def is_plain_tensor(tensor: Tensor | None, shape: Sequence[int]) -> bool:
+    """Say whether it has this shape, and no class of its own (a DTensor, torchao's).
+
+    The classes with which PyTorch traces do not count.
+    """
+    if tensor is None or tensor.shape != shape:
+        return False
+    return type(tensor) in PLAIN_TYPES or isinstance(tensor, TRACED_TYPES)
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -47,11 +109,6 @@ def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, 
     if norm.bias is None:
         return scale, -mean * scale
     return scale, torch.addcmul(widened(norm.bias), mean, scale, value=-1)
-
-
-def has_own_statistics(norm: nn.Module) -> bool:
-    """Say whether batchnorm asks nobody else: SyncBatchNorm asks other processes."""
-    return isinstance(norm, nn.BatchNorm2d)
 
 
 def takes_batch(norm: nn.BatchNorm2d) -> bool:

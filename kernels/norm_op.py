@@ -17,7 +17,7 @@ from torch.autograd.graph import increment_version
 
 from .conv_geometry import window_count
 from .dispatch import Direction, differentiable, is_watched
-from .module import full_dtype
+from .module import full_dtype, is_plain_tensor, is_unaltered, plain_weights
 from .replay import remembered
 from .shared import channels_last, done, new_image, packed, refuse_residual, summed
 
@@ -53,6 +53,27 @@ class NormLaunches(NamedTuple):
     forward: Callable[..., None]
     gradient_sums: Callable[..., Tensor]
     input_gradient: Callable[..., None]
+
+
+def is_norm(layer: nn.Module, geometry: NormGeometry) -> bool:
+    """Say whether a layer is the batchnorm that was compiled, but for `eps` and `momentum`.
+
+    SyncBatchNorm is none: it asks other processes.
+    """
+    if not is_unaltered(layer, nn.BatchNorm2d):
+        return False
+    shape = (geometry.channels,)
+    buffers = vars(layer)["_buffers"]
+    mean, var = buffers.get("running_mean"), buffers.get("running_var")
+    if mean is None or var is None:
+        has_statistics = mean is var
+    else:
+        count = buffers.get("num_batches_tracked")
+        plain = is_plain_tensor(mean, shape) and is_plain_tensor(var, shape)
+        has_statistics = plain and count is not None
+    if not geometry.affine:
+        return has_statistics and layer.weight is None and layer.bias is None
+    return has_statistics and plain_weights(layer, shape, True)[0] is not None
 
 
 def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, int]:

@@ -16,7 +16,7 @@ IMPORTS = frozenset(
 BUILTINS = frozenset(
     {"RuntimeError", "TypeError", "ValueError", "any", "bool", "dict", "enumerate", "float", "id"}
     | {"int", "isinstance", "len", "list", "max", "min", "object", "pow", "property", "range"}
-    | {"set", "staticmethod", "str", "sum", "super", "tuple", "type", "zip"}
+    | {"set", "staticmethod", "str", "sum", "super", "tuple", "type", "vars", "zip"}
 )
 # Parts of torch and triton that read files, load code or leave Python.
 FORBIDDEN = frozenset({"cpp_extension", "hub", "load", "ops", "save", "serialization", "utils"})

@@ -181,12 +181,15 @@ def _function(section: Section) -> str:
     body = [
         f'"""Run region {section.number}: its kernels on a GPU, PyTorch\'s operators elsewhere."""'
     ]
+    use = section.uses[1 if region.affine else 0]
+    weights = f"{use.job.signature.family}_weights({held[0][0]}, {use.geometry})"
+    read = layout.spread("weight, bias = ", weights, column=8)
+    body += ["if runs_kernels(x):", layout.indent(read)]
     if region.affine:
         body += _with_batchnorm(section, x, added)
     else:
-        arguments = [x, f"{held[0][0]}.weight", f"{held[0][0]}.bias"]
-        arguments += [f"{name}={name}" for name in added]
-        body += ["if runs_kernels(x):", _return(section.uses[0].operator, arguments, 8)]
+        arguments = [x, "weight", "bias", *(f"{name}={name}" for name in added)]
+        body += ["    if weight is not None:", _return(use.operator, arguments, 12)]
     body += _steps(region, held)
     return layout.function(f"def {section.function}", types, "Tensor", body)
 
@@ -194,15 +197,15 @@ def _function(section: Section) -> str:
 def _with_batchnorm(section: Section, x: str, added: Sequence[str]) -> list[str]:
     """The lines that run the kernels of a region with a batchnorm, in inference or in training."""
     whole, sums, norm = (use.operator for use in section.uses)
-    inference = [x, "conv.weight", "shift", "scale", *(f"{name}={name}" for name in added)]
-    training = [x, "conv.weight", "conv.bias"]
+    inference = [x, "weight", "shift", "scale", *(f"{name}={name}" for name in added)]
+    training = [x, "weight", "bias"]
     return [
-        "if runs_kernels(x) and has_own_statistics(norm):",
-        "    if takes_batch(norm):",
-        layout.indent(layout.call(f"z, sums = {sums}", training, column=8), 8),
-        _return(norm, ["z", "sums", "norm", *added], 12),
-        "    scale, shift = scale_and_shift(norm, conv.bias)",
-        _return(whole, inference, 8),
+        f"    if weight is not None and is_norm(norm, {section.uses[2].geometry}):",
+        "        if takes_batch(norm):",
+        layout.indent(layout.call(f"z, sums = {sums}", training, column=16), 12),
+        _return(norm, ["z", "sums", "norm", *added], 16),
+        "        scale, shift = scale_and_shift(norm, bias)",
+        _return(whole, inference, 12),
     ]
 
 
@@ -237,7 +240,8 @@ def _steps(region: Region, held: Sequence[tuple[str, str, Node]]) -> list[str]:
         layers = ", ".join(name for name, _, _ in held)
         lines.insert(0, f"is_free = is_unseen(x, {layers})")
     if family(region) == "conv":
-        lines.insert(0, "x = for_cpu(x, conv)")
+        layers = ", ".join(name for name, _, _ in held)
+        lines.insert(0, f"x = in_layout_for(x, {layers})")
     return lines
 
 

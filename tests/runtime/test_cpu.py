@@ -27,6 +27,7 @@ output sum
 """
 CLASS = type(cnndsl.compile(source=TEXT))
 MODULE = sys.modules[CLASS.__module__]
+CONV = nn.Conv2d(2, 2, 1)
 X = torch.randn(4, 3, 12, 10, generator=torch.Generator().manual_seed(3))
 
 
@@ -127,7 +128,7 @@ def test_changed_weights_are_seen_at_once(model, change):
 
 def test_training_and_gradients_fold_nothing(model, monkeypatch):
     seen = folds(monkeypatch)
-    wanted = plainly(model, MODULE.for_cpu(X, model.c1))[0]
+    wanted = plainly(model, MODULE.in_layout_for(X, model.c1))[0]
     found = model.logits(X)
     assert torch.equal(found, wanted)
     ours = torch.autograd.grad(found.sum(), list(model.parameters()))
@@ -136,7 +137,7 @@ def test_training_and_gradients_fold_nothing(model, monkeypatch):
     twin = copy.deepcopy(model).train()
     with torch.no_grad():  # statistics move without gradients, too
         model.train().logits(X)
-        plainly(twin, MODULE.for_cpu(X, model.c1))
+        plainly(twin, MODULE.in_layout_for(X, model.c1))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
     assert not seen
 
@@ -160,10 +161,11 @@ def test_hooks_see_what_each_layer_gives(model):
     with torch.no_grad():
         model.logits(X)
         found = dict(seen)
-        plainly(model, MODULE.for_cpu(X, model.c1))
+        plainly(model)
     assert len(found) == 8
     for name, value in seen.items():
-        assert torch.equal(found[name], value), name
+        torch.testing.assert_close(found[name], value)
+        assert found[name].is_contiguous()  # as in a network written by hand
     assert (found["n1"] < 0).any()  # no ReLU has been there
 
 
@@ -204,7 +206,7 @@ def test_the_pool_of_slices_is_pytorchs(size, channels):
     x = torch.randn(2, channels, *size)
     x[0, 0, 0, 1] = float("nan")
     x[1, 0, :2, :2] = -float("inf")
-    for given in (x, MODULE.for_cpu(x, nn.ReLU()), x.double(), x.bfloat16(), x[:0]):
+    for given in (x, MODULE.in_layout_for(x, CONV), x.double(), x.bfloat16(), x[:0]):
         with torch.no_grad():
             found = MODULE.max_pool2(given)
         torch.testing.assert_close(found, F.max_pool2d(given, 2), rtol=0, atol=0, equal_nan=True)
@@ -212,11 +214,11 @@ def test_the_pool_of_slices_is_pytorchs(size, channels):
 
 def test_channels_are_laid_innermost_without_a_copy_where_they_are():
     image = X.contiguous(memory_format=torch.channels_last)
-    assert MODULE.for_cpu(image, nn.ReLU()) is image
+    assert MODULE.in_layout_for(image, CONV) is image
     grey = torch.randn(2, 1, 5, 4)
-    assert MODULE.for_cpu(grey, nn.ReLU()).data_ptr() == grey.data_ptr()
-    assert MODULE.for_cpu(grey, nn.ReLU()).stride() == (20, 1, 4, 1)
-    assert torch.equal(MODULE.for_cpu(grey, nn.ReLU()), grey)
+    assert MODULE.in_layout_for(grey, CONV).data_ptr() == grey.data_ptr()
+    assert MODULE.in_layout_for(grey, CONV).stride() == (20, 1, 4, 1)
+    assert torch.equal(MODULE.in_layout_for(grey, CONV), grey)
 
 
 def test_vmap_and_fake_tensors_pass(model):
@@ -232,12 +234,14 @@ def test_few_images_are_laid_as_the_weights_that_outweigh_them():
     conv, image = nn.Conv2d(64, 64, 3), torch.randn(1, 64, 4, 4)
     inner = image.contiguous(memory_format=torch.channels_last)
     for given in (image, inner):  # 36,864 weights, 1,024 values
-        assert MODULE.for_cpu(given, conv).is_contiguous()
-    assert MODULE.for_cpu(image, nn.Conv2d(64, 64, 1)).stride() == inner.stride()  # 4,096
+        assert MODULE.in_layout_for(given, conv).is_contiguous()
+    assert MODULE.in_layout_for(image, nn.Conv2d(64, 64, 1)).stride() == inner.stride()  # 4,096
     conv.to(memory_format=torch.channels_last)
-    assert MODULE.for_cpu(image, conv).stride() == inner.stride()
+    assert MODULE.in_layout_for(image, conv).stride() == inner.stride()
     conv.to(memory_format=torch.contiguous_format)
     more = torch.randn(4, 64, 4, 4)
-    assert MODULE.for_cpu(more, conv).is_contiguous()  # the gradient of weights is laid anew, too
+    assert MODULE.in_layout_for(
+        more, conv
+    ).is_contiguous()  # the gradient of weights is laid anew, too
     with torch.no_grad():
-        assert not MODULE.for_cpu(more, conv).is_contiguous()
+        assert not MODULE.in_layout_for(more, conv).is_contiguous()
