@@ -13,6 +13,7 @@ from types import ModuleType
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.evaluate import size_problem
+from cnndsl.check.order import warn_of_order, with_swap
 from cnndsl.check.repair import Repaired, repaired
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
@@ -86,6 +87,8 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     counted = _totals(graph, elaborator, sink)
     found = elaborator.tally.facts
     ok = not sink.failed
+    if ok and elaborator.input is not None:
+        warn_of_order(elaborator.input, graph.source, graph.nodes, sink)
     return Report(
         source.name,
         graph.name,
@@ -94,7 +97,7 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
         graph.valid,
         layer_facts(graph, found),
         counted,
-        sink.sorted(),
+        with_swap(sink.sorted(), elaborator.input, graph.source),
         graph if ok else None,
         found,
         elaborator.library.used(),

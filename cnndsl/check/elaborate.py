@@ -110,6 +110,11 @@ class Elaborator:
         return self._network.is_doubtful
 
     @property
+    def input(self) -> tree.Input | None:
+        """The statement that says what comes in."""
+        return self._said.input
+
+    @property
     def tally(self) -> Tally:
         """What was counted on the way, to be counted on from there."""
         return self._network.tally

@@ -114,7 +114,7 @@ class Network:
         if not weights_are_fixed(layer, call, x, tuple(self.size_symbols), self._sink):
             self.is_doubtful = True
             return
-        skipped_pixels(layer, call, self._sink)
+        skipped_pixels(layer, x, call, self._sink)
         loss = lost_pixels(layer, x, call, self._sink)
         if loss is not None and len(self.losses) < MOST_LOSSES:
             self.losses.append(loss)

@@ -11,6 +11,7 @@ from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType, TensorType
 from cnndsl.layers.window import AXES, Geometry
 from cnndsl.record import Record
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
@@ -19,22 +20,25 @@ if TYPE_CHECKING:
     from cnndsl.sizes.condition import Condition
 
 
-def skipped_pixels(layer: Layer, call: tree.LayerCall, sink: Sink) -> None:
+def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> None:
     """Report pixels between the windows."""
-    if not isinstance(layer, (Conv, Pool)) or layer.geometry.size.values() == (1, 1):
-        return  # one pixel with a stride is the usual shortcut: it leaves pixels out on purpose
+    if not isinstance(layer, (Conv, Pool)) or not isinstance(x, ImageType):
+        return
     geometry = layer.geometry
+    if geometry.size.values() == (1, 1):
+        return  # one pixel with a stride is the usual shortcut: it leaves pixels out on purpose
     for axis, (_, _, lines) in enumerate(AXES):
-        between = geometry.skipped(axis)
+        between = geometry.skipped(axis, x.dims[axis])
         if between:
             extent, stride = geometry.extent[axis], geometry.stride.values()[axis]
-            what = f"{between} {lines} are" if between > 1 else f"1 {lines[:-1]} is"
+            what = f"{counted(between, lines[:-1])} {'is' if between == 1 else 'are'}"
+            reach = counted(extent, "pixel")
             sink.add(
                 Diagnostic(
                     "W602",
                     f"between two windows {what} never read",
                     call.head,
-                    notes=(f"the window reaches over {extent} pixels, its stride is {stride}",),
+                    notes=(f"the window reaches over {reach}, its stride is {stride}",),
                     fixes=(Fix(f"use a stride of at most {extent}, or a larger window"),),
                 )
             )
@@ -100,13 +104,13 @@ def warn_of_losses(
         return
     warning = _possible_loss(first, valid, whole)
     spans = dict.fromkeys(other.span for other in others if other.span != first.span)
-    require = f"require {', '.join(whole.given(promised).requirements())}"
-    promise = Fix(
-        f"promise sizes of which every pixel is read: `{require}`",
-        (Edit(after_input, f"\n{require}"),),
-    )
     labels = tuple(Label(span, "here, too") for span in spans)
-    sink.add(warning.replace(labels=labels, fixes=(promise, *warning.fixes)))
+    fixes = warning.fixes
+    if not whole.never:  # else there is no size of which every pixel is read
+        require = f"require {', '.join(whole.given(promised).requirements())}"
+        message = f"promise sizes of which every pixel is read: `{require}`"
+        fixes = (Fix(message, (Edit(after_input, f"\n{require}"),)), *fixes)
+    sink.add(warning.replace(labels=labels, fixes=fixes))
 
 
 def _possible_loss(loss: Loss, valid: "Condition", whole: "Condition") -> Diagnostic:
@@ -128,13 +132,18 @@ def _possible_loss(loss: Loss, valid: "Condition", whole: "Condition") -> Diagno
             at = ", ".join(f"{name} = {n}" for name, n in found.items() if name in lost.symbols)
             example = f"for example, {at} leaves {_last(count, lines)} out here"
     notes = (example,) if example else ()
+    what = f"the last {' or '.join(words)}"
+    if (valid & kept).never:
+        message = f"whatever the size is, {what} is never read"
+    else:
+        message = f"{what} may never be read, unless {kept.given(valid).brief()}"
     return Diagnostic(
         "W601",
-        f"the last {' or '.join(words)} may never be read, unless {kept.given(valid).brief()}",
+        message,
         loss.span,
         notes=(*notes, *loss.geometry.formula(loss.x)),
         fixes=(
-            Fix("or keep them: `ceil=yes` adds a last, smaller window"),
+            Fix("keep them: `ceil=yes` adds a last, smaller window"),
             Fix("or leave it so: the network is valid, and does not see these pixels"),
         ),
     )

@@ -187,9 +187,25 @@ class Geometry(Record):
             return None
         return (length + 2 * pad - extent) % stride - pad
 
-    def skipped(self, axis: int) -> int:
-        """How many pixels between two neighbouring windows no window reads."""
-        return max(0, self.stride.values()[axis] - self.extent[axis])
+    def skipped(self, axis: int, length: Dim) -> int:
+        """How many pixels of the image lie between two windows, which read none of them.
+
+        There are none where only one window fits, and what lies in the padding is no pixel.
+        """
+        extent, stride, pad = self.extent[axis], self.stride.values()[axis], self.pad.values()[axis]
+        gap = stride - extent
+        have, count = length.constant, self._along(axis, length).constant
+        if gap <= 0 or have is None or count is None:
+            return max(0, gap) if count != 1 else 0
+        # The gap behind window i starts at i·S − P + E. The largest of them counts: the first that
+        # lies in the image whole, or else one that its edge cuts.
+        first = (pad - extent + stride - 1) // stride
+        found = 0
+        for i in (first - 1, first):
+            if 0 <= i <= count - 2:
+                start = i * stride - pad + extent
+                found = max(found, min(have, start + gap) - max(0, start))
+        return found
 
 
 def _at_most(size: int, have: int) -> int:
