@@ -115,6 +115,9 @@ def loss_backward(
     logits = full(tl.load(logits_ptr + offset, mask=mask, other=float("-inf")))
     softmax = tl.exp(logits - spread[:, None])
     wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
+    # Of a class that does not exist the gradient is NaN, as the loss is: no training goes on.
+    exists = (target >= 0) & (target < CLASSES)
+    wrong = tl.where(exists[:, None], wrong, float("nan"))
     share = tl.load(gradient_ptr) / tl.load(count_ptr)
     dlogits = tl.where((target != IGNORED)[:, None], wrong * share, 0.0)
     tl.store(dlogits_ptr + offset, dlogits.to(dlogits_ptr.dtype.element_ty), mask=mask)
@@ -198,13 +201,11 @@ def loss_rows(logits: Tensor) -> Tensor:
     return logits.movedim(1, -1).reshape(-1, logits.shape[1]).contiguous()
 
 
-def refuse_loss(logits: Tensor, target: Tensor) -> None:
-    """Raise for a target that does not fit the logits."""
+def has_classes(logits: Tensor, target: Tensor) -> bool:
+    """Say whether the target has a class for each row, in a type that PyTorch takes for that."""
     wanted = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != wanted:
-        raise ValueError(f"y has shape {tuple(target.shape)}, not {wanted}: a class each")
-    if target.device != logits.device:
-        raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+    types = (torch.int64, torch.uint8) if logits.dim() == 2 else (torch.int64,)
+    return tuple(target.shape) == wanted and target.dtype in types
 
 
 def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -261,7 +262,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy as `F.cross_entropy` does: in float32, or
-    in float64 of such logits.
+    in float64 of such logits. Other targets go to `F.cross_entropy`, which takes probabilities and
+    raises for the rest. A class that does not exist makes the loss and its gradient NaN.
     """
     region = differentiable(
         name,
@@ -272,8 +274,9 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
-        refuse_loss(logits, target)
-        if logits.numel() == 0:
+        if target.device != logits.device:
+            raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+        if logits.numel() == 0 or not has_classes(logits, target):
             return F.cross_entropy(logits.to(full_dtype(logits)), target)
         loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())

@@ -1,11 +1,15 @@
 """The loss: values against float64, edges, and the operators."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
 from cnndsl.kernels import loss as kernels
 from cnndsl.kernels.loss import loss_op
 from torch import Tensor
+
+import cnndsl
 
 from .hostile import HostileInterpreter
 
@@ -86,11 +90,31 @@ def test_special_values_do_as_in_pytorch(
     check(logits[4:], target[4:])
 
 
-def test_a_class_that_does_not_exist_makes_the_loss_nan(hostile: HostileInterpreter) -> None:
-    for wrong in (-1, 10, 2**40):
-        logits, target = given(6, 10)
-        target[3] = wrong
-        assert cross_entropy(logits, target).isnan()
+@pytest.mark.parametrize("classes", [10, 1030])
+def test_a_class_that_does_not_exist_makes_loss_and_gradient_nan(
+    classes: int, hostile: HostileInterpreter
+) -> None:
+    for wrong in (-1, -101, classes, 255 + classes, 2**40):
+        logits, target = given(3, classes)
+        target[1], target[2] = wrong, -100
+        loss = cross_entropy(logits.requires_grad_(), target)
+        loss.backward()
+        assert loss.isnan()
+        assert logits.grad[1].isnan().all()
+        assert logits.grad[0].isfinite().all()
+        assert logits.grad[2].eq(0).all()
+
+
+def test_a_wrong_class_stops_a_compiled_network() -> None:
+    """Loss and weights become NaN; on a CPU without kernels the class is an error."""
+    source = "input 2 x 2 x 3\nconv 4 1x1"
+    model = cnndsl.compile(source=source)
+    y = torch.zeros(1, 2, 2, dtype=torch.int64)
+    y[0, 1, 1] = 255
+    loss = model.loss(torch.randn(1, 3, 2, 2), y)
+    loss.backward()
+    assert loss.isnan()
+    assert all(parameter.grad.isnan().all() for parameter in model.parameters())
 
 
 def test_images_with_a_class_a_pixel(hostile: HostileInterpreter) -> None:
@@ -109,10 +133,34 @@ def test_no_rows_are_as_in_pytorch() -> None:
     assert cross_entropy(logits, target).isnan()
 
 
-def test_a_target_of_another_shape_is_refused() -> None:
-    logits, target = given(4, 3)
-    with pytest.raises(ValueError, match=r"y has shape \(4, 1\), not \(4,\)"):
-        cross_entropy(logits, target[:, None])
+TARGETS = [
+    ((4, 3), (4,)),
+    ((2, 3, 2, 2), (2, 2, 2)),
+    ((0, 3), (0,)),
+    ((4, 3), (4, 3)),
+    ((4, 3), (4, 1)),
+    ((4, 3), (5,)),
+    ((4, 3), ()),
+    ((2, 3, 2, 2), (2, 2)),
+]
+TYPES = [torch.int64, torch.int32, torch.int16, torch.uint8, torch.bool, torch.float32]
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_targets_are_taken_and_refused_as_by_pytorch(dtype: torch.dtype) -> None:
+    """Types, shapes, and probabilities of classes."""
+    for shape, of_target in TARGETS:
+        logits, target = torch.randn(shape), torch.ones(of_target).to(dtype)
+        try:
+            wanted = F.cross_entropy(logits, target)
+        except (RuntimeError, ValueError) as error:
+            raised = error
+        else:
+            found = cross_entropy(logits, target)
+            torch.testing.assert_close(found, wanted, equal_nan=True)
+            continue
+        with pytest.raises(type(raised), match=re.escape(str(raised))):
+            cross_entropy(logits, target)
 
 
 def test_two_runs_give_the_same_bits() -> None:
