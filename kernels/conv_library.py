@@ -4,7 +4,9 @@ Where a region is bound by arithmetic, or its groups are too small for a matrix 
 multiplies, and one pass of ours does all the rest.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,28 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry
 from .module import widened_on_cpu
 from .shared import channels_last, new_image
+
+# Whether cuDNN is deterministic is one setting of the whole process.
+DETERMINISTIC_LOCK = threading.Lock()
+
+
+@contextmanager
+def deterministic(device: torch.device) -> Iterator[None]:
+    """Let cuDNN choose only algorithms that give the same bits each time.
+
+    PyTorch's operators for gradients take this from a setting of the process alone. So threads take
+    turns while they launch, and each leaves the setting as it was. A CPU needs none of this.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    with DETERMINISTIC_LOCK:
+        chosen = torch._C._get_cudnn_deterministic()
+        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        try:
+            yield
+        finally:
+            torch._C._set_cudnn_deterministic(chosen)
 
 
 def conv_product(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tensor:
@@ -49,9 +73,7 @@ def conv_product_gradients(
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:
         weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
-    chosen = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
+    with deterministic(dz.device):
         dx, dweight, _ = torch.ops.aten.convolution_backward(
             widened_on_cpu(dz),
             widened_on_cpu(channels_last(x)),
@@ -65,8 +87,6 @@ def conv_product_gradients(
             g.groups,
             (needs[0], needs[1], False),
         )
-    finally:
-        torch.backends.cudnn.deterministic = chosen
     if dx is not None:
         dx = channels_last(dx.to(dz.dtype))
     return dx, dweight
