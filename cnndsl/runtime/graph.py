@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
+from cnndsl.runtime import settings
+
 # So many steps are plain before the capture: kernels are compiled, moments and buffers allocated.
 WARM_UP = 3
 
@@ -27,15 +29,17 @@ class Captured:
 
     `run` gives tensors that share no memory with what it is given. The graph is of the shapes that
     came first; for others, such as those of a smaller last batch, `run` is called. Where `watched`
-    gives another value than at the capture, the graph is made anew.
+    gives another value than at the capture, or the settings of the model or of PyTorch are others,
+    the graph is captured again. So a layer that changes its own settings in each call, such as one
+    that counts them, is never captured: what it counts may decide what it computes.
     """
 
-    def __init__(self, run: Run, model: nn.Module, watched: Callable[[], Hashable]) -> None:
+    def __init__(self, run: Run, model: nn.Module, watched: Callable[[], object]) -> None:
         self._run = run
         self._model = model
         self._watched = watched
         self._shapes: Hashable = None
-        self._seen: Hashable = None
+        self._seen: settings.Setting | None = None
         self._warm = 0
         self._graph: torch.cuda.CUDAGraph | None = None
         self._given: tuple[Tensor, ...] = ()
@@ -45,7 +49,7 @@ class Captured:
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
         """Do what `run` does."""
         shapes = tuple((t.shape, t.stride(), t.dtype, t.device) for t in given)
-        seen = (self._watched(), _setting(self._model))
+        seen = self._setting()
         if seen != self._seen:
             self.forget()
             self._seen, self._shapes = seen, shapes
@@ -58,6 +62,10 @@ class Captured:
             if self._graph is None:
                 self._capture(given)
             return self._replay(given)
+
+    def _setting(self) -> settings.Setting:
+        """All that a graph keeps, and that may change between two calls."""
+        return self._watched(), settings.of_process(), settings.of_model(self._model)
 
     def forget(self) -> None:
         """Let the graph go: what it works on has been replaced."""
@@ -165,14 +173,9 @@ class GraphStep:
             for group, before in zip(groups, kept, strict=True):
                 group.update(before)
 
-    def _settings(self) -> Hashable:
-        """What a graph keeps of the optimizer's settings: all but the learning rate."""
-        return tuple(
-            (key, repr(value))
-            for group in self._optimizer.param_groups
-            for key, value in group.items()
-            if key not in ("params", "lr", "initial_lr")
-        )
+    def _settings(self) -> settings.Setting:
+        """What a graph keeps of the optimizer and of a loss."""
+        return settings.of_optimizer(self._optimizer), settings.of_loss(self._loss)
 
     def _forget(self, optimizer: Optimizer) -> None:
         del optimizer
@@ -246,10 +249,11 @@ def graph_step(
 
     On CUDA the first `WARM_UP` steps are plain ones, and so are those of batches of another shape
     than the first, such as the last of an epoch. A schedule may change the learning rate at any
-    time; any other change of the optimizer's settings, of `train()` and `eval()`, of what is
-    frozen or where weights lie, makes a new graph. The optimizer is SGD, or one that has
-    `capturable`, which is switched on; `ValueError` for others. On other devices, each step is the
-    plain one: to the bit what the usual five lines compute.
+    time. Any other change makes a new graph: of the optimizer's settings, of a layer's (momentum,
+    the rate of a dropout, `train()` and `eval()`), of hooks, of what is frozen or where weights
+    lie, and of PyTorch's own (TF32, autocast, deterministic algorithms). The optimizer is SGD, or
+    one that has `capturable`, which is switched on; `ValueError` for others. On other devices, each
+    step is the plain one: to the bit what the usual five lines compute.
     """
     given = loss if loss is not None else getattr(model, "loss", None)
     if not callable(given):
@@ -264,12 +268,3 @@ def gpu_of(model: nn.Module) -> torch.device | None:
     devices = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
     is_one = len(devices) == 1 and next(iter(devices)).type == "cuda"
     return devices.pop() if is_one else None
-
-
-def _setting(model: nn.Module) -> Hashable:
-    """What else a graph keeps: where weights lie, what is frozen, which layers are in training."""
-    return (
-        tuple((p.data_ptr(), p.requires_grad) for p in model.parameters()),
-        tuple(b.data_ptr() for b in model.buffers()),
-        tuple(m.training for m in model.modules()),
-    )

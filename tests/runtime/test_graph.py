@@ -248,8 +248,49 @@ def load(model, optimizer):
     optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
 
+def momentum(model, optimizer):
+    model.norm.momentum = 0.5
+
+
+def eps(model, optimizer):
+    model.norm.eps = 0.1
+
+
+def hook(model, optimizer):
+    model.conv.register_forward_hook(lambda module, given, found: 2 * found)
+
+
+def hook_of_a_weight(model, optimizer):
+    model.head.bias.register_hook(lambda gradient: 3 * gradient)
+
+
+def hook_of_the_optimizer(model, optimizer):
+    def double(own, *_):
+        for parameter in own.param_groups[0]["params"]:
+            parameter.grad.mul_(2)
+
+    optimizer.register_step_pre_hook(double)
+
+
+def forward(model, optimizer):
+    model.drop.forward = torch.neg
+
+
+def replace(model, optimizer):
+    model.drop = nn.Tanh()
+
+
+def thaw(model, optimizer):
+    group = optimizer.param_groups[0]
+    group["params"] = [p for p in group["params"] if p is not model.head.weight]
+
+
+CHANGES = [freeze, decay, infer, move, load, momentum, eps, hook, hook_of_a_weight]
+CHANGES += [hook_of_the_optimizer, forward, replace, thaw]
+
+
 @pytest.mark.parametrize("make", [sgd, adamw])
-@pytest.mark.parametrize("change", [freeze, decay, infer, move, load])
+@pytest.mark.parametrize("change", CHANGES)
 def test_what_a_graph_keeps_makes_a_new_one_when_it_changes(gpu, make, change):
     ours, theirs = net(), net()
     first, second = make(ours), make(theirs)
@@ -261,6 +302,95 @@ def test_what_a_graph_keeps_makes_a_new_one_when_it_changes(gpu, make, change):
         step(x, y)
         plain(theirs, second, x, y)
     assert gpu.events.count("capture") == 2
+    close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        (torch.backends.cudnn.conv, "fp32_precision", "ieee"),
+        (torch.backends.cuda.matmul, "fp32_precision", "tf32"),
+        (torch.backends.cudnn, "enabled", False),
+        (torch.backends.cudnn, "deterministic", True),
+        (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", False),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_setting_of_pytorch_makes_a_new_graph(gpu, owner, name, value):
+    model = net()
+    step = cnndsl.graph_step(model, sgd(model))
+    (batch,) = batches(1)
+    before = getattr(owner, name)
+    assert before != value
+    try:
+        for _ in range(WARM_UP + 1):
+            step(*batch)
+        setattr(owner, name, value)
+        for _ in range(2 * WARM_UP + 2):
+            step(*batch)
+    finally:
+        setattr(owner, name, before)
+    assert gpu.events.count("capture") == 2
+
+
+def test_autocast_makes_new_graphs(gpu, monkeypatch):
+    model = net()
+    step = cnndsl.graph_step(model, sgd(model))
+    (batch,) = batches(1)
+    for enabled, dtype in ((False, torch.half), (True, torch.half), (True, torch.bfloat16)):
+        monkeypatch.setattr(torch, "is_autocast_enabled", lambda _, on=enabled: on)
+        monkeypatch.setattr(torch, "get_autocast_dtype", lambda _, kind=dtype: kind)
+        for _ in range(WARM_UP + 1):
+            step(*batch)
+    assert gpu.events.count("capture") == 3
+
+
+def test_a_rate_of_a_dropout_and_of_a_loss_make_new_graphs(gpu):
+    model = net(0.5)
+    judge = nn.CrossEntropyLoss()
+    step = cnndsl.graph_step(model, sgd(model), lambda x, y: judge(model(x), y))
+    (batch,) = batches(1)
+    for rate in (0.5, 0.1, 0.9):
+        model.drop.p = rate
+        for _ in range(WARM_UP + 1):
+            step(*batch)
+    assert gpu.events.count("capture") == 3
+
+    class Loss(nn.CrossEntropyLoss):
+        def forward(self, x, y):
+            return super().forward(model(x), y)
+
+    judge = Loss()
+    gpu.events.clear()
+    step = cnndsl.graph_step(model, sgd(model), judge)
+    for smoothing in (0.0, 0.1):
+        judge.label_smoothing = smoothing
+        for _ in range(WARM_UP + 1):
+            step(*batch)
+    assert gpu.events.count("capture") == 2
+
+
+def test_a_layer_that_counts_its_calls_is_not_captured(gpu):
+    """What it counts may decide what it computes."""
+
+    class Counts(nn.Identity):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            return x * self.calls
+
+    def counting():
+        model = net()
+        model.drop = Counts()
+        return model
+
+    ours, theirs = counting(), counting()
+    first, second = sgd(ours), sgd(theirs)
+    step = cnndsl.graph_step(ours, first)
+    for x, y in batches(WARM_UP + 3):
+        step(x, y)
+        plain(theirs, second, x, y)
     close(ours, theirs)
 
 
