@@ -16,6 +16,7 @@ from .conv_rows import conv_row_terms, conv_rows
 from .conv_stage import conv_launch_stage
 from .conv_sum import conv_sum
 from .shared import (
+    COUNTS,
     Tile,
     block_size,
     channels_last,
@@ -31,7 +32,7 @@ from .windows import pixel_place
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]

@@ -13,6 +13,7 @@ from .conv_geometry import ConvGeometry, conv_sizes
 from .conv_rebuild import conv_activation_gradient
 from .module import full_dtype
 from .shared import (
+    COUNTS,
     allocated,
     block_size,
     count_blocks,
@@ -26,7 +27,7 @@ from .windows import pixel_place, window_pixels
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel

@@ -9,6 +9,7 @@ from torch import Tensor
 from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
 from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .shared import (
+    COUNTS,
     Tile,
     block_size,
     channels_last,
@@ -39,7 +40,7 @@ def conv_first(
     return tl.where(place % COMMON == 0, place // COMMON * INVERSE % STEP, NONE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel

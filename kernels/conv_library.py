@@ -5,8 +5,7 @@ multiplies, and one pass of ours does all the rest.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +19,17 @@ from .shared import channels_last, new_image
 DETERMINISTIC_LOCK = threading.Lock()
 
 
-@contextmanager
-def deterministic(device: torch.device) -> Iterator[None]:
-    """Let cuDNN choose only algorithms that give the same bits each time.
+def deterministic(function: Callable[..., object], *given: object) -> object:
+    """Call a function while cuDNN may choose only algorithms that give the same bits each time.
 
     PyTorch's operators for gradients take this from a setting of the process alone. So threads take
-    turns while they launch, and each leaves the setting as it was. A CPU needs none of this.
+    turns while they launch, and each leaves the setting as it was.
     """
-    if device.type != "cuda":
-        yield
-        return
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
         torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
         try:
-            yield
+            return function(*given)
         finally:
             torch._C._set_cudnn_deterministic(chosen)
 
@@ -73,20 +68,21 @@ def conv_product_gradients(
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:
         weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
-    with deterministic(dz.device):
-        dx, dweight, _ = torch.ops.aten.convolution_backward(
-            widened_on_cpu(dz),
-            widened_on_cpu(channels_last(x)),
-            widened_on_cpu(channels_last(weight)),
-            None,
-            g.stride,
-            g.pad,
-            g.dilation,
-            False,
-            (0, 0),
-            g.groups,
-            (needs[0], needs[1], False),
-        )
+    given = (
+        widened_on_cpu(dz),
+        widened_on_cpu(channels_last(x)),
+        widened_on_cpu(channels_last(weight)),
+        None,
+        g.stride,
+        g.pad,
+        g.dilation,
+        False,
+        (0, 0),
+        g.groups,
+        (needs[0], needs[1], False),
+    )
+    gradients = torch.ops.aten.convolution_backward
+    dx, dweight, _ = deterministic(gradients, *given) if dz.is_cuda else gradients(*given)
     if dx is not None:
         dx = channels_last(dx.to(dz.dtype))
     return dx, dweight

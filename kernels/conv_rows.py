@@ -10,12 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry
-from .shared import count_blocks, launch, new_image, power_of_two, refuse_launch
+from .shared import COUNTS, count_blocks, launch, new_image, power_of_two, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_lay_out(
     x_ptr,  # [batch, height, width, CHANNELS]
     rows_ptr,  # [batch, padded_height, padded_width, 4]

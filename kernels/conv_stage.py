@@ -12,6 +12,7 @@ from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
 from .conv_rows import conv_row_terms, conv_rows
 from .conv_sum import conv_products
 from .shared import (
+    COUNTS,
     Tile,
     block_size,
     channels_last,
@@ -26,7 +27,7 @@ from .windows import pixel_place
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_stage(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS]

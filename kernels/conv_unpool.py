@@ -11,6 +11,7 @@ from .conv_geometry import ConvGeometry
 from .conv_rebuild import conv_rebuilt
 from .module import full_dtype
 from .shared import (
+    COUNTS,
     allocated,
     block_size,
     count_blocks,
@@ -24,7 +25,7 @@ from .windows import pixel_place, window_pixels, windows_of_pixel
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_unpool(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel

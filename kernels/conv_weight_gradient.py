@@ -13,6 +13,7 @@ from .conv_rebuild import conv_rebuilt, conv_unpooled
 from .conv_rows import conv_row_terms, conv_rows
 from .module import full_dtype
 from .shared import (
+    COUNTS,
     Tile,
     allocated,
     block_size,
@@ -29,7 +30,7 @@ from .windows import pixel_place, window_pixels
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .fc_op import FcGeometry, fc_precision
 from .shared import (
+    COUNTS,
     Tile,
     block_size,
     count_blocks,
@@ -45,7 +46,7 @@ def fc_places(feature, FEATURES: tl.constexpr, PIXELS: tl.constexpr, GROUP: tl.c
     return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -109,16 +110,17 @@ def fc_forward(
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_activate(
     z_ptr,  # [batch, OUTPUTS]: what a library multiplied
     y_ptr,  # [batch, OUTPUTS]
-    values,
+    batch,
+    OUTPUTS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Compute y = activation(z)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < values
+    mask = place < batch.to(tl.int64) * OUTPUTS
     y = fc_activation(full(tl.load(z_ptr + place, mask=mask, other=0.0)))
     tl.store(y_ptr + place, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -192,7 +194,8 @@ def fc_launch_activate(geometry: FcGeometry, z: Tensor, y: Tensor) -> None:
         programs,
         z_ptr=z,
         y_ptr=y,
-        values=z.numel(),
+        batch=z.shape[0],
+        OUTPUTS=geometry.outputs,
         BLOCK=FC_BLOCK,
         num_warps=4,
     )

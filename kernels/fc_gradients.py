@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .fc import FC_BLOCK, fc_group, fc_places, fc_tile
 from .fc_op import FcGeometry, fc_precision
-from .shared import block_size, count_blocks, full, launch, measured_tile, refuse_launch
+from .shared import COUNTS, block_size, count_blocks, full, launch, measured_tile, refuse_launch
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -40,7 +40,7 @@ def fc_unactivated(
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -92,7 +92,7 @@ def fc_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_weight_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -151,7 +151,7 @@ def fc_weight_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_bias_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -180,18 +180,19 @@ def fc_bias_gradient(
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_slope(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
     dz_ptr,  # [batch, OUTPUTS]
-    values,
+    batch,
+    OUTPUTS: tl.constexpr,
     ACTIVATION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Compute the gradient before the activation, for a library to multiply."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < values
+    mask = place < batch.to(tl.int64) * OUTPUTS
     dz = fc_unactivated(
         gradient_ptr=gradient_ptr,
         saved_ptr=saved_ptr,
@@ -324,7 +325,8 @@ def fc_launch_slope(
         gradient_ptr=gradient,
         saved_ptr=saved,
         dz_ptr=dz,
-        values=dz.numel(),
+        batch=dz.shape[0],
+        OUTPUTS=geometry.outputs,
         ACTIVATION=geometry.activation,
         BLOCK=FC_BLOCK,
         num_warps=4,

@@ -15,7 +15,7 @@ from torch import Tensor
 from .dispatch import is_watched
 from .module import widened
 from .replay import remembered
-from .shared import count_blocks, launch, packed, power_of_two, refuse_launch
+from .shared import COUNTS, count_blocks, launch, packed, power_of_two, refuse_launch
 
 IMAGE_FORWARD = "(Tensor x, Tensor mean, Tensor deviation, ScalarType dtype) -> Tensor"
 
@@ -23,13 +23,13 @@ IMAGE_FORWARD = "(Tensor x, Tensor mean, Tensor deviation, ScalarType dtype) -> 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def image_forward(
     x_ptr,  # bytes, of `pixels` x CHANNELS an image, of which either may be innermost
     mean_ptr,  # [CHANNELS]
     deviation_ptr,  # [CHANNELS]
     y_ptr,  # [batch, pixels, CHANNELS]
-    all_pixels,  # of the batch
+    batch,
     pixels,  # of an image
     pixel_stride,
     channel_stride,
@@ -42,7 +42,7 @@ def image_forward(
     pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
     channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
     channel_mask = channel < CHANNELS
-    mask = (pixel < all_pixels)[:, None] & channel_mask[None, :]
+    mask = (pixel < batch * pixels)[:, None] & channel_mask[None, :]
     mean = tl.load(mean_ptr + channel, mask=channel_mask, other=0.0)
     deviation = tl.load(deviation_ptr + channel, mask=channel_mask, other=1.0)
     image = (pixel // pixels).to(tl.int64) * pixels * CHANNELS
@@ -92,7 +92,7 @@ def image_values(x: Tensor, mean: Tensor, deviation: Tensor, dtype: torch.dtype)
             mean_ptr=packed(widened(mean)),
             deviation_ptr=packed(widened(deviation)),
             y_ptr=y,
-            all_pixels=all_pixels,
+            batch=x.shape[0],
             pixels=pixels,
             pixel_stride=strides[0],
             channel_stride=strides[1],

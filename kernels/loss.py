@@ -17,7 +17,7 @@ from torch.autograd.function import FunctionCtx
 from .dispatch import Direction, differentiable
 from .module import full_dtype
 from .replay import remembered
-from .shared import count_blocks, full, launch, packed, power_of_two, refuse_launch
+from .shared import COUNTS, count_blocks, full, launch, packed, power_of_two, refuse_launch
 
 LOSS_FORWARD = """(
     Tensor logits, Tensor target
@@ -35,7 +35,7 @@ LOSS_PROGRAMS = 1024
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_forward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64: the class of each row, or IGNORED
@@ -46,7 +46,6 @@ def loss_forward(
     tiles,  # that each program takes
     CLASSES: tl.constexpr,
     IGNORED: tl.constexpr,
-    IS_ONE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CLASSES: tl.constexpr,
 ):
@@ -83,13 +82,13 @@ def loss_forward(
         total += tl.where(counts, loss, 0.0)
         count += tl.where(counts, 1.0, 0.0)
     loss = tl.sum(total, 0)
-    if IS_ONE:
-        loss /= tl.sum(count, 0)
+    number = tl.sum(count, 0)
+    loss = tl.where(tl.num_programs(0) == 1, loss / number, loss)
     tl.store(loss_ptr + tl.program_id(0), loss)
-    tl.store(count_ptr + tl.program_id(0), tl.sum(count, 0))
+    tl.store(count_ptr + tl.program_id(0), number)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_backward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64
@@ -154,7 +153,6 @@ def loss_launch_forward(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor,
         tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
-        IS_ONE=programs == 1,
         BLOCK_ROWS=block_rows,
         BLOCK_CLASSES=block_classes,
         num_warps=4,

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .norm_op import NormGeometry, norm_sizes
-from .shared import block_size, channels_last, count_blocks, full, launch, refuse_launch
+from .shared import COUNTS, block_size, channels_last, count_blocks, full, launch, refuse_launch
 from .windows import is_better, pixel_place, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
@@ -48,7 +48,7 @@ def norm_normal(z_ptr, offset, mask, mean, inverse):
     return (z - mean) * inverse
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
     mean_ptr,  # [CHANNELS]

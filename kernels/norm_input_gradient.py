@@ -11,13 +11,13 @@ from torch import Tensor
 from .norm import norm_affine, norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import block_size, channels_last, count_blocks, full, launch, refuse_launch
+from .shared import COUNTS, block_size, channels_last, count_blocks, full, launch, refuse_launch
 from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     winner_ptr,  # like the gradient, written by the forward kernel

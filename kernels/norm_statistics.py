@@ -9,12 +9,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .shared import count_blocks, full, launch
+from .shared import COUNTS, count_blocks, full, launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_statistics(
     sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
     mean_ptr,  # [CHANNELS]

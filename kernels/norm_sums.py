@@ -14,6 +14,7 @@ from .norm import norm_channel, norm_normal
 from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
 from .shared import (
+    COUNTS,
     allocated,
     block_size,
     channels_last,
@@ -28,7 +29,7 @@ from .windows import windows_of_pixel
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     winner_ptr,  # like the gradient, written by the forward kernel

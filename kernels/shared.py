@@ -17,6 +17,9 @@ from .module import GPU_TYPES, INTERPRETED
 # What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
 COMPILED = {}
 MOST_COMPILED = 4096
+# Numbers that follow from the batch. Triton compiles a kernel again for a number that is 1, and for
+# one that 16 divides; of these it is told not to, or the last batch of an epoch would wait.
+COUNTS = ("batch", "splits", "rows", "tiles", "values")
 REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
@@ -126,17 +129,20 @@ def full(tile):
 
 
 @cache
-def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
-    """Name a kernel's parameters, and count those before the first that is a constant."""
+def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """Name a kernel's parameters; say of those before the first constant which are `COUNTS`."""
     constants = [parameter.is_constexpr for parameter in kernel.params]
-    return tuple(kernel.arg_names), (*constants, True).index(True)
+    first = (*constants, True).index(True)
+    return tuple(kernel.arg_names), tuple(p.do_not_specialize for p in kernel.params[:first])
 
 
-def launch_kind(value: object) -> object:
+def launch_kind(value: object, is_count: bool) -> object:
     """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
     if isinstance(value, Tensor):
         return value.dtype, value.data_ptr() % 16 == 0
     if isinstance(value, int):
+        if is_count:
+            return value < 2**31
         return value if value == 1 else (value % 16 == 0, value < 2**31)
     return type(value)
 
@@ -150,12 +156,13 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     if not REMEMBERS:
         kernel[(programs,)](**arguments)
         return
-    names, count = launch_parameters(kernel)
+    names, are_counts = launch_parameters(kernel)
     if tuple(arguments)[: len(names)] != names:
         raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
     values = tuple(arguments.values())
-    kinds = [launch_kind(value) for value in values[:count]]
-    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    own = values[: len(are_counts)]
+    kinds = [launch_kind(value, is_count) for value, is_count in zip(own, are_counts, strict=True)]
+    key = (kernel.fn, values[0].device, *kinds, values[len(are_counts) :])
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])

@@ -276,6 +276,8 @@ def _is_kernel(function: ast.FunctionDef) -> bool:
     match function.decorator_list:
         case [ast.Attribute(value=ast.Name(id="triton"), attr="jit")]:
             return True
+        case [ast.Call(func=ast.Attribute(value=ast.Name(id="triton"), attr="jit"))]:
+            return True
         case _:
             return False
 

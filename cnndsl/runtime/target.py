@@ -189,7 +189,7 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
     for parameter in launch.function.params:
         place = (parameter.num,)
         value = launch.arguments.get(parameter.name)
-        kind, is_aligned = _kind(value, is_constant=parameter.is_constexpr)
+        kind, is_aligned = _kind(value, parameter)
         signature[parameter.name] = kind
         if kind == "constexpr":
             constants[place] = value
@@ -203,14 +203,17 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
     return Compiled(launch, target, dict(kernel.asm), int(kernel.metadata.shared))
 
 
-def _kind(value: object, *, is_constant: bool) -> tuple[str, bool]:
+def _kind(value: object, parameter: Untyped) -> tuple[str, bool]:
     """Give a parameter's type in Triton's words, and whether 16 divides its value or address."""
-    if is_constant or value is None or (isinstance(value, int) and value == 1):
+    is_special = not parameter.do_not_specialize
+    is_one = isinstance(value, int) and value == 1 and is_special
+    if parameter.is_constexpr or value is None or is_one:
         return "constexpr", False
     if isinstance(value, torch.Tensor):
         return f"*{DTYPES[value.dtype]}", True
     if isinstance(value, int):
-        return ("i32" if -(2**31) <= value < 2**31 else "i64"), value % 16 == 0
+        kind = "i32" if -(2**31) <= value < 2**31 else "i64"
+        return kind, is_special and value % 16 == 0
     return "fp32", False
 
 

@@ -34,6 +34,15 @@ fc 5; gelu
 fc 3; relu
 fc 3
 """
+# What else there is: images of bytes, products of the library, sizes that symbols decide.
+OTHER = """\
+input H x 8 x 17 u8
+conv 17 3x3 groups=17; batchnorm; relu6
+conv 20 3x3 pad=same; relu; pool max 3 stride=2 pad=1
+globalpool avg; flatten
+fc 1030; tanh
+"""
+LENET = Path(__file__).parents[2] / "examples" / "lenet.cnn"
 noted: list[tuple[str, Any, tuple[Any, ...]]] = []
 
 
@@ -119,7 +128,7 @@ def first_region(model: torch.nn.Module) -> Callable[..., Tensor]:
     return next(value for value in namespace.values() if hasattr(value, "operators"))
 
 
-def compare_networks() -> None:
+def compare_networks() -> torch.nn.Module:
     models = networks()
     namespace = type(models[0]).forward.__globals__
     carry_out, replays = namespace["carry_out"], []
@@ -164,6 +173,7 @@ def compare_networks() -> None:
                         print(f"DIFFERENT\n  {ours}\n  {plain}")
     JITFunction.run = run_of_triton
     print(f"{len(replays)} calls were like an earlier one, {len(refused)} could not be remembered")
+    return models[0]
 
 
 @triton.jit
@@ -207,6 +217,58 @@ def compare_kernels() -> None:
     print(f"{len(kernels)} kernels, {len(shared.COMPILED)} remembered")
 
 
+class Unmade(CompiledKernel):
+    """What Triton would have compiled."""
+
+    function = packed_metadata = None
+
+    def __init__(self) -> None:
+        pass
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
+        return lambda *_: None
+
+    def run(self, *_: object) -> None:
+        """Launch nothing."""
+
+    def launch_metadata(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def count_compilations(mixed: torch.nn.Module) -> None:
+    """Say how often Triton would compile for other batches: by its own rules, but it makes none."""
+    triton.runtime.driver.set_active(NoDriver())
+    compiled: list[str] = []
+
+    def note(self: Any, key: str, *_: object) -> Unmade:
+        compiled.append(self.fn.__name__)
+        self.device_caches[0][0][key] = made = Unmade()
+        return made
+
+    JITFunction._do_compile = note
+    models = {
+        "lenet": cnndsl.compile(source=LENET.read_text("utf-8")),
+        "mixed": mixed.float(),
+        "other": cnndsl.compile(source=OTHER),
+    }
+    for name, model in models.items():
+        namespace = type(model).forward.__globals__
+        namespace["COMPILED"].clear()
+        namespace["runs_kernels"] = lambda _: True
+        namespace["refuse_launch"] = lambda *_: None
+        shape = [9 if size is None else size for size in model.input_shape]
+        is_bytes = getattr(model, "input_dtype", None) == torch.uint8
+        for batch in (64, 40, 1):
+            compiled.clear()
+            x = torch.randint(0, 256, (batch, *shape), dtype=torch.uint8)
+            x = x if is_bytes else x.float()
+            model.train().loss(x, torch.zeros(batch, dtype=torch.long)).backward()
+            with torch.inference_mode():
+                model.eval()(x)
+            print(f"{name}, batch {batch}: {len(compiled)} compilations {sorted(compiled)}")
+
+
 if __name__ == "__main__":
-    compare_networks()
+    network = compare_networks()
     compare_kernels()
+    count_compilations(network)

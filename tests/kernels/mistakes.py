@@ -231,6 +231,18 @@ POOLS = [
 BACKWARD = [
     conv("_rebuild", "the winner is one off", "winner == position + 1", "winner == position"),
     conv(
+        "_rebuild",
+        "an infinite gradient spreads over its window",
+        "tl.where(winner == position + 1, gradient, 0.0)",
+        "gradient * tl.where(winner == position + 1, 1.0, 0.0)",
+    ),
+    conv(
+        "_bias_gradient",
+        "an infinite gradient comes back from dead pixels",
+        "tl.where(taking == 0, 0.0, gradient * taking / pixels)",
+        "gradient * taking / pixels",
+    ),
+    conv(
         "_rebuild", "any bit is alive", "((alive >> position) & 1) == 1", "(alive >> position) > 0"
     ),
     conv("_rebuild", "a zero has a slope", "saved <= 0", "saved < 0"),
@@ -496,7 +508,12 @@ OTHERS = [
     fc_back("the first images alone count", "range(tl.cdiv(batch, BLOCK_BATCH))", "range(1)", 2),
     loss("the mass is not scaled again", "mass * tl.exp(highest - base)", "mass"),
     loss("−∞ minus −∞", 'base = tl.where(higher == float("-inf"), 0.0, higher)', "base = higher"),
-    loss("a class beyond the last", "(target >= 0) & (target < CLASSES)", "target >= 0"),
+    loss("a class beyond the last", "(target >= 0) & (target < CLASSES)", "target >= 0", 2),
+    loss(
+        "a class that does not exist has a gradient",
+        'wrong = tl.where(exists[:, None], wrong, float("nan"))',
+        "wrong = wrong",
+    ),
     loss(
         "rows that are left out count",
         "counts = row_mask & (target != IGNORED)",
@@ -519,13 +536,13 @@ OTHERS = [
         'label[None, :], mask=mask, other=float("-inf"))',
         "label[None, :], mask=mask, other=0.0)",
     ),
-    loss("the sum of several programs is divided", "if IS_ONE:", "if not IS_ONE:"),
+    loss("the sum of several programs is divided", "num_programs(0) == 1", "num_programs(0) > 0"),
     loss("the gradient is that of the sum", " / tl.load(count_ptr)", ""),
-    loss("the target's probability is not lowered", "1.0, 0.0)\n    share", "0.0, 0.0)\n    share"),
+    loss("the target's probability is not lowered", "1.0, 0.0)\n    # Of", "0.0, 0.0)\n    # Of"),
     fc(
         "a library's product is activated beyond its end",
-        "mask = place < values\n    y",
-        "mask = place <= values\n    y",
+        "mask = place < batch.to(tl.int64) * OUTPUTS\n    y",
+        "mask = place <= batch.to(tl.int64) * OUTPUTS\n    y",
     ),
     fc_back(
         "a library is given the gradient behind the activation",
@@ -536,7 +553,7 @@ OTHERS = [
     image("an image begins where the first one does", "place = image[:, None] +", "place ="),
     image("channels lie side by side", "channel[None, :] * channel_stride", "channel[None, :]"),
     image("a pixel of the image before", "pixel[:, None] % pixels", "pixel[:, None]"),
-    image("pixels beyond the last", "pixel < all_pixels", "pixel <= all_pixels"),
+    image("pixels beyond the last", "pixel < batch * pixels", "pixel <= batch * pixels"),
     image("the last channels are left out", "channel < CHANNELS", "channel < CHANNELS - 1"),
 ]
 MISTAKES = [*FORWARD, *POOLS, *BACKWARD, *NORMS, *OTHERS]

@@ -87,6 +87,9 @@ def conv_looks() -> Iterator[Look]:
     for index, pool in enumerate(semantics.POOLS):
         look = partial(hostile, semantics.test_zero_has_no_gradient, pool)
         yield f"zero_has_no_gradient {index}", look
+    for index, pool in enumerate(semantics.POOLS[1:]):
+        look = partial(semantics.test_an_infinite_gradient_stays_with_its_pixel, pool)
+        yield f"an_infinite_gradient_stays_with_its_pixel {index}", look
     for pool in semantics.POOLS[1:3]:
         look = partial(semantics.test_the_winner_of_equals, pool, float("nan"))
         yield f"the_winner_of_equals {pool['pool_size']}", look
@@ -132,11 +135,10 @@ def loss_looks() -> Iterator[Look]:
     loss = importlib.import_module("tests.kernels.test_loss")
     for shape in LOSS:
         yield f"loss: float32 {shape}", partial(hostile, loss.test_float32, shape)
-    for name in (
-        "rows_that_are_left_out_do_not_count",
-        "a_class_that_does_not_exist_makes_the_loss_nan",
-    ):
-        yield name, partial(hostile, getattr(loss, f"test_{name}"))
+    name = "rows_that_are_left_out_do_not_count"
+    yield name, partial(hostile, getattr(loss, f"test_{name}"))
+    name = "a_class_that_does_not_exist_makes_loss_and_gradient_nan"
+    yield name, partial(hostile, getattr(loss, f"test_{name}"), 10)
     look = partial(hostile, loss.test_special_values_do_as_in_pytorch, float("-inf"), 1030)
     yield "special_values_do_as_in_pytorch", look
 

@@ -1,15 +1,19 @@
-"""What is remembered of launches: the same kernels on the same tensors, found without a search."""
+"""What is remembered of launches: the same kernels on the same tensors, found without a search.
+
+And that a smaller batch, such as the last of an epoch, takes the kernels of the others.
+"""
 
 import os
 import re
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_what_is_remembered_is_what_would_be_done_anew() -> None:
+def test_launches_without_a_gpu() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tests.kernels.launches"],
         cwd=ROOT,
@@ -27,3 +31,10 @@ def test_what_is_remembered_is_what_would_be_done_anew() -> None:
     assert replays is not None
     assert int(replays[1]) > 1000
     assert "13 kernels, 13 remembered" in done.stdout
+    counts = dict(re.findall(r"^(\w+, batch \d+): (\d+) compilations", done.stdout, re.M))
+    first = {name: int(counts[f"{name}, batch 64"]) for name in ("lenet", "mixed", "other")}
+    # 3 and 4 kernels of its convolutions, 4 of each fully connected layer, 2 of the loss.
+    assert first["lenet"] == 21
+    assert min(first.values()) > 12
+    for name, batch in product(first, (40, 1)):
+        assert counts[f"{name}, batch {batch}"] == "0", done.stdout

@@ -10,8 +10,6 @@ from cnndsl.kernels.conv_library import conv_product_gradients, deterministic
 
 from .regions import conv_geometry
 
-GPU = torch.device("cuda")
-
 
 @pytest.fixture(params=[False, True], autouse=True)
 def chosen(request: pytest.FixtureRequest) -> Iterator[bool]:
@@ -35,25 +33,23 @@ def test_gradients_of_threads_leave_the_setting_as_it_was(chosen: bool) -> None:
 
 
 def test_threads_on_a_gpu_take_turns(chosen: bool) -> None:
-    inside, seen = threading.Semaphore(1), []
+    alone = threading.Semaphore(1)
 
-    def launch(_: int) -> None:
-        with deterministic(GPU):
-            assert inside.acquire(blocking=False)
-            seen.append(torch.backends.cudnn.deterministic)
-            inside.release()
+    def launch() -> bool:
+        assert alone.acquire(blocking=False)
+        gradients()
+        alone.release()
+        return torch.backends.cudnn.deterministic
 
     with ThreadPoolExecutor(3) as threads:
-        list(threads.map(launch, range(300)))
-    assert seen == [True] * 300
+        assert all(threads.map(lambda _: deterministic(launch), range(300)))
     assert torch.backends.cudnn.deterministic == chosen
 
 
 def test_an_error_leaves_the_setting_as_it_was(chosen: bool) -> None:
-    with pytest.raises(KeyError), deterministic(GPU):
-        raise KeyError
-    with deterministic(GPU):  # nobody waits for the one that failed
-        pass
+    for _ in range(2):  # nobody waits for the one that failed
+        with pytest.raises(ZeroDivisionError):
+            deterministic(divmod, 1, 0)
     assert torch.backends.cudnn.deterministic == chosen
 
 
@@ -64,5 +60,4 @@ def test_settings_that_may_no_longer_be_changed(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(RuntimeError, match="disable_global_flags"):
         torch.backends.cudnn.deterministic = True
     gradients()
-    with deterministic(GPU):
-        gradients()
+    deterministic(gradients)

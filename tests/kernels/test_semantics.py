@@ -47,6 +47,21 @@ def test_nan_goes_through(pool: dict[str, Any], activation: str) -> None:
         torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=0, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("pool", POOLS[1:])
+def test_an_infinite_gradient_stays_with_its_pixel(pool: dict[str, Any]) -> None:
+    """Infinity times the 0 of a pixel that lost, or is dead, would be NaN."""
+    case = Case(small(pool), (1, 6, 4))
+    assert case.bias is not None
+    case.weight[0], case.bias[0] = 0.0, -1.0  # all dead
+    case.gradient[0, :, 1, 1] = float("inf")
+    found, wanted = ours(case), pytorch(case)
+    assert wanted.dbias is not None
+    assert wanted.dbias[0] == 0
+    for name in ("y", "dx", "dbias"):
+        mine, theirs = getattr(found, name), getattr(wanted, name)
+        torch.testing.assert_close(mine, theirs, equal_nan=True, rtol=0, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_zero_has_no_gradient(pool: dict[str, Any], hostile: HostileInterpreter) -> None:
     """A channel that is exactly zero before ReLU: the slope is 0 there, as in PyTorch."""
