@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_3e51fbdd82f8"
+NAMESPACE = "cnndsl_lenet_4bf923d9d5dc"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -36,11 +36,6 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
-PLAIN_TYPES = (Tensor, nn.Parameter)
-TRACED_TYPES = (
-    torch._subclasses.FakeTensor,
-    torch._subclasses.functional_tensor.FunctionalTensor,
-)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -51,56 +46,6 @@ def runs_kernels(x: Tensor) -> bool:
     if not INTERPRETED:
         return False
     return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
-
-
-def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Say whether a call of a layer runs the code of this class and nothing else.
-
-    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
-    """
-    if type(layer) is not kind:
-        return False
-    own = vars(layer)
-    return not (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or "forward" in own
-        or "_conv_forward" in own
-        or nn.modules.module._has_any_global_hook()
-    )
-
-
-def plain_weights(
-    layer: nn.Module,
-    shape: Sequence[int],
-    has_bias: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias as the layer would read them; None for both where kernels cannot.
-
-    They can read a weight of this shape and a bias or none, if these are plain tensors.
-    """
-    own = vars(layer)
-    parameters = own["_parameters"]
-    weight = own.get("weight", parameters.get("weight"))
-    bias = own.get("bias", parameters.get("bias"))
-    if not is_plain_tensor(weight, shape):
-        return None, None
-    if bias is None:
-        return (None, None) if has_bias else (weight, None)
-    is_fine = has_bias and is_plain_tensor(bias, shape[:1])
-    return (weight, bias) if is_fine else (None, None)
-
-
-def is_plain_tensor(tensor: Tensor | None, shape: Sequence[int]) -> bool:
-    """Say whether it has this shape, and no class of its own (a DTensor, torchao's).
-
-    The classes with which PyTorch traces do not count.
-    """
-    if tensor is None or tensor.shape != shape:
-        return False
-    return type(tensor) in PLAIN_TYPES or isinstance(tensor, TRACED_TYPES)
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -116,6 +61,9 @@ def widened(x: Tensor) -> Tensor:
 # What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
 COMPILED = {}
 MOST_COMPILED = 4096
+# Numbers that follow from the batch. Triton compiles a kernel again for a number that is 1, and for
+# one that 16 divides; of these it is told not to, or the last batch of an epoch would wait.
+COUNTS = ("batch", "splits", "rows", "tiles", "values")
 REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
@@ -204,17 +152,22 @@ def full(tile):
 
 
 @cache
-def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
-    """Name a kernel's parameters, and count those before the first that is a constant."""
+def launch_parameters(
+    kernel: triton.JITFunction,
+) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """Name a kernel's parameters; say of those before the first constant which are `COUNTS`."""
     constants = [parameter.is_constexpr for parameter in kernel.params]
-    return tuple(kernel.arg_names), (*constants, True).index(True)
+    first = (*constants, True).index(True)
+    return tuple(kernel.arg_names), tuple(p.do_not_specialize for p in kernel.params[:first])
 
 
-def launch_kind(value: object) -> object:
+def launch_kind(value: object, is_count: bool) -> object:
     """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
     if isinstance(value, Tensor):
         return value.dtype, value.data_ptr() % 16 == 0
     if isinstance(value, int):
+        if is_count:
+            return value < 2**31
         return value if value == 1 else (value % 16 == 0, value < 2**31)
     return type(value)
 
@@ -228,12 +181,13 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     if not REMEMBERS:
         kernel[(programs,)](**arguments)
         return
-    names, count = launch_parameters(kernel)
+    names, are_counts = launch_parameters(kernel)
     if tuple(arguments)[: len(names)] != names:
         raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
     values = tuple(arguments.values())
-    kinds = [launch_kind(value) for value in values[:count]]
-    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    own = values[: len(are_counts)]
+    kinds = [launch_kind(value, is_count) for value, is_count in zip(own, are_counts, strict=True)]
+    key = (kernel.fn, values[0].device, *kinds, values[len(are_counts) :])
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
@@ -477,6 +431,9 @@ def remembered(
     return run
 
 
+PLAIN_TYPES = (Tensor, nn.Parameter)
+
+
 class Direction(NamedTuple):
     """Forward or backward of a region.
 
@@ -611,19 +568,15 @@ MOST_WEIGHTS = 32
 MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
     """Put channels innermost in memory, where a CPU computes in float32.
 
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
-    A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
-    if any(is_altered(layer) for layer in layers):
-        return x.contiguous()
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
-    weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
-    if weight.numel() > share * x.numel() and not has_channels_innermost(weight):
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
         return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
@@ -631,17 +584,10 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def has_channels_innermost(tensor: Tensor) -> bool:
-    """Say whether an image or a weight lies so in memory."""
-    return tensor.is_contiguous(memory_format=torch.channels_last)
-
-
-def is_altered(layer: nn.Module) -> bool:
-    """Say whether a layer is not PyTorch's own, or computes or is watched in a way of its own."""
-    kind = type(layer)
-    if kind not in (nn.Conv2d, nn.BatchNorm2d) or not is_unaltered(layer, kind):
-        return True
-    return layer.weight is not None and type(layer.weight) not in PLAIN_TYPES
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def max_pool2(x: Tensor) -> Tensor:
@@ -769,28 +715,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
-
-
-def conv_weights(
-    layer: nn.Module,
-    geometry: ConvGeometry,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
-    g = geometry
-    if (
-        is_unaltered(layer, nn.Conv2d)
-        and layer.stride == g.stride
-        and layer.padding == g.pad
-        and layer.dilation == g.dilation
-        and layer.groups == g.groups
-        and layer.padding_mode == "zeros"
-    ):
-        return plain_weights(
-            layer,
-            (g.filters, g.channels // g.groups, *g.kernel),
-            g.bias,
-        )
-    return None, None
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -1189,16 +1113,6 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
-
-
-def fc_weights(
-    layer: nn.Module,
-    geometry: FcGeometry,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
-    if not is_unaltered(layer, nn.Linear):
-        return None, None
-    return plain_weights(layer, (geometry.outputs, geometry.features), geometry.bias)
 
 
 def fc_settings() -> str:
@@ -1624,7 +1538,7 @@ def conv_few_relu_max2_quads(
     return y, code
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -1841,7 +1755,7 @@ def conv_few_relu_max2_first(
     return tl.where(place % COMMON == 0, place // COMMON * INVERSE % STEP, NONE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel
@@ -2080,7 +1994,7 @@ def conv_few_relu_max2_launch_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel
@@ -2260,7 +2174,7 @@ def conv_few_relu_max2_launch_weight_gradient(
     return partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     winner_ptr,  # like the gradient, written by the forward kernel
@@ -2374,10 +2288,8 @@ conv1_relu1_pool1_op = conv_op(
 def conv1_relu1_pool1(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = conv_weights(conv, CONV1_RELU1_POOL1)
-        if weight is not None:
-            return conv1_relu1_pool1_op(channels_last(x), weight, bias)
-    x = in_layout_for(x, conv)
+        return conv1_relu1_pool1_op(channels_last(x), conv.weight, conv.bias)
+    x = for_cpu(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)
@@ -2417,10 +2329,8 @@ conv2_relu2_pool2_op = conv_op(
 def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = conv_weights(conv, CONV2_RELU2_POOL2)
-        if weight is not None:
-            return conv2_relu2_pool2_op(x, weight, bias)
-    x = in_layout_for(x, conv)
+        return conv2_relu2_pool2_op(x, conv.weight, conv.bias)
+    x = for_cpu(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)
@@ -2470,7 +2380,7 @@ def fc_flat_relu_places(
     return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_flat_relu_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -2604,7 +2514,7 @@ def fc_flat_relu_unactivated(
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_flat_relu_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -2653,7 +2563,7 @@ def fc_flat_relu_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_flat_relu_weight_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -2712,7 +2622,7 @@ def fc_flat_relu_weight_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_flat_relu_bias_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -2861,9 +2771,7 @@ flatten1_fc1_relu3_op = fc_op(
 def flatten1_fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = fc_weights(linear, FLATTEN1_FC1_RELU3)
-        if weight is not None:
-            return flatten1_fc1_relu3_op(x, weight, bias)
+        return flatten1_fc1_relu3_op(x, linear.weight, linear.bias)
     x = torch.flatten(x, 1)
     x = linear(x)
     return F.relu(x)
@@ -2879,7 +2787,7 @@ def flatten1_fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
 #   The rest of its kernels are those of region 3.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_relu_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -2960,7 +2868,7 @@ def fc_relu_launch_forward(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_relu_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -3006,7 +2914,7 @@ def fc_relu_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_relu_weight_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     saved_ptr,  # [batch, OUTPUTS]
@@ -3143,9 +3051,7 @@ fc2_relu4_op = fc_op(f"{NAMESPACE}::fc2_relu4", FC2_RELU4, fc_relu_launches)
 def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 4: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = fc_weights(linear, FC2_RELU4)
-        if weight is not None:
-            return fc2_relu4_op(x, weight, bias)
+        return fc2_relu4_op(x, linear.weight, linear.bias)
     x = linear(x)
     return F.relu(x)
 
@@ -3159,7 +3065,7 @@ def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
 #   The rest of its kernels are those of region 3.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -3250,7 +3156,7 @@ def fc_unactivated(
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -3294,7 +3200,7 @@ def fc_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_weight_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     x_ptr,  # [batch, FEATURES]
@@ -3348,7 +3254,7 @@ def fc_weight_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_bias_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     dbias_ptr,  # [OUTPUTS]
@@ -3475,9 +3381,7 @@ fc3_op = fc_op(f"{NAMESPACE}::fc3", FC3, fc_launches)
 def fc3(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 5: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = fc_weights(linear, FC3)
-        if weight is not None:
-            return fc3_op(x, weight, bias)
+        return fc3_op(x, linear.weight, linear.bias)
     return linear(x)
 
 
@@ -3504,7 +3408,7 @@ LOSS_TILES_OF_ONE = 8  # so few are one program's, which needs no second stage
 LOSS_PROGRAMS = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_forward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64: the class of each row, or IGNORED
@@ -3515,7 +3419,6 @@ def loss_forward(
     tiles,  # that each program takes
     CLASSES: tl.constexpr,
     IGNORED: tl.constexpr,
-    IS_ONE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CLASSES: tl.constexpr,
 ):
@@ -3559,13 +3462,13 @@ def loss_forward(
         total += tl.where(counts, loss, 0.0)
         count += tl.where(counts, 1.0, 0.0)
     loss = tl.sum(total, 0)
-    if IS_ONE:
-        loss /= tl.sum(count, 0)
+    number = tl.sum(count, 0)
+    loss = tl.where(tl.num_programs(0) == 1, loss / number, loss)
     tl.store(loss_ptr + tl.program_id(0), loss)
-    tl.store(count_ptr + tl.program_id(0), tl.sum(count, 0))
+    tl.store(count_ptr + tl.program_id(0), number)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_backward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64
@@ -3594,6 +3497,9 @@ def loss_backward(
     logits = full(tl.load(logits_ptr + offset, mask=mask, other=float("-inf")))
     softmax = tl.exp(logits - spread[:, None])
     wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
+    # Of a class that does not exist the gradient is NaN, as the loss is: no training goes on.
+    exists = (target >= 0) & (target < CLASSES)
+    wrong = tl.where(exists[:, None], wrong, float("nan"))
     share = tl.load(gradient_ptr) / tl.load(count_ptr)
     dlogits = tl.where((target != IGNORED)[:, None], wrong * share, 0.0)
     tl.store(dlogits_ptr + offset, dlogits.to(dlogits_ptr.dtype.element_ty), mask=mask)
@@ -3630,7 +3536,6 @@ def loss_launch_forward(
         tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
-        IS_ONE=programs == 1,
         BLOCK_ROWS=block_rows,
         BLOCK_CLASSES=block_classes,
         num_warps=4,
@@ -3674,15 +3579,11 @@ def loss_rows(logits: Tensor) -> Tensor:
     return logits.movedim(1, -1).reshape(-1, logits.shape[1]).contiguous()
 
 
-def refuse_loss(logits: Tensor, target: Tensor) -> None:
-    """Raise for a target that does not fit the logits."""
+def has_classes(logits: Tensor, target: Tensor) -> bool:
+    """Say whether the target has a class for each row, in a type that PyTorch takes for that."""
     wanted = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != wanted:
-        raise ValueError(
-            f"y has shape {tuple(target.shape)}, not {wanted}: a class each",
-        )
-    if target.device != logits.device:
-        raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+    types = (torch.int64, torch.uint8) if logits.dim() == 2 else (torch.int64,)
+    return tuple(target.shape) == wanted and target.dtype in types
 
 
 def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -3747,7 +3648,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy as `F.cross_entropy` does: in float32, or
-    in float64 of such logits.
+    in float64 of such logits. Other targets go to `F.cross_entropy`, which takes probabilities and
+    raises for the rest. A class that does not exist makes the loss and its gradient NaN.
     """
     region = differentiable(
         name,
@@ -3762,8 +3664,9 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
-        refuse_loss(logits, target)
-        if logits.numel() == 0:
+        if target.device != logits.device:
+            raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+        if logits.numel() == 0 or not has_classes(logits, target):
             return F.cross_entropy(logits.to(full_dtype(logits)), target)
         loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())

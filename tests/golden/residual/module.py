@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_2cb0a40625fe"
+NAMESPACE = "cnndsl_residual_58352463b69c"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -37,11 +37,6 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
-PLAIN_TYPES = (Tensor, nn.Parameter)
-TRACED_TYPES = (
-    torch._subclasses.FakeTensor,
-    torch._subclasses.functional_tensor.FunctionalTensor,
-)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -52,56 +47,6 @@ def runs_kernels(x: Tensor) -> bool:
     if not INTERPRETED:
         return False
     return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
-
-
-def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
-    """Say whether a call of a layer runs the code of this class and nothing else.
-
-    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
-    """
-    if type(layer) is not kind:
-        return False
-    own = vars(layer)
-    return not (
-        own["_forward_hooks"]
-        or own["_forward_pre_hooks"]
-        or own["_backward_hooks"]
-        or own["_backward_pre_hooks"]
-        or "forward" in own
-        or "_conv_forward" in own
-        or nn.modules.module._has_any_global_hook()
-    )
-
-
-def plain_weights(
-    layer: nn.Module,
-    shape: Sequence[int],
-    has_bias: bool,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias as the layer would read them; None for both where kernels cannot.
-
-    They can read a weight of this shape and a bias or none, if these are plain tensors.
-    """
-    own = vars(layer)
-    parameters = own["_parameters"]
-    weight = own.get("weight", parameters.get("weight"))
-    bias = own.get("bias", parameters.get("bias"))
-    if not is_plain_tensor(weight, shape):
-        return None, None
-    if bias is None:
-        return (None, None) if has_bias else (weight, None)
-    is_fine = has_bias and is_plain_tensor(bias, shape[:1])
-    return (weight, bias) if is_fine else (None, None)
-
-
-def is_plain_tensor(tensor: Tensor | None, shape: Sequence[int]) -> bool:
-    """Say whether it has this shape, and no class of its own (a DTensor, torchao's).
-
-    The classes with which PyTorch traces do not count.
-    """
-    if tensor is None or tensor.shape != shape:
-        return False
-    return type(tensor) in PLAIN_TYPES or isinstance(tensor, TRACED_TYPES)
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -132,6 +77,11 @@ def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, 
     return scale, torch.addcmul(widened(norm.bias), mean, scale, value=-1)
 
 
+def has_own_statistics(norm: nn.Module) -> bool:
+    """Say whether batchnorm asks nobody else: SyncBatchNorm asks other processes."""
+    return isinstance(norm, nn.BatchNorm2d)
+
+
 def takes_batch(norm: nn.BatchNorm2d) -> bool:
     """Say whether mean and variance are those of the batch, as in training."""
     return norm.training or norm.running_mean is None
@@ -140,6 +90,9 @@ def takes_batch(norm: nn.BatchNorm2d) -> bool:
 # What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
 COMPILED = {}
 MOST_COMPILED = 4096
+# Numbers that follow from the batch. Triton compiles a kernel again for a number that is 1, and for
+# one that 16 divides; of these it is told not to, or the last batch of an epoch would wait.
+COUNTS = ("batch", "splits", "rows", "tiles", "values")
 REMEMBERS = not INTERPRETED and torch.version.hip is None
 
 
@@ -228,17 +181,22 @@ def full(tile):
 
 
 @cache
-def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], int]:
-    """Name a kernel's parameters, and count those before the first that is a constant."""
+def launch_parameters(
+    kernel: triton.JITFunction,
+) -> tuple[tuple[str, ...], tuple[bool, ...]]:
+    """Name a kernel's parameters; say of those before the first constant which are `COUNTS`."""
     constants = [parameter.is_constexpr for parameter in kernel.params]
-    return tuple(kernel.arg_names), (*constants, True).index(True)
+    first = (*constants, True).index(True)
+    return tuple(kernel.arg_names), tuple(p.do_not_specialize for p in kernel.params[:first])
 
 
-def launch_kind(value: object) -> object:
+def launch_kind(value: object, is_count: bool) -> object:
     """Give what Triton compiles for of an argument: type, alignment, whether a number is 1."""
     if isinstance(value, Tensor):
         return value.dtype, value.data_ptr() % 16 == 0
     if isinstance(value, int):
+        if is_count:
+            return value < 2**31
         return value if value == 1 else (value % 16 == 0, value < 2**31)
     return type(value)
 
@@ -252,12 +210,13 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     if not REMEMBERS:
         kernel[(programs,)](**arguments)
         return
-    names, count = launch_parameters(kernel)
+    names, are_counts = launch_parameters(kernel)
     if tuple(arguments)[: len(names)] != names:
         raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
     values = tuple(arguments.values())
-    kinds = [launch_kind(value) for value in values[:count]]
-    key = (kernel.fn, values[0].device, *kinds, values[count:])
+    own = values[: len(are_counts)]
+    kinds = [launch_kind(value, is_count) for value, is_count in zip(own, are_counts, strict=True)]
+    key = (kernel.fn, values[0].device, *kinds, values[len(are_counts) :])
     compiled = COMPILED.get(key)
     if compiled is not None:
         compiled[programs, 1, 1](*values[: len(names)])
@@ -513,6 +472,9 @@ def remembered(
     return run
 
 
+PLAIN_TYPES = (Tensor, nn.Parameter)
+
+
 class Direction(NamedTuple):
     """Forward or backward of a region.
 
@@ -651,19 +613,15 @@ MOST_WEIGHTS = 32
 MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
+def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
     """Put channels innermost in memory, where a CPU computes in float32.
 
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
-    A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
-    if any(is_altered(layer) for layer in layers):
-        return x.contiguous()
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
-    weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
-    if weight.numel() > share * x.numel() and not has_channels_innermost(weight):
+    if is_plain(conv) and conv.weight.numel() > share * x.numel():
         return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
@@ -671,17 +629,23 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def has_channels_innermost(tensor: Tensor) -> bool:
-    """Say whether an image or a weight lies so in memory."""
-    return tensor.is_contiguous(memory_format=torch.channels_last)
+def is_plain(conv: nn.Module) -> bool:
+    """Say whether its weights lie otherwise than with channels innermost."""
+    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
+    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:
-    """Say whether a layer is not PyTorch's own, or computes or is watched in a way of its own."""
-    kind = type(layer)
-    if kind not in (nn.Conv2d, nn.BatchNorm2d) or not is_unaltered(layer, kind):
-        return True
-    return layer.weight is not None and type(layer.weight) not in PLAIN_TYPES
+    """Say whether a layer is not PyTorch's own, or has a forward or hooks of its own."""
+    is_own = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
+    return bool(
+        not is_own
+        or type(layer.forward) is not type(layer.eval)  # a function, no method
+        or layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+    )
 
 
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
@@ -693,6 +657,7 @@ def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
+        and not nn.modules.module._has_any_global_hook()
         and not is_watched(x, *[layer.weight for layer in layers])
     )
 
@@ -817,28 +782,6 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
     return ConvSizes(height, width, *conv, *out)
 
 
-def conv_weights(
-    layer: nn.Module,
-    geometry: ConvGeometry,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
-    g = geometry
-    if (
-        is_unaltered(layer, nn.Conv2d)
-        and layer.stride == g.stride
-        and layer.padding == g.pad
-        and layer.dilation == g.dilation
-        and layer.groups == g.groups
-        and layer.padding_mode == "zeros"
-    ):
-        return plain_weights(
-            layer,
-            (g.filters, g.channels // g.groups, *g.kernel),
-            g.bias,
-        )
-    return None, None
-
-
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
     """What a value of `ConvOutputs.code` is; None where a region needs none.
 
@@ -911,6 +854,25 @@ def conv_precision(x: Tensor) -> str:
     return "tf32" if conv_settings() == "tf32" and is_free else "ieee"
 
 
+# Whether cuDNN is deterministic is one setting of the whole process.
+DETERMINISTIC_LOCK = threading.Lock()
+
+
+def deterministic(function: Callable[..., object], *given: object) -> object:
+    """Call a function while cuDNN may choose only algorithms that give the same bits each time.
+
+    PyTorch's operators for gradients take this from a setting of the process alone. So threads take
+    turns while they launch, and each leaves the setting as it was.
+    """
+    with DETERMINISTIC_LOCK:
+        chosen = torch._C._get_cudnn_deterministic()
+        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        try:
+            return function(*given)
+        finally:
+            torch._C._set_cudnn_deterministic(chosen)
+
+
 def conv_product_gradients(
     geometry: ConvGeometry,
     dz: Tensor,
@@ -930,24 +892,23 @@ def conv_product_gradients(
         x = new_image(dz, (size[0], g.channels, *size[1:]))
     if weight is None:
         weight = new_image(dz, (g.filters, g.channels // g.groups, *g.kernel))
-    chosen = torch.backends.cudnn.deterministic
-    torch.backends.cudnn.deterministic = True
-    try:
-        dx, dweight, _ = torch.ops.aten.convolution_backward(
-            widened_on_cpu(dz),
-            widened_on_cpu(channels_last(x)),
-            widened_on_cpu(channels_last(weight)),
-            None,
-            g.stride,
-            g.pad,
-            g.dilation,
-            False,
-            (0, 0),
-            g.groups,
-            (needs[0], needs[1], False),
-        )
-    finally:
-        torch.backends.cudnn.deterministic = chosen
+    given = (
+        widened_on_cpu(dz),
+        widened_on_cpu(channels_last(x)),
+        widened_on_cpu(channels_last(weight)),
+        None,
+        g.stride,
+        g.pad,
+        g.dilation,
+        False,
+        (0, 0),
+        g.groups,
+        (needs[0], needs[1], False),
+    )
+    gradients = torch.ops.aten.convolution_backward
+    dx, dweight, _ = deterministic(gradients, *given) if dz.is_cuda else gradients(
+        *given,
+    )
     if dx is not None:
         dx = channels_last(dx.to(dz.dtype))
     return dx, dweight
@@ -1322,25 +1283,6 @@ class NormLaunches(NamedTuple):
     input_gradient: Callable[..., None]
 
 
-def is_norm(layer: nn.Module, geometry: NormGeometry) -> bool:
-    """Say whether a layer is the batchnorm that was compiled, but for `eps` and `momentum`.
-
-    SyncBatchNorm is none: it asks other processes.
-    """
-    if not is_unaltered(layer, nn.BatchNorm2d):
-        return False
-    shape = (geometry.channels,)
-    buffers = vars(layer)["_buffers"]
-    mean, var = buffers.get("running_mean"), buffers.get("running_var")
-    if mean is None or var is None:
-        has_statistics = mean is var
-    else:
-        count = buffers.get("num_batches_tracked")
-        plain = is_plain_tensor(mean, shape) and is_plain_tensor(var, shape)
-        has_statistics = plain and count is not None
-    return has_statistics and plain_weights(layer, shape, True)[0] is not None
-
-
 def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, int]:
     """Height and width after the pool."""
     out = [
@@ -1689,16 +1631,6 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
-
-
-def fc_weights(
-    layer: nn.Module,
-    geometry: FcGeometry,
-) -> tuple[Tensor | None, Tensor | None]:
-    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
-    if not is_unaltered(layer, nn.Linear):
-        return None, None
-    return plain_weights(layer, (geometry.outputs, geometry.features), geometry.bias)
 
 
 def fc_settings() -> str:
@@ -2119,7 +2051,7 @@ def conv_few_scale_relu_sum(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_scale_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -2326,7 +2258,7 @@ def conv_few_scale_relu_first(
     return tl.where(place % COMMON == 0, place // COMMON * INVERSE % STEP, NONE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_scale_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
@@ -2537,7 +2469,7 @@ def conv_few_scale_relu_launch_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_scale_relu_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
@@ -2699,7 +2631,7 @@ def conv_few_scale_relu_launch_weight_gradient(
     return partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
@@ -2878,7 +2810,7 @@ def conv_few_nobias_sums_sum(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -3030,7 +2962,7 @@ def conv_few_nobias_sums_unpooled(
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_nobias_sums_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -3211,7 +3143,7 @@ def conv_few_nobias_sums_launch_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_nobias_sums_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     x_ptr,  # [batch, height, width, CHANNELS]
@@ -3354,7 +3286,7 @@ def conv_few_nobias_sums_launch_weight_gradient(
     return partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_few_nobias_sums_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     partial_ptr,  # [splits, FILTERS]
@@ -3443,7 +3375,7 @@ conv_few_nobias_sums_launches = ConvLaunches(
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_relu_statistics(
     sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
     mean_ptr,  # [CHANNELS]
@@ -3559,7 +3491,7 @@ def norm_relu_normal(z_ptr, offset, mask, mean, inverse):
     return (z - mean) * inverse
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_relu_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
     mean_ptr,  # [CHANNELS]
@@ -3655,7 +3587,7 @@ def norm_relu_blocked(
     return norm_relu_activation_gradient(saved, gradient)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_relu_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
@@ -3756,7 +3688,7 @@ def norm_relu_launch_gradient_sums(
     return partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
@@ -3897,15 +3829,13 @@ conv1_bn1_relu1_norm_op = norm_op(
 
 def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(conv, CONV1_BN1_RELU1_SUMS)
-        if weight is not None and is_norm(norm, CONV1_BN1_RELU1_NORM):
-            if takes_batch(norm):
-                z, sums = conv1_bn1_relu1_sums_op(channels_last(x), weight, bias)
-                return conv1_bn1_relu1_norm_op(z, sums, norm)
-            scale, shift = scale_and_shift(norm, bias)
-            return conv1_bn1_relu1_op(channels_last(x), weight, shift, scale)
-    x = in_layout_for(x, conv, norm)
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = conv1_bn1_relu1_sums_op(channels_last(x), conv.weight, conv.bias)
+            return conv1_bn1_relu1_norm_op(z, sums, norm)
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return conv1_bn1_relu1_op(channels_last(x), conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -4052,7 +3982,7 @@ def conv_scale_relu_sum(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_scale_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -4221,7 +4151,7 @@ def conv_scale_relu_launch_forward(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_scale_relu_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, FILTERS]
     saved_ptr,
@@ -4369,7 +4299,7 @@ def conv_nobias_sums_sum(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_nobias_sums_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -4557,15 +4487,13 @@ layer1_conv1_bn1_relu1_norm_op = norm_op(
 
 def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(conv, LAYER1_CONV1_BN1_RELU1_SUMS)
-        if weight is not None and is_norm(norm, LAYER1_CONV1_BN1_RELU1_NORM):
-            if takes_batch(norm):
-                z, sums = layer1_conv1_bn1_relu1_sums_op(x, weight, bias)
-                return layer1_conv1_bn1_relu1_norm_op(z, sums, norm)
-            scale, shift = scale_and_shift(norm, bias)
-            return layer1_conv1_bn1_relu1_op(x, weight, shift, scale)
-    x = in_layout_for(x, conv, norm)
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = layer1_conv1_bn1_relu1_sums_op(x, conv.weight, conv.bias)
+            return layer1_conv1_bn1_relu1_norm_op(z, sums, norm)
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return layer1_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -4603,7 +4531,7 @@ def conv_scale_add_relu_shifted(
     return y
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_scale_add_relu_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -4750,7 +4678,7 @@ conv_scale_add_relu_launches = ConvLaunches(
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_add_relu_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
     mean_ptr,  # [CHANNELS]
@@ -4848,7 +4776,7 @@ def norm_add_relu_blocked(
     return norm_relu_activation_gradient(saved, gradient)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_add_relu_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
@@ -4961,7 +4889,7 @@ def norm_add_relu_launch_gradient_sums(
     return partial
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_add_relu_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
@@ -5107,21 +5035,19 @@ def layer1_conv2_bn2_add1_relu2(
     norm: nn.BatchNorm2d,
 ) -> Tensor:
     """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(conv, LAYER1_CONV2_BN2_ADD1_RELU2_SUMS)
-        if weight is not None and is_norm(norm, LAYER1_CONV2_BN2_ADD1_RELU2_NORM):
-            if takes_batch(norm):
-                z, sums = layer1_conv2_bn2_add1_relu2_sums_op(x, weight, bias)
-                return layer1_conv2_bn2_add1_relu2_norm_op(z, sums, norm, residual)
-            scale, shift = scale_and_shift(norm, bias)
-            return layer1_conv2_bn2_add1_relu2_op(
-                x,
-                weight,
-                shift,
-                scale,
-                residual=residual,
-            )
-    x = in_layout_for(x, conv, norm)
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = layer1_conv2_bn2_add1_relu2_sums_op(x, conv.weight, conv.bias)
+            return layer1_conv2_bn2_add1_relu2_norm_op(z, sums, norm, residual)
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return layer1_conv2_bn2_add1_relu2_op(
+            x,
+            conv.weight,
+            shift,
+            scale,
+            residual=residual,
+        )
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     x = x.add_(residual) if is_free else x + residual
@@ -5188,15 +5114,13 @@ layer2_conv1_bn1_relu1_norm_op = norm_op(
 
 def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 4: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(conv, LAYER2_CONV1_BN1_RELU1_SUMS)
-        if weight is not None and is_norm(norm, LAYER2_CONV1_BN1_RELU1_NORM):
-            if takes_batch(norm):
-                z, sums = layer2_conv1_bn1_relu1_sums_op(x, weight, bias)
-                return layer2_conv1_bn1_relu1_norm_op(z, sums, norm)
-            scale, shift = scale_and_shift(norm, bias)
-            return layer2_conv1_bn1_relu1_op(x, weight, shift, scale)
-    x = in_layout_for(x, conv, norm)
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = layer2_conv1_bn1_relu1_sums_op(x, conv.weight, conv.bias)
+            return layer2_conv1_bn1_relu1_norm_op(z, sums, norm)
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return layer2_conv1_bn1_relu1_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu(x, inplace=is_free)
@@ -5215,7 +5139,7 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   The rest of its kernels are those of regions 1 and 2 and 3.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def conv_scale_forward(
     x_ptr,  # [batch, height, width, CHANNELS]
     weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
@@ -5355,7 +5279,7 @@ conv_scale_launches = ConvLaunches(
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_forward(
     z_ptr,  # [batch, height, width, CHANNELS]
     mean_ptr,  # [CHANNELS]
@@ -5427,7 +5351,7 @@ def norm_launch_forward(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def norm_gradient_sums(
     gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
     z_ptr,  # [batch, height, width, CHANNELS]
@@ -5567,15 +5491,13 @@ layer2_conv2_bn2_norm_op = norm_op(
 
 def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 5: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(conv, LAYER2_CONV2_BN2_SUMS)
-        if weight is not None and is_norm(norm, LAYER2_CONV2_BN2_NORM):
-            if takes_batch(norm):
-                z, sums = layer2_conv2_bn2_sums_op(x, weight, bias)
-                return layer2_conv2_bn2_norm_op(z, sums, norm)
-            scale, shift = scale_and_shift(norm, bias)
-            return layer2_conv2_bn2_op(x, weight, shift, scale)
-    x = in_layout_for(x, conv, norm)
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = layer2_conv2_bn2_sums_op(x, conv.weight, conv.bias)
+            return layer2_conv2_bn2_norm_op(z, sums, norm)
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return layer2_conv2_bn2_op(x, conv.weight, shift, scale)
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     return conv_norm(x, conv, norm) if is_free else norm(conv(x))
 
@@ -5650,36 +5572,28 @@ def layer2_downsample_0_downsample_1_add1_relu2(
     norm: nn.BatchNorm2d,
 ) -> Tensor:
     """Run region 6: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x):
-        weight, bias = conv_weights(
-            conv,
-            LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_SUMS,
-        )
-        if weight is not None and is_norm(
-            norm,
-            LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_NORM,
-        ):
-            if takes_batch(norm):
-                z, sums = layer2_downsample_0_downsample_1_add1_relu2_sums_op(
-                    x,
-                    weight,
-                    bias,
-                )
-                return layer2_downsample_0_downsample_1_add1_relu2_norm_op(
-                    z,
-                    sums,
-                    norm,
-                    residual,
-                )
-            scale, shift = scale_and_shift(norm, bias)
-            return layer2_downsample_0_downsample_1_add1_relu2_op(
+    if runs_kernels(x) and has_own_statistics(norm):
+        if takes_batch(norm):
+            z, sums = layer2_downsample_0_downsample_1_add1_relu2_sums_op(
                 x,
-                weight,
-                shift,
-                scale,
-                residual=residual,
+                conv.weight,
+                conv.bias,
             )
-    x = in_layout_for(x, conv, norm)
+            return layer2_downsample_0_downsample_1_add1_relu2_norm_op(
+                z,
+                sums,
+                norm,
+                residual,
+            )
+        scale, shift = scale_and_shift(norm, conv.bias)
+        return layer2_downsample_0_downsample_1_add1_relu2_op(
+            x,
+            conv.weight,
+            shift,
+            scale,
+            residual=residual,
+        )
+    x = for_cpu(x, conv)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     x = x.add_(residual) if is_free else residual + x
@@ -5703,7 +5617,7 @@ def layer2_downsample_0_downsample_1_add1_relu2(
 #   activation where it is read.
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_forward(
     x_ptr,  # [batch, FEATURES]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -5810,7 +5724,7 @@ def fc_unactivated(
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_input_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     weight_ptr,  # [OUTPUTS, FEATURES]
@@ -5854,7 +5768,7 @@ def fc_input_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_weight_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     x_ptr,  # [batch, FEATURES]
@@ -5908,7 +5822,7 @@ def fc_weight_gradient(
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def fc_bias_gradient(
     gradient_ptr,  # [batch, OUTPUTS]
     dbias_ptr,  # [OUTPUTS]
@@ -6035,9 +5949,7 @@ fc_op_ = fc_op(f"{NAMESPACE}::fc", FC, fc_launches)
 def fc(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 7: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        weight, bias = fc_weights(linear, FC)
-        if weight is not None:
-            return fc_op_(x, weight, bias)
+        return fc_op_(x, linear.weight, linear.bias)
     return linear(x)
 
 
@@ -6064,7 +5976,7 @@ LOSS_TILES_OF_ONE = 8  # so few are one program's, which needs no second stage
 LOSS_PROGRAMS = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_forward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64: the class of each row, or IGNORED
@@ -6075,7 +5987,6 @@ def loss_forward(
     tiles,  # that each program takes
     CLASSES: tl.constexpr,
     IGNORED: tl.constexpr,
-    IS_ONE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_CLASSES: tl.constexpr,
 ):
@@ -6119,13 +6030,13 @@ def loss_forward(
         total += tl.where(counts, loss, 0.0)
         count += tl.where(counts, 1.0, 0.0)
     loss = tl.sum(total, 0)
-    if IS_ONE:
-        loss /= tl.sum(count, 0)
+    number = tl.sum(count, 0)
+    loss = tl.where(tl.num_programs(0) == 1, loss / number, loss)
     tl.store(loss_ptr + tl.program_id(0), loss)
-    tl.store(count_ptr + tl.program_id(0), tl.sum(count, 0))
+    tl.store(count_ptr + tl.program_id(0), number)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def loss_backward(
     logits_ptr,  # [rows, CLASSES]
     target_ptr,  # [rows] int64
@@ -6154,6 +6065,9 @@ def loss_backward(
     logits = full(tl.load(logits_ptr + offset, mask=mask, other=float("-inf")))
     softmax = tl.exp(logits - spread[:, None])
     wrong = softmax - tl.where(label[None, :] == target[:, None], 1.0, 0.0)
+    # Of a class that does not exist the gradient is NaN, as the loss is: no training goes on.
+    exists = (target >= 0) & (target < CLASSES)
+    wrong = tl.where(exists[:, None], wrong, float("nan"))
     share = tl.load(gradient_ptr) / tl.load(count_ptr)
     dlogits = tl.where((target != IGNORED)[:, None], wrong * share, 0.0)
     tl.store(dlogits_ptr + offset, dlogits.to(dlogits_ptr.dtype.element_ty), mask=mask)
@@ -6190,7 +6104,6 @@ def loss_launch_forward(
         tiles=count_blocks(all_tiles, programs),
         CLASSES=classes,
         IGNORED=LOSS_IGNORED,
-        IS_ONE=programs == 1,
         BLOCK_ROWS=block_rows,
         BLOCK_CLASSES=block_classes,
         num_warps=4,
@@ -6234,15 +6147,11 @@ def loss_rows(logits: Tensor) -> Tensor:
     return logits.movedim(1, -1).reshape(-1, logits.shape[1]).contiguous()
 
 
-def refuse_loss(logits: Tensor, target: Tensor) -> None:
-    """Raise for a target that does not fit the logits."""
+def has_classes(logits: Tensor, target: Tensor) -> bool:
+    """Say whether the target has a class for each row, in a type that PyTorch takes for that."""
     wanted = (logits.shape[0], *logits.shape[2:])
-    if tuple(target.shape) != wanted:
-        raise ValueError(
-            f"y has shape {tuple(target.shape)}, not {wanted}: a class each",
-        )
-    if target.device != logits.device:
-        raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+    types = (torch.int64, torch.uint8) if logits.dim() == 2 else (torch.int64,)
+    return tuple(target.shape) == wanted and target.dtype in types
 
 
 def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -6307,7 +6216,8 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     It takes logits (N, C) or (N, C, H, W) and classes (N) or (N, H, W), numbers from 0 or −100 for
     what is left out, and gives their mean cross-entropy as `F.cross_entropy` does: in float32, or
-    in float64 of such logits.
+    in float64 of such logits. Other targets go to `F.cross_entropy`, which takes probabilities and
+    raises for the rest. A class that does not exist makes the loss and its gradient NaN.
     """
     region = differentiable(
         name,
@@ -6322,8 +6232,9 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
-        refuse_loss(logits, target)
-        if logits.numel() == 0:
+        if target.device != logits.device:
+            raise ValueError(f"the logits are on {logits.device}, y on {target.device}")
+        if logits.numel() == 0 or not has_classes(logits, target):
             return F.cross_entropy(logits.to(full_dtype(logits)), target)
         loss, _, _ = region(loss_rows(logits), target.reshape(-1).long())
         return loss.reshape(())
