@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_4bf923d9d5dc"
+NAMESPACE = "cnndsl_lenet_b301d1f20791"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -36,6 +36,11 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
+PLAIN_TYPES = (Tensor, nn.Parameter)
+TRACED_TYPES = (
+    torch._subclasses.FakeTensor,
+    torch._subclasses.functional_tensor.FunctionalTensor,
+)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -46,6 +51,56 @@ def runs_kernels(x: Tensor) -> bool:
     if not INTERPRETED:
         return False
     return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
+
+
+def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether a call of a layer runs the code of this class and nothing else.
+
+    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
+    """
+    if type(layer) is not kind:
+        return False
+    own = vars(layer)
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or "_conv_forward" in own
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+def plain_weights(
+    layer: nn.Module,
+    shape: Sequence[int],
+    has_bias: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias as the layer would read them; None for both where kernels cannot.
+
+    They can read a weight of this shape and a bias or none, if these are plain tensors.
+    """
+    own = vars(layer)
+    parameters = own["_parameters"]
+    weight = own.get("weight", parameters.get("weight"))
+    bias = own.get("bias", parameters.get("bias"))
+    if not is_plain_tensor(weight, shape):
+        return None, None
+    if bias is None:
+        return (None, None) if has_bias else (weight, None)
+    is_fine = has_bias and is_plain_tensor(bias, shape[:1])
+    return (weight, bias) if is_fine else (None, None)
+
+
+def is_plain_tensor(tensor: Tensor | None, shape: Sequence[int]) -> bool:
+    """Say whether it has this shape, and no class of its own (a DTensor, torchao's).
+
+    The classes with which PyTorch traces do not count.
+    """
+    if tensor is None or tensor.shape != shape:
+        return False
+    return type(tensor) in PLAIN_TYPES or isinstance(tensor, TRACED_TYPES)
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -431,9 +486,6 @@ def remembered(
     return run
 
 
-PLAIN_TYPES = (Tensor, nn.Parameter)
-
-
 class Direction(NamedTuple):
     """Forward or backward of a region.
 
@@ -568,15 +620,19 @@ MOST_WEIGHTS = 32
 MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """Put channels innermost in memory, where a CPU computes in float32.
 
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
+    if any(is_altered(layer) for layer in layers):
+        return x.contiguous()
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
-    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+    if weight.numel() > share * x.numel() and not has_channels_innermost(weight):
         return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
@@ -584,10 +640,17 @@ def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def is_plain(conv: nn.Module) -> bool:
-    """Say whether its weights lie otherwise than with channels innermost."""
-    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
+def has_channels_innermost(tensor: Tensor) -> bool:
+    """Say whether an image or a weight lies so in memory."""
+    return tensor.is_contiguous(memory_format=torch.channels_last)
+
+
+def is_altered(layer: nn.Module) -> bool:
+    """Say whether a layer is not PyTorch's own, or computes or is watched in a way of its own."""
+    kind = type(layer)
+    if kind not in (nn.Conv2d, nn.BatchNorm2d) or not is_unaltered(layer, kind):
+        return True
+    return layer.weight is not None and type(layer.weight) not in PLAIN_TYPES
 
 
 def max_pool2(x: Tensor) -> Tensor:
@@ -715,6 +778,28 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
+
+
+def conv_weights(
+    layer: nn.Module,
+    geometry: ConvGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    g = geometry
+    if (
+        is_unaltered(layer, nn.Conv2d)
+        and layer.stride == g.stride
+        and layer.padding == g.pad
+        and layer.dilation == g.dilation
+        and layer.groups == g.groups
+        and layer.padding_mode == "zeros"
+    ):
+        return plain_weights(
+            layer,
+            (g.filters, g.channels // g.groups, *g.kernel),
+            g.bias,
+        )
+    return None, None
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -1113,6 +1198,16 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
+
+
+def fc_weights(
+    layer: nn.Module,
+    geometry: FcGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    if not is_unaltered(layer, nn.Linear):
+        return None, None
+    return plain_weights(layer, (geometry.outputs, geometry.features), geometry.bias)
 
 
 def fc_settings() -> str:
@@ -2288,8 +2383,10 @@ conv1_relu1_pool1_op = conv_op(
 def conv1_relu1_pool1(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return conv1_relu1_pool1_op(channels_last(x), conv.weight, conv.bias)
-    x = for_cpu(x, conv)
+        weight, bias = conv_weights(conv, CONV1_RELU1_POOL1)
+        if weight is not None:
+            return conv1_relu1_pool1_op(channels_last(x), weight, bias)
+    x = in_layout_for(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)
@@ -2329,8 +2426,10 @@ conv2_relu2_pool2_op = conv_op(
 def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return conv2_relu2_pool2_op(x, conv.weight, conv.bias)
-    x = for_cpu(x, conv)
+        weight, bias = conv_weights(conv, CONV2_RELU2_POOL2)
+        if weight is not None:
+            return conv2_relu2_pool2_op(x, weight, bias)
+    x = in_layout_for(x, conv)
     x = conv(x)
     x = max_pool2(x)
     return F.relu(x)
@@ -2771,7 +2870,9 @@ flatten1_fc1_relu3_op = fc_op(
 def flatten1_fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return flatten1_fc1_relu3_op(x, linear.weight, linear.bias)
+        weight, bias = fc_weights(linear, FLATTEN1_FC1_RELU3)
+        if weight is not None:
+            return flatten1_fc1_relu3_op(x, weight, bias)
     x = torch.flatten(x, 1)
     x = linear(x)
     return F.relu(x)
@@ -3051,7 +3152,9 @@ fc2_relu4_op = fc_op(f"{NAMESPACE}::fc2_relu4", FC2_RELU4, fc_relu_launches)
 def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 4: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return fc2_relu4_op(x, linear.weight, linear.bias)
+        weight, bias = fc_weights(linear, FC2_RELU4)
+        if weight is not None:
+            return fc2_relu4_op(x, weight, bias)
     x = linear(x)
     return F.relu(x)
 
@@ -3381,7 +3484,9 @@ fc3_op = fc_op(f"{NAMESPACE}::fc3", FC3, fc_launches)
 def fc3(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 5: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return fc3_op(x, linear.weight, linear.bias)
+        weight, bias = fc_weights(linear, FC3)
+        if weight is not None:
+            return fc3_op(x, weight, bias)
     return linear(x)
 
 

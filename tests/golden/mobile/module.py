@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_05bf8ebf4c79"
+NAMESPACE = "cnndsl_mobile_fe5adcb9b55f"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -37,6 +37,11 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
+PLAIN_TYPES = (Tensor, nn.Parameter)
+TRACED_TYPES = (
+    torch._subclasses.FakeTensor,
+    torch._subclasses.functional_tensor.FunctionalTensor,
+)
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -47,6 +52,56 @@ def runs_kernels(x: Tensor) -> bool:
     if not INTERPRETED:
         return False
     return x.dtype in INTERPRETED_TYPES and not torch.is_autocast_enabled("cpu")
+
+
+def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Say whether a call of a layer runs the code of this class and nothing else.
+
+    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
+    """
+    if type(layer) is not kind:
+        return False
+    own = vars(layer)
+    return not (
+        own["_forward_hooks"]
+        or own["_forward_pre_hooks"]
+        or own["_backward_hooks"]
+        or own["_backward_pre_hooks"]
+        or "forward" in own
+        or "_conv_forward" in own
+        or nn.modules.module._has_any_global_hook()
+    )
+
+
+def plain_weights(
+    layer: nn.Module,
+    shape: Sequence[int],
+    has_bias: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias as the layer would read them; None for both where kernels cannot.
+
+    They can read a weight of this shape and a bias or none, if these are plain tensors.
+    """
+    own = vars(layer)
+    parameters = own["_parameters"]
+    weight = own.get("weight", parameters.get("weight"))
+    bias = own.get("bias", parameters.get("bias"))
+    if not is_plain_tensor(weight, shape):
+        return None, None
+    if bias is None:
+        return (None, None) if has_bias else (weight, None)
+    is_fine = has_bias and is_plain_tensor(bias, shape[:1])
+    return (weight, bias) if is_fine else (None, None)
+
+
+def is_plain_tensor(tensor: Tensor | None, shape: Sequence[int]) -> bool:
+    """Say whether it has this shape, and no class of its own (a DTensor, torchao's).
+
+    The classes with which PyTorch traces do not count.
+    """
+    if tensor is None or tensor.shape != shape:
+        return False
+    return type(tensor) in PLAIN_TYPES or isinstance(tensor, TRACED_TYPES)
 
 
 def full_dtype(x: Tensor) -> torch.dtype:
@@ -75,11 +130,6 @@ def scale_and_shift(norm: nn.BatchNorm2d, bias: Tensor | None) -> tuple[Tensor, 
     if norm.bias is None:
         return scale, -mean * scale
     return scale, torch.addcmul(widened(norm.bias), mean, scale, value=-1)
-
-
-def has_own_statistics(norm: nn.Module) -> bool:
-    """Say whether batchnorm asks nobody else: SyncBatchNorm asks other processes."""
-    return isinstance(norm, nn.BatchNorm2d)
 
 
 def takes_batch(norm: nn.BatchNorm2d) -> bool:
@@ -472,9 +522,6 @@ def remembered(
     return run
 
 
-PLAIN_TYPES = (Tensor, nn.Parameter)
-
-
 class Direction(NamedTuple):
     """Forward or backward of a region.
 
@@ -613,15 +660,19 @@ MOST_WEIGHTS = 32
 MOST_WEIGHTS_WITH_GRADIENT = 8
 
 
-def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
+def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """Put channels innermost in memory, where a CPU computes in float32.
 
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
+    A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
+    if any(is_altered(layer) for layer in layers):
+        return x.contiguous()
     if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
         return x
+    weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
-    if is_plain(conv) and conv.weight.numel() > share * x.numel():
+    if weight.numel() > share * x.numel() and not has_channels_innermost(weight):
         return x.contiguous()
     count, channels, height, width = x.shape
     if channels == 1:  # it is so already; but PyTorch takes it for the other layout
@@ -629,23 +680,17 @@ def for_cpu(x: Tensor, conv: nn.Module) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def is_plain(conv: nn.Module) -> bool:
-    """Say whether its weights lie otherwise than with channels innermost."""
-    is_own = isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d))
-    return is_own and not conv.weight.is_contiguous(memory_format=torch.channels_last)
+def has_channels_innermost(tensor: Tensor) -> bool:
+    """Say whether an image or a weight lies so in memory."""
+    return tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def is_altered(layer: nn.Module) -> bool:
-    """Say whether a layer is not PyTorch's own, or has a forward or hooks of its own."""
-    is_own = type(layer) in (nn.Conv2d, nn.BatchNorm2d)
-    return bool(
-        not is_own
-        or type(layer.forward) is not type(layer.eval)  # a function, no method
-        or layer._forward_hooks
-        or layer._forward_pre_hooks
-        or layer._backward_hooks
-        or layer._backward_pre_hooks
-    )
+    """Say whether a layer is not PyTorch's own, or computes or is watched in a way of its own."""
+    kind = type(layer)
+    if kind not in (nn.Conv2d, nn.BatchNorm2d) or not is_unaltered(layer, kind):
+        return True
+    return layer.weight is not None and type(layer.weight) not in PLAIN_TYPES
 
 
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
@@ -657,7 +702,6 @@ def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
-        and not nn.modules.module._has_any_global_hook()
         and not is_watched(x, *[layer.weight for layer in layers])
     )
 
@@ -805,6 +849,28 @@ def conv_sizes(geometry: ConvGeometry, height: int, width: int) -> ConvSizes:
             )
         )
     return ConvSizes(height, width, *conv, *out)
+
+
+def conv_weights(
+    layer: nn.Module,
+    geometry: ConvGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    g = geometry
+    if (
+        is_unaltered(layer, nn.Conv2d)
+        and layer.stride == g.stride
+        and layer.padding == g.pad
+        and layer.dilation == g.dilation
+        and layer.groups == g.groups
+        and layer.padding_mode == "zeros"
+    ):
+        return plain_weights(
+            layer,
+            (g.filters, g.channels // g.groups, *g.kernel),
+            g.bias,
+        )
+    return None, None
 
 
 def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
@@ -1352,6 +1418,25 @@ class NormLaunches(NamedTuple):
     input_gradient: Callable[..., None]
 
 
+def is_norm(layer: nn.Module, geometry: NormGeometry) -> bool:
+    """Say whether a layer is the batchnorm that was compiled, but for `eps` and `momentum`.
+
+    SyncBatchNorm is none: it asks other processes.
+    """
+    if not is_unaltered(layer, nn.BatchNorm2d):
+        return False
+    shape = (geometry.channels,)
+    buffers = vars(layer)["_buffers"]
+    mean, var = buffers.get("running_mean"), buffers.get("running_var")
+    if mean is None or var is None:
+        has_statistics = mean is var
+    else:
+        count = buffers.get("num_batches_tracked")
+        plain = is_plain_tensor(mean, shape) and is_plain_tensor(var, shape)
+        has_statistics = plain and count is not None
+    return has_statistics and plain_weights(layer, shape, True)[0] is not None
+
+
 def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, int]:
     """Height and width after the pool."""
     out = [
@@ -1700,6 +1785,16 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
+
+
+def fc_weights(
+    layer: nn.Module,
+    geometry: FcGeometry,
+) -> tuple[Tensor | None, Tensor | None]:
+    """Give weight and bias of a layer; None for both unless it is the one that was compiled."""
+    if not is_unaltered(layer, nn.Linear):
+        return None, None
+    return plain_weights(layer, (geometry.outputs, geometry.features), geometry.bias)
 
 
 def fc_settings() -> str:
@@ -3900,17 +3995,19 @@ conv1_batchnorm1_relu61_norm_op = norm_op(
 
 def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 1: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv1_batchnorm1_relu61_sums_op(
-                channels_last(x),
-                conv.weight,
-                conv.bias,
-            )
-            return conv1_batchnorm1_relu61_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv1_batchnorm1_relu61_op(channels_last(x), conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV1_BATCHNORM1_RELU61_SUMS)
+        if weight is not None and is_norm(norm, CONV1_BATCHNORM1_RELU61_NORM):
+            if takes_batch(norm):
+                z, sums = conv1_batchnorm1_relu61_sums_op(
+                    channels_last(x),
+                    weight,
+                    bias,
+                )
+                return conv1_batchnorm1_relu61_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv1_batchnorm1_relu61_op(channels_last(x), weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -4560,13 +4657,15 @@ conv2_batchnorm2_relu62_norm_op = norm_op(
 
 def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 2: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv2_batchnorm2_relu62_sums_op(x, conv.weight, conv.bias)
-            return conv2_batchnorm2_relu62_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv2_batchnorm2_relu62_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV2_BATCHNORM2_RELU62_SUMS)
+        if weight is not None and is_norm(norm, CONV2_BATCHNORM2_RELU62_NORM):
+            if takes_batch(norm):
+                z, sums = conv2_batchnorm2_relu62_sums_op(x, weight, bias)
+                return conv2_batchnorm2_relu62_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv2_batchnorm2_relu62_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -4956,13 +5055,15 @@ conv3_batchnorm3_relu63_norm_op = norm_op(
 
 def conv3_batchnorm3_relu63(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 3: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv3_batchnorm3_relu63_sums_op(x, conv.weight, conv.bias)
-            return conv3_batchnorm3_relu63_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv3_batchnorm3_relu63_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV3_BATCHNORM3_RELU63_SUMS)
+        if weight is not None and is_norm(norm, CONV3_BATCHNORM3_RELU63_NORM):
+            if takes_batch(norm):
+                z, sums = conv3_batchnorm3_relu63_sums_op(x, weight, bias)
+                return conv3_batchnorm3_relu63_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv3_batchnorm3_relu63_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5415,13 +5516,15 @@ conv4_batchnorm4_norm_op = norm_op(
 
 def conv4_batchnorm4(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 4: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv4_batchnorm4_sums_op(x, conv.weight, conv.bias)
-            return conv4_batchnorm4_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv4_batchnorm4_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV4_BATCHNORM4_SUMS)
+        if weight is not None and is_norm(norm, CONV4_BATCHNORM4_NORM):
+            if takes_batch(norm):
+                z, sums = conv4_batchnorm4_sums_op(x, weight, bias)
+                return conv4_batchnorm4_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv4_batchnorm4_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     return conv_norm(x, conv, norm) if is_free else norm(conv(x))
 
@@ -5482,13 +5585,15 @@ conv5_batchnorm5_relu64_norm_op = norm_op(
 
 def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 5: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv5_batchnorm5_relu64_sums_op(x, conv.weight, conv.bias)
-            return conv5_batchnorm5_relu64_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv5_batchnorm5_relu64_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV5_BATCHNORM5_RELU64_SUMS)
+        if weight is not None and is_norm(norm, CONV5_BATCHNORM5_RELU64_NORM):
+            if takes_batch(norm):
+                z, sums = conv5_batchnorm5_relu64_sums_op(x, weight, bias)
+                return conv5_batchnorm5_relu64_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv5_batchnorm5_relu64_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5555,13 +5660,15 @@ conv6_batchnorm6_relu65_norm_op = norm_op(
 
 def conv6_batchnorm6_relu65(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
     """Run region 6: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv6_batchnorm6_relu65_sums_op(x, conv.weight, conv.bias)
-            return conv6_batchnorm6_relu65_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv6_batchnorm6_relu65_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV6_BATCHNORM6_RELU65_SUMS)
+        if weight is not None and is_norm(norm, CONV6_BATCHNORM6_RELU65_NORM):
+            if takes_batch(norm):
+                z, sums = conv6_batchnorm6_relu65_sums_op(x, weight, bias)
+                return conv6_batchnorm6_relu65_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv6_batchnorm6_relu65_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return F.relu6(x, inplace=is_free)
@@ -5874,13 +5981,15 @@ def conv7_batchnorm7_add1(
     norm: nn.BatchNorm2d,
 ) -> Tensor:
     """Run region 7: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv7_batchnorm7_add1_sums_op(x, conv.weight, conv.bias)
-            return conv7_batchnorm7_add1_norm_op(z, sums, norm, residual)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv7_batchnorm7_add1_op(x, conv.weight, shift, scale, residual=residual)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV7_BATCHNORM7_ADD1_SUMS)
+        if weight is not None and is_norm(norm, CONV7_BATCHNORM7_ADD1_NORM):
+            if takes_batch(norm):
+                z, sums = conv7_batchnorm7_add1_sums_op(x, weight, bias)
+                return conv7_batchnorm7_add1_norm_op(z, sums, norm, residual)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv7_batchnorm7_add1_op(x, weight, shift, scale, residual=residual)
+    x = in_layout_for(x, conv, norm)
     is_free = is_unseen(x, conv, norm)
     x = conv_norm(x, conv, norm) if is_free else norm(conv(x))
     return x.add_(residual) if is_free else x + residual
@@ -6960,13 +7069,15 @@ def conv8_pool1_batchnorm8_gelu1(
     norm: nn.BatchNorm2d,
 ) -> Tensor:
     """Run region 8: its kernels on a GPU, PyTorch's operators elsewhere."""
-    if runs_kernels(x) and has_own_statistics(norm):
-        if takes_batch(norm):
-            z, sums = conv8_pool1_batchnorm8_gelu1_sums_op(x, conv.weight, conv.bias)
-            return conv8_pool1_batchnorm8_gelu1_norm_op(z, sums, norm)
-        scale, shift = scale_and_shift(norm, conv.bias)
-        return conv8_pool1_batchnorm8_gelu1_op(x, conv.weight, shift, scale)
-    x = for_cpu(x, conv)
+    if runs_kernels(x):
+        weight, bias = conv_weights(conv, CONV8_POOL1_BATCHNORM8_GELU1_SUMS)
+        if weight is not None and is_norm(norm, CONV8_POOL1_BATCHNORM8_GELU1_NORM):
+            if takes_batch(norm):
+                z, sums = conv8_pool1_batchnorm8_gelu1_sums_op(x, weight, bias)
+                return conv8_pool1_batchnorm8_gelu1_norm_op(z, sums, norm)
+            scale, shift = scale_and_shift(norm, bias)
+            return conv8_pool1_batchnorm8_gelu1_op(x, weight, shift, scale)
+    x = in_layout_for(x, conv, norm)
     x = conv(x)
     x = max_pool2(x)
     x = norm(x)
@@ -7322,7 +7433,9 @@ fc1_op = fc_op(f"{NAMESPACE}::fc1", FC1, fc_launches)
 def fc1(x: Tensor, linear: nn.Linear) -> Tensor:
     """Run region 9: its kernels on a GPU, PyTorch's operators elsewhere."""
     if runs_kernels(x):
-        return fc1_op(x, linear.weight, linear.bias)
+        weight, bias = fc_weights(linear, FC1)
+        if weight is not None:
+            return fc1_op(x, weight, bias)
     return linear(x)
 
 
