@@ -82,7 +82,10 @@ def conv_product_gradients(
         (needs[0], needs[1], False),
     )
     gradients = torch.ops.aten.convolution_backward
-    dx, dweight, _ = deterministic(gradients, *given) if dz.is_cuda else gradients(*given)
+    if dz.is_cuda:
+        dx, dweight, _ = deterministic(gradients, *given)
+    else:
+        dx, dweight, _ = gradients(*given)
     if dx is not None:
         dx = channels_last(dx.to(dz.dtype))
     return dx, dweight
