@@ -83,7 +83,7 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool =
     body = [region.write(section) for section in sections]
     if graph.takes_bytes:
         body.insert(0, _images(files.get(IMAGE), is_image=isinstance(graph.source, ImageType)))
-    if regions:
+    if regions and network.takes_classes(graph):
         body.append(_loss(files[LOSS]))
     body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
     body = [*_shared(regions, files, body), *body]

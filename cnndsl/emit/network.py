@@ -13,7 +13,7 @@ from cnndsl.emit.steps import LOCALS, Known, Writer
 from cnndsl.emit.tree import tree
 from cnndsl.fuse.regions import Part
 from cnndsl.graph.graph import Graph, Node
-from cnndsl.layers.activations import Softmax
+from cnndsl.layers.activations import Sigmoid, Softmax
 from cnndsl.layers.types import show
 from cnndsl.sizes.dim import Dim
 
@@ -133,18 +133,14 @@ def network(
     nodes = [n for n in graph.nodes if n.layer.module(n.arrives) is not None]
     hung = places([n.path for n in nodes])
     known = Known(functions(sections), hung, branches(hung), taken)
-    softmax = _final_softmax(graph)
-    result = softmax.inputs[0] if softmax else graph.result
+    last = _final(graph)
+    result = last.inputs[0] if last else graph.result
     steps = tree(parts, [result, *(path for _, path in graph.outputs)])
     forms = blocks.forms(graph, steps, nodes, known)
     writer = Writer(known)
-    loss = (
-        '"""Mean cross-entropy of the logits with the classes y, numbers from 0."""',
-        f"return {'' if sections else 'F.'}cross_entropy(self.logits(x), y)",
-    )
     weights = blocks.weights(nodes, known, forms)
     logits = (
-        '"""Give what the last layer before a softmax gives."""',
+        f'"""Give what the last layer before a {_end(last) or "softmax"} gives."""',
         *_arrival(graph),
         *writer.to_result(steps, result),
     )
@@ -156,6 +152,7 @@ def network(
                 "# channels, height, width; None: any size that `refuse_input` lets pass",
                 f"input_shape = {_shape(graph)}",
                 *(["input_dtype = torch.uint8"] if graph.takes_bytes else []),
+                *(['ends_in = "sigmoid"'] if _end(last) == "sigmoid" else []),
                 f"classes = {layout.strings(graph.classes, column=14)}",
             ]
         ),
@@ -164,7 +161,9 @@ def network(
         ),
         _forward(graph),
         layout.method("logits", ["self", "x: Tensor"], "Tensor", logits),
-        layout.method("loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", loss),
+        layout.method(
+            "loss", ["self", "x: Tensor", "y: Tensor"], "Tensor", _loss(graph, bool(sections))
+        ),
     ]
     if graph.outputs:
         lines = [
@@ -210,17 +209,53 @@ def _shape(graph: Graph) -> str:
 
 
 def _forward(graph: Graph) -> str:
-    """`forward`: what the file says, with its softmax."""
+    """`forward`: what the file says, with its softmax or final sigmoid."""
     body = ['"""Give what the last layer gives."""', "return self.logits(x)"]
-    softmax = _final_softmax(graph)
-    if softmax is not None:
+    last = _final(graph)
+    if last is not None:
+        what = "each output" if _end(last) == "sigmoid" else "the classes"
         body = [
-            '"""Give the probabilities of the classes."""',
-            f"return {softmax.layer.torch(softmax.arrives, '', 'self.logits(x)')}",
+            f'"""Give the probabilities of {what}; a loss takes the logits, as `loss` does."""',
+            f"return {last.layer.torch(last.arrives, '', 'self.logits(x)')}",
         ]
     return layout.method("forward", ["self", "x: Tensor"], "Tensor", body)
 
 
-def _final_softmax(graph: Graph) -> Node | None:
+def _loss(graph: Graph, has_sections: bool) -> list[str]:
+    """`loss`: the one that belongs to the network's end."""
+    channels = (graph.node(graph.result).output if graph.nodes else graph.source).dims[-1].constant
+    if _end(_final(graph)) == "sigmoid":
+        like = "y.to(logits.dtype)" + (".view_as(logits)" if channels == 1 else "")
+        return [
+            '"""Mean binary cross-entropy with y, 0 to 1 for each output; others give NaN."""',
+            "logits = self.logits(x)",
+            f"given = {like}",
+            "given = torch.where((given < 0) | (given > 1), torch.nan, given)",
+            "return F.binary_cross_entropy_with_logits(logits, given)",
+        ]
+    if channels == 1:
+        text = "one output tells no classes apart: end in `sigmoid`, or take another loss"
+        return [
+            '"""Raise ValueError: a cross-entropy over one output is 0, whatever it is."""',
+            f'raise ValueError("{text}")',
+        ]
+    return [
+        '"""Mean cross-entropy of the logits with the classes y, numbers from 0."""',
+        f"return {'' if has_sections else 'F.'}cross_entropy(self.logits(x), y)",
+    ]
+
+
+def takes_classes(graph: Graph) -> bool:
+    """Whether its loss is the cross-entropy with classes."""
+    channels = (graph.node(graph.result).output if graph.nodes else graph.source).dims[-1].constant
+    return channels != 1 and _end(_final(graph)) != "sigmoid"
+
+
+def _final(graph: Graph) -> Node | None:
+    """A softmax or sigmoid at the end, which makes probabilities of logits."""
     last = graph.node(graph.result) if graph.nodes else None
-    return last if last is not None and isinstance(last.layer, Softmax) else None
+    return last if _end(last) else None
+
+
+def _end(last: Node | None) -> str:
+    return last.layer.kind if last and isinstance(last.layer, Softmax | Sigmoid) else ""

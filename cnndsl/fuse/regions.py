@@ -11,6 +11,7 @@ from typing import Literal
 
 from cnndsl.fuse.pins import Pin, Role
 from cnndsl.graph.graph import INPUT, Graph, Node
+from cnndsl.layers.activations import Sigmoid
 from cnndsl.layers.base import Affine, Anchor, Layer, Pointwise
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.fc import FullyConnected
@@ -95,6 +96,9 @@ def parts(graph: Graph) -> tuple[Part, ...]:
     readers.update([graph.result, *(path for _, path in graph.outputs)])
     # The one node that reads a tensor, where nothing else does.
     follower = {name: node for node in nodes for name in node.inputs if readers[name] == 1}
+    last = nodes[-1] if nodes else None
+    if last is not None and last.path == graph.result and isinstance(last.layer, Sigmoid):
+        follower.pop(last.inputs[0], None)  # a loss takes what comes before it
     found: list[Part] = []
     taken: set[str] = set()
     made = {INPUT}
