@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from cnndsl.cli import training
+from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
     from cnndsl.train import Scores
+    from cnndsl.train.data import Judged
     from cnndsl.train.trained import Network
 
 _WIDEST_TABLE = 20  # classes; of more, only the most frequent mistakes are listed
@@ -40,17 +43,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from cnndsl.train import evaluate
+
     network = training.network(arguments)
-    scores = network.evaluate(arguments.data)
+    judged = network.judged(arguments.data)
+    for text in judged.notes:
+        print(f"note: {safe(text)}", file=sys.stderr)
+    scores = evaluate(network.model, judged.examples, device=network.device, dtype=network.dtype)
     if arguments.format == "json":
-        print(json.dumps(_as_json(arguments, network, scores), ensure_ascii=False))
+        names = _names(judged, scores)
+        print(json.dumps(_as_json(arguments, network, scores, names), ensure_ascii=False))
     else:
-        print(show(scores, tuple(network.name(i) for i in range(len(scores.confusion)))))
+        print(show(scores, tuple(safe(name, 40) for name in _names(judged, scores))))
     return 0
 
 
 def _as_json(
-    arguments: argparse.Namespace, network: "Network", scores: "Scores"
+    arguments: argparse.Namespace, network: "Network", scores: "Scores", names: tuple[str, ...]
 ) -> dict[str, object]:
     return {
         "version": 1,
@@ -60,9 +69,13 @@ def _as_json(
         "right": scores.right,
         "count": scores.count,
         "loss": scores.loss,
-        "classes": [network.name(i) for i in range(len(scores.confusion))],
+        "classes": list(names),
         "confusion": scores.confusion,
     }
+
+
+def _names(judged: "Judged", scores: "Scores") -> tuple[str, ...]:
+    return judged.classes or tuple(str(i) for i in range(len(scores.confusion)))
 
 
 def show(scores: "Scores", names: tuple[str, ...]) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnndsl.cli import training
+from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
     from cnndsl.train import Prediction
@@ -44,23 +45,36 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
+    from cnndsl.train import UsageError
+
+    if arguments.top < 1:
+        raise UsageError(f"top is {arguments.top}; it must be at least 1", "--top 1")
     network = training.network(arguments)
     for name in arguments.images:
         prediction = network.predict(Path(name))
         if arguments.format == "json":
             print(json.dumps(_as_json(name, prediction), ensure_ascii=False))
         else:
-            print(show(name, prediction, max(1, arguments.top)))
+            print(show(name, prediction, arguments.top))
     return 0
 
 
 def _as_json(name: str, prediction: "Prediction") -> dict[str, object]:
     classes = [{"class": text, "probability": chance} for text, chance in prediction.classes]
-    return {"version": 1, "image": name, "classes": classes, "converted": list(prediction.done)}
+    return {
+        "version": 1,
+        "image": name,
+        "classes": classes,
+        "independent": prediction.is_independent,
+        "converted": list(prediction.done),
+    }
 
 
 def show(name: str, prediction: "Prediction", top: int) -> str:
     """One line: the file, the likeliest classes, what was done to the image."""
-    chances = ", ".join(f"{text} {chance:.1%}" for text, chance in prediction.classes[:top])
-    done = f"  ({', '.join(prediction.done)})" if prediction.done else ""
-    return f"{name}: {chances}{done}"
+    ranked = prediction.classes[:top]
+    chances = ", ".join(f"{safe(text, 40)} {chance:.1%}" for text, chance in ranked)
+    remarks = ["each by itself"] if prediction.is_independent else []
+    remarks += prediction.done
+    done = f"  ({', '.join(remarks)})" if remarks else ""
+    return f"{safe(name)}: {chances}{done}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from cnndsl.cli import training
+from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
     from cnndsl.train import Outcome, Recipe
@@ -154,6 +155,7 @@ def _start(arguments: argparse.Namespace) -> int:
             "`--data digits`, or a folder with one folder of images for each class",
         )
     recipe = _recipe(arguments)
+    _check_save_every(arguments.save_every)
     out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
     refuse_existing(out)
     seed_all(recipe.seed)
@@ -163,10 +165,12 @@ def _start(arguments: argparse.Namespace) -> int:
     is_inside = takes_bytes(model)
     data = load(arguments.data, input_shape(model), recipe.seed, scale, fit, is_inside=is_inside)
     count = sum(p.numel() for p in model.parameters())
-    held_back = f", {data.test.count:,} to test" if data.test else ""
+    verb = "validate" if data.judged_on == "valid" else "test"
+    held_back = f", {data.test.count:,} to {verb}" if data.test else ""
+    held_back += f", {data.final.count:,} to test" if data.final else ""
     _say(
         f"{type(model).__name__}: {count:,} parameters; "
-        f"{data.name}: {data.train.count:,} images to train on{held_back}"
+        f"{safe(data.name)}: {data.train.count:,} images to train on{held_back}"
     )
     return _report(
         train(
@@ -184,7 +188,7 @@ def _start(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    from cnndsl.train import Recipe, UsageError, open_run, resume
+    from cnndsl.train import Recipe, UsageError, checkpoint, open_run, resume
     from cnndsl.train.compiled import compile_run
     from cnndsl.train.progress import reporter
     from cnndsl.train.session import is_finished
@@ -199,10 +203,12 @@ def _resume(arguments: argparse.Namespace) -> int:
             f"a run goes on with the settings that it began with, so `{flag}` cannot be given",
             f"`cnndsl train --resume {arguments.resume}`",
         )
+    _check_save_every(arguments.save_every)
     path = Path(arguments.resume)
     folder = open_run(path)
     model = compile_run(folder)
-    is_over = is_finished(Recipe(**folder.config["recipe"]), folder.metrics)
+    done = checkpoint.load(path).checkpoint.state["metrics"]
+    is_over = is_finished(Recipe(**folder.config["recipe"]), done)
     what = "nothing is left to do in" if is_over else "going on with"
     _say(f"{type(model).__name__}: {what} {path}")
     return _report(
@@ -215,6 +221,15 @@ def _resume(arguments: argparse.Namespace) -> int:
         ),
         path,
     )
+
+
+def _check_save_every(seconds: float) -> None:
+    from cnndsl.train import UsageError
+
+    if not seconds >= 0:  # nan is not
+        raise UsageError(
+            f"save-every is {seconds}; it must be a number of seconds from 0 up", "--save-every 1"
+        )
 
 
 def _recipe(arguments: argparse.Namespace) -> "Recipe":
@@ -236,7 +251,11 @@ def _report(outcome: "Outcome", path: Path) -> int:
         _say(f"\nit got no better after epoch {used['epoch']}, whose network is kept and used")
     if used["test_accuracy"] is not None:
         right, count = used["test_right"], used["test_count"]
-        _say(f"\ntest accuracy {used['test_accuracy']:.2%} ({right:,} of {count:,} images)")
+        what = "validation" if used["judged_on"] == "valid" else "test"
+        _say(f"\n{what} accuracy {used['test_accuracy']:.2%} ({right:,} of {count:,} images)")
+    if outcome.final is not None:
+        right, count = outcome.final.right, outcome.final.count
+        _say(f"test accuracy {outcome.final.accuracy:.2%} ({right:,} of {count:,} images)")
     _say(f"the run is in {path}; look closer: cnndsl eval {training.quoted(path)}")
     return 0
 

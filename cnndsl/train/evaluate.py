@@ -4,11 +4,18 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from cnndsl.record import Record
+from cnndsl.train.ending import (
+    classes_of,
+    kind_of,
+    logits_of,
+    refuse_independent,
+    summed_loss,
+    taken_for,
+)
 from cnndsl.train.examples import IGNORED, Examples
-from cnndsl.train.network import logits_of
+from cnndsl.train.labelled import refuse_strangers
 from cnndsl.train.ranks import ALONE, Ranks
 
 _BATCH = 256
@@ -46,6 +53,8 @@ def evaluate(
 ) -> Scores:
     """Run a network over examples as it would be used; it stays in the mode it was in.
 
+    Raises `TrainError` where its output and the labels do not fit each other.
+
     Of each batch, several processes take a part each; all get the scores of all images.
     """
     training = model.training
@@ -58,11 +67,14 @@ def evaluate(
                 x = batch.images.to(device) if device else batch.images
                 y = batch.labels.to(device) if device else batch.labels
                 with torch.autocast(x.device.type, dtype, enabled=dtype != torch.float32):
-                    logits = logits_of(model, x).float()
-                classes = logits.shape[1]
-                total = functional.cross_entropy(logits, y, reduction="sum", ignore_index=IGNORED)
-                loss += total.item()
-                pairs = (y * classes + logits.argmax(1))[y != IGNORED].cpu()
+                    logits = logits_of(model, x)
+                kind = kind_of(model, logits)
+                refuse_independent(kind, logits.shape[1])
+                classes = classes_of(kind, logits.shape[1])
+                refuse_strangers(batch.labels, classes)
+                logits = logits.float()
+                loss += summed_loss(logits, y).item()
+                pairs = (y * classes + taken_for(logits))[y != IGNORED].cpu()
                 counts = torch.bincount(pairs, minlength=classes * classes)
                 confusion = counts if confusion is None else confusion + counts
     finally:

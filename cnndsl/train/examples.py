@@ -6,21 +6,23 @@ part. Knows nothing of files, networks or of how processes find each other.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from itertools import chain, islice
 from typing import NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from cnndsl.record import Record
 from cnndsl.train.errors import TrainError
+from cnndsl.train.labelled import as_images, as_label, as_labels
 
 # The label of an image that stands in for a part without images: torch's cross-entropy passes over
 # it. A process without images still has to take part in a step, with a gradient of zero.
 IGNORED = -100
 
-Pair = tuple[Tensor, Tensor]
+Prepare = Callable[[Tensor], Tensor]  # makes of images as they are stored what a network gets
 
 
 class Batch(NamedTuple):
@@ -79,39 +81,44 @@ def order_of(count: int, seed: int | None) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
 
 
-def _chosen(
-    order: Tensor, batch: int, start: int, part: Part
-) -> Iterator[tuple[Tensor, bool, int, int]]:
-    """The numbers of a part's images, batch by batch; one that stands in where it has none."""
+class Place(NamedTuple):
+    """A part of a batch: its images' numbers, the first one's number in the batch, its size.
+
+    A part without images has one that stands in for it.
+    """
+
+    numbers: Tensor
+    is_stand_in: bool
+    first: int
+    whole: int
+
+
+def chosen_of(order: Tensor, batch: int, start: int, part: Part) -> Iterator[Place]:
+    """Which images a part has, batch by batch from number `start` on."""
     for begin in range(start * batch, len(order), batch):
         numbers = order[begin : begin + batch]
         first, end = part.bounds(len(numbers))
         if first == end:
-            yield numbers[:1], True, 0, len(numbers)
+            yield Place(numbers[:1], True, 0, len(numbers))
         else:
-            yield numbers[first:end], False, first, len(numbers)
+            yield Place(numbers[first:end], False, first, len(numbers))
 
 
 class TensorExamples:
-    """All images in one tensor `(N, C, H, W)`, all labels in another: the fastest way by far."""
+    """All images in one tensor `(N, C, H, W)`, all labels in another: the fastest way by far.
 
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        if images.ndim != 4:
-            raise TrainError(
-                f"the images are a tensor of shape {tuple(images.shape)}",
-                "give four dims: (images, channels, height, width)",
-            )
-        if labels.shape != images.shape[:1]:
-            raise TrainError(
-                f"there are {len(images):,} images, but the labels have the shape "
-                f"{tuple(labels.shape)}",
-                "give one whole number, its class, for each image",
-            )
-        if labels.is_floating_point() or labels.is_complex():
-            raise TrainError(f"the labels are {labels.dtype}", "make them whole: `labels.long()`")
-        is_kept = images.is_floating_point() or images.dtype == torch.uint8
-        self.images = images if is_kept else images.float()
-        self.labels = labels.long()
+    `prepare` makes of the images of a batch, as they are stored, what the network gets.
+    """
+
+    def __init__(self, images: object, labels: object, prepare: Prepare | None = None) -> None:
+        self.stored = as_images(images, 4)
+        self.labels = as_labels(labels, len(self.stored)).to(self.stored.device)
+        self._prepare = prepare
+
+    @property
+    def images(self) -> Tensor:
+        """All images, as the network gets them."""
+        return self._prepare(self.stored) if self._prepare else self.stored
 
     @property
     def count(self) -> int:
@@ -121,7 +128,7 @@ class TensorExamples:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one image."""
-        return tuple(self.images.shape[1:])
+        return tuple(self.stored.shape[1:])
 
     def steps(self, batch: int) -> int:
         """How many batches an epoch has; the last may be smaller."""
@@ -132,15 +139,16 @@ class TensorExamples:
     ) -> Iterator[Batch]:
         """The batches from number `start` on."""
         order = order_of(self.count, seed).to(self.labels.device)
-        for chosen, empty, first, whole in _chosen(order, batch, start, part):
-            labels = self.labels[chosen]
-            if empty:
+        for place in chosen_of(order, batch, start, part):
+            labels, images = self.labels[place.numbers], self.stored[place.numbers]
+            if place.is_stand_in:
                 labels = torch.full_like(labels, IGNORED)
-            yield Batch(self.images[chosen], labels, first, whole)
+            ready = self._prepare(images) if self._prepare else images
+            yield Batch(ready, labels, place.first, place.whole)
 
     def to(self, device: torch.device) -> "TensorExamples":
         """The same on another device."""
-        return TensorExamples(self.images.to(device), self.labels.to(device))
+        return TensorExamples(self.stored.to(device), self.labels.to(device), self._prepare)
 
 
 class Indexed(Protocol):
@@ -148,7 +156,7 @@ class Indexed(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int, /) -> tuple[Tensor, int]: ...
+    def __getitem__(self, index: int, /) -> object: ...
 
 
 class DatasetExamples:
@@ -158,13 +166,8 @@ class DatasetExamples:
         if not len(dataset):
             raise TrainError("the data set is empty", "give at least one image")
         self.dataset = dataset
-        image = cast("object", dataset[0][0])
-        if not isinstance(image, Tensor):
-            raise TrainError(
-                f"the data set gives images as {type(image).__name__}",
-                "let it give tensors, for example with torchvision's `transforms.ToTensor()`",
-            )
-        self._shape = tuple(image.shape)
+        self._shape: tuple[int, ...] = ()
+        self._shape = tuple(self._pair(0)[0].shape)
 
     @property
     def count(self) -> int:
@@ -185,11 +188,19 @@ class DatasetExamples:
     ) -> Iterator[Batch]:
         """The batches from number `start` on; only the part's own images are read."""
         order = order_of(self.count, seed)
-        for chosen, empty, first, whole in _chosen(order, batch, start, part):
-            pairs = [self.dataset[int(i)] for i in chosen]
+        for place in chosen_of(order, batch, start, part):
+            pairs = [self._pair(int(i)) for i in place.numbers]
             images = torch.stack([image for image, _ in pairs])
-            labels = torch.tensor([IGNORED if empty else int(label) for _, label in pairs])
-            yield Batch(images, labels, first, whole)
+            labels = torch.tensor([IGNORED if place.is_stand_in else label for _, label in pairs])
+            yield Batch(images, labels, place.first, place.whole)
+
+    def _pair(self, index: int) -> tuple[Tensor, int]:
+        """The image and the label at an index."""
+        what = f"number {index} of the data set"
+        image, label = _two(self.dataset[index], what, "(image, class)")
+        pixels = as_images(image, 3, f"the values of {what}")
+        _refuse_ragged(what, tuple(pixels.shape), self._shape)
+        return pixels, as_label(label, what)
 
 
 class BatchExamples:
@@ -199,7 +210,7 @@ class BatchExamples:
     start of each epoch. It needs a length: the learning rate depends on the number of steps.
     """
 
-    def __init__(self, source: Iterable[Pair]) -> None:
+    def __init__(self, source: Iterable[object]) -> None:
         if not isinstance(source, Sized):
             raise TrainError(
                 f"how many batches the {type(source).__name__} has is not known",
@@ -207,10 +218,11 @@ class BatchExamples:
             )
         self.source = source
         self._count = len(source)
+        self._shape: tuple[int, ...] = ()
         first = next(iter(source), None)
         if first is None:
             raise TrainError("the data has no batch", "give at least one image")
-        self._shape = tuple(first[0].shape[1:])
+        self._shape = tuple(self._batch(first, 0, WHOLE).images.shape[1:])
 
     @property
     def count(self) -> int:
@@ -233,12 +245,50 @@ class BatchExamples:
 
         What is not read now draws other random numbers: those of its own step, not the epoch's.
         """
-        pairs = iter(self.source)
+        given = iter(self.source)
         if start:
-            deque(islice(pairs, start), maxlen=0)
+            deque(islice(given, start), maxlen=0)
         else:
-            pairs = chain(list(islice(pairs, 1)), pairs)
-        return (_part_of(images, labels, part) for images, labels in pairs)
+            given = chain(list(islice(given, 1)), given)
+        return self._counted(given, start, part)
+
+    def _counted(self, given: Iterator[object], start: int, part: Part) -> Iterator[Batch]:
+        """The batches; there must be as many as the source said."""
+        number = start
+        for batch in given:
+            yield self._batch(batch, number, part)
+            number += 1
+        if number != self._count:
+            raise TrainError(
+                f"the {type(self.source).__name__} says that it has {self._count:,} batches, but "
+                f"gave {number:,}",
+                "let it give them all each time that it is gone through, and let `len` count them",
+            )
+
+    def _batch(self, given: object, number: int, part: Part) -> Batch:
+        what = f"batch {number}"
+        pixels, classes = _two(given, what, "(images, labels)")
+        images = as_images(pixels, 4, f"the images of {what}")
+        _refuse_ragged(f"an image of {what}", tuple(images.shape[1:]), self._shape)
+        labels = as_labels(classes, len(images), f"the labels of {what}").to(images.device)
+        return _part_of(images, labels, part)
+
+
+def _two(given: object, what: str, form: str) -> tuple[object, object]:
+    """The two parts of a pair."""
+    kind = type(given).__name__
+    parts = cast("tuple[object, ...]", given) if isinstance(given, tuple | list) else ()
+    if len(parts) != 2:
+        raise TrainError(f"{what} is of the type {kind}", f"give pairs: {form}")
+    return parts[0], parts[1]
+
+
+def _refuse_ragged(what: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if wanted and shape != wanted:
+        raise TrainError(
+            f"{what} has the shape {shape}, the first one {wanted}",
+            "bring all images to one shape",
+        )
 
 
 def _part_of(images: Tensor, labels: Tensor, part: Part) -> Batch:
@@ -254,12 +304,12 @@ def as_examples(data: object) -> Examples:
     if isinstance(data, TensorExamples | DatasetExamples | BatchExamples):
         return data
     match data:
-        case (Tensor() as images, Tensor() as labels):
-            return TensorExamples(images, labels)
-        case Sized() if hasattr(data, "__getitem__"):
+        case (Tensor() | np.ndarray(), object()):
+            return TensorExamples(*_two(cast("object", data), "the data", "(images, labels)"))
+        case Sized() if hasattr(data, "__getitem__") and not isinstance(data, Mapping | str):
             return DatasetExamples(cast("Indexed", data))
-        case Iterable():
-            return BatchExamples(cast("Iterable[Pair]", data))
+        case Iterable() if not isinstance(data, Mapping | str | Tensor):
+            return BatchExamples(cast("Iterable[object]", data))
         case _:
             raise TrainError(
                 f"an object of type {type(data).__name__} is no data to train on",

@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -19,8 +18,9 @@ from cnndsl.record import Record
 from cnndsl.runtime.graph import Captured, CaptureError
 from cnndsl.train import optimize
 from cnndsl.train.augment import Augment
+from cnndsl.train.ending import summed_loss, taken_for
 from cnndsl.train.examples import IGNORED, Batch
-from cnndsl.train.network import Logits
+from cnndsl.train.network import Logits, naming_one_image
 from cnndsl.train.ranks import ALONE, Ranks, naming_the_lost
 from cnndsl.train.recipe import DTYPES, Recipe
 
@@ -105,7 +105,7 @@ class Learner:
         pieces = min(self._recipe.accumulate, len(labels))
         cut = zip(images.tensor_split(pieces), labels.tensor_split(pieces), strict=True)
         for number, (x, y) in enumerate(cut, 1):
-            with self._apart(number < pieces), naming_the_lost():
+            with self._apart(number < pieces), naming_the_lost(), naming_one_image():
                 total, found = self._backward(x, y, share)
             loss += total
             right += found
@@ -115,15 +115,9 @@ class Learner:
         """Add the gradients of the summed loss, times `share`; gives it, and how many are right."""
         with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
             logits = cast("Tensor", self._network(x)).float()
-        total = functional.cross_entropy(
-            logits,
-            y,
-            reduction="sum",
-            ignore_index=IGNORED,
-            label_smoothing=self._recipe.smoothing,
-        )
+        total = summed_loss(logits, y, self._recipe.smoothing)
         torch.autograd.backward(self._scaler.scale(total * share))
-        return total.detach(), (logits.argmax(1) == y).sum()
+        return total.detach(), (taken_for(logits) == y).sum()
 
     def _capturable(self, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
         """The same for a whole batch in one piece, as a CUDA graph can do it again."""

@@ -4,6 +4,8 @@ The same seed gives the same bits on the CPU, also across an interruption: rando
 from the seed and the step, and a checkpoint holds all else.
 """
 
+import os
+import warnings
 from os import PathLike
 from pathlib import Path
 from typing import Any, cast
@@ -16,11 +18,14 @@ from cnndsl.runtime.load import text_of
 from cnndsl.runtime.scaling import Scaling, takes_bytes, tell_scaling
 from cnndsl.train.chance import seed_all
 from cnndsl.train.compiled import compile_file, compile_run
-from cnndsl.train.data import AS_IT_IS, Data, as_bytes, as_data, load
+from cnndsl.train.config import range_of, scale_of
+from cnndsl.train.counts import counts_line
+from cnndsl.train.data import AS_IT_IS, Data, Scale, as_bytes, as_data, in_one, load
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.examples import TensorExamples
 from cnndsl.train.fit import ANY, Fit, Shape
 from cnndsl.train.network import input_shape
+from cnndsl.train.pixels import Range
 from cnndsl.train.progress import Quiet, Reporter
 from cnndsl.train.ranks import RankError, Ranks, joined, naming_the_lost
 from cnndsl.train.recipe import Recipe
@@ -96,6 +101,7 @@ def _begin(
     save_every: float,
 ) -> Outcome:
     session = Session(model, data, recipe, reporter, ranks)
+    _tell(data, reporter, ranks)
     if path is None:
         return session.run(save_every)
     if ranks.is_first:
@@ -132,8 +138,8 @@ def resume(
     kept = cast("dict[str, Any]", folder.config["data"])
     model = compile_run(folder) if model is None else followed(model, folder)
     given = _named(folder) if data is None else data
-    fit = Fit(bool(kept["resize"]), bool(kept["recolor"]))
-    images = _read(given, test, classes, model, recipe, fit)
+    fit = Fit(kept["resize"], kept["recolor"])
+    images = _read(given, test, classes, model, recipe, fit, scale_of(kept), range_of(kept))
     if kept["fingerprint"] != images.fingerprint:
         raise TrainError(
             f"the images are not those that `{path}` was trained on",
@@ -165,6 +171,17 @@ def _named(folder: Run) -> str:
     return name
 
 
+def _tell(data: Data, reporter: Reporter, ranks: Ranks) -> None:
+    """Say what the data is, and what was left out of it; in Python, where nobody reports, warn."""
+    if type(reporter) is not Quiet:
+        for text in (counts_line(data), *(f"note: {text}" for text in data.notes)):
+            if text:
+                reporter.note(text)
+    elif ranks.is_first:
+        for text in data.notes:
+            warnings.warn(text, stacklevel=4)
+
+
 def _read(
     data: object,
     test: object,
@@ -172,10 +189,13 @@ def _read(
     model: nn.Module,
     recipe: Recipe,
     fit: Fit,
+    scale: Scale | None = None,
+    within: Range | None = None,
 ) -> Data:
-    if isinstance(data, str | Path):
-        is_inside = takes_bytes(model)
-        return load(str(data), input_shape(model), recipe.seed, None, fit, is_inside=is_inside)
+    if isinstance(data, str | PathLike):
+        shape, inside = input_shape(model), takes_bytes(model)
+        name = os.fspath(cast("StrPath", data))
+        return load(name, shape, recipe.seed, scale, fit, is_inside=inside, within=within)
     return _fitted(as_data(data, test, classes), fit, input_shape(model) or ANY)
 
 
@@ -198,7 +218,7 @@ def _fitted_images(images: Tensor, fit: Fit, wanted: Shape) -> Tensor:
     """The images, of the type that they had."""
     if images.is_floating_point():
         return fit(images, wanted)
-    return as_bytes(fit(images / 255, wanted))
+    return as_bytes(fit(in_one(images), wanted))
 
 
 def _heard(reporter: Reporter | None, ranks: Ranks) -> Reporter:

@@ -118,7 +118,7 @@ def line(metrics: dict[str, Any], epochs: int) -> str:
         f"train {metrics['train_accuracy']:6.2%}",
     ]
     if metrics["test_accuracy"] is not None:
-        parts.append(f"test {metrics['test_accuracy']:6.2%}")
+        parts.append(f"{metrics.get('judged_on', 'test')} {metrics['test_accuracy']:6.2%}")
     parts.append(f"lr {metrics['lr']:.2e}")
     parts.append(f"{metrics['images_per_second']:,.0f} images/s")
     return "  ".join(parts)

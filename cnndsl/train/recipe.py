@@ -4,6 +4,7 @@ Knows no data, no files and no terminal; `optimize` and `learner` make of the se
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, cast, get_args
 
 import torch
@@ -20,6 +21,7 @@ DTYPES: dict[str, torch.dtype] = {
 OptimizerName = Literal["adamw", "sgd"]
 ScheduleName = Literal["cosine", "one-cycle", "constant"]
 
+_MOST = 10**9  # of whole numbers: far more than any training needs
 _LEAST = {
     "epochs": 1,
     "batch": 1,
@@ -29,6 +31,20 @@ _LEAST = {
     "warmup": 0,
     "patience": 0,
     "crop": 0,
+}
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+# By the annotation of a setting: what it must be, in words and as a test. All names are texts.
+_KINDS: dict[object, tuple[str, Callable[[object], bool]]] = {
+    int: ("a whole number", _is_whole),
+    int | None: ("a whole number or None", lambda value: value is None or _is_whole(value)),
+    float: ("a number", lambda value: _is_whole(value) or isinstance(value, float)),
+    bool: ("True or False", lambda value: isinstance(value, bool)),
+    str: ("a text", lambda value: isinstance(value, str)),
 }
 
 
@@ -79,6 +95,7 @@ class Recipe(Record):
 
     def check(self) -> None:
         """Raise `UsageError` for a setting with which no training could start."""
+        self._check_types()
         self._check_numbers()
         if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
             raise UsageError(
@@ -94,9 +111,20 @@ class Recipe(Record):
             raise UsageError(f"the seed is {self.seed}; it must be from 0 up to 2³² − 1")
         self._check_names()
 
+    def _check_types(self) -> None:
+        for name, kind in type(self).__annotations__.items():
+            value = getattr(self, name)
+            words, is_right = _KINDS.get(kind, _KINDS[str])
+            if not is_right(value):
+                raise UsageError(
+                    f"{name} is {value!r}, of the type {type(value).__name__}; it must be {words}"
+                )
+
     def _check_numbers(self) -> None:
         for name, least in _LEAST.items():
             value = self._number(name)
+            if isinstance(value, int) and value > _MOST:
+                raise UsageError(f"{name} is {value}; it must be at most {_MOST}")
             if not (math.isfinite(value) and value >= least):
                 bound = f"at least {least}" if least else "a number from 0 up"
                 raise UsageError(f"{name} is {value}; it must be {bound}", f"--{name} {least}")
@@ -124,10 +152,12 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
+        float(torch.zeros(1, device=device))  # `meta` has no values
+    except Exception as error:  # each kind of device fails in its own way
+        here = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
         raise UsageError(
-            f"the device `{name}` cannot be used: {reason}", "--device cpu, or --device auto"
+            f"the device `{name[:40]}` cannot be used: PyTorch {torch.__version__} has on this "
+            f"machine {here}",
+            "--device cpu, or --device auto",
         ) from error
     return device

@@ -16,13 +16,14 @@ import fcntl
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from cnndsl.record import Record
-from cnndsl.train import disk
+from cnndsl.train import config, disk
 from cnndsl.train.checkpoint import BEST, NEWEST, Checkpoint, save
-from cnndsl.train.errors import TrainError, UsageError
+from cnndsl.train.errors import UsageError
 
 
 class Origin(Record):
@@ -62,20 +63,25 @@ class Run:
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
-        """What each finished epoch came to; a last line that was torn by a crash is left out."""
+        """What `metrics.jsonl` says of each finished epoch, without lines that are damaged.
+
+        It is for people: what a run has done is in its checkpoints, which put the file right.
+        """
         return _read_metrics(self.path / "metrics.jsonl")
 
     def add_metrics(self, values: dict[str, Any]) -> None:
         """Append an epoch's line, and wait until the disk has it."""
         with (self.path / "metrics.jsonl").open("ab") as file:
-            file.write(json.dumps(values).encode() + b"\n")
+            file.write(_line(values))
             file.flush()
             os.fsync(file.fileno())
 
-    def rewind(self, epochs: int) -> None:
-        """Keep the lines of the first `epochs` epochs: those after them will be written again."""
-        kept = [json.dumps(m) + "\n" for m in self.metrics if m.get("epoch", 0) <= epochs]
-        disk.replace(self.path / "metrics.jsonl", "".join(kept).encode())
+    def put_metrics(self, epochs: Sequence[dict[str, Any]]) -> None:
+        """Let `metrics.jsonl` have a line for each of these epochs, and no other."""
+        path = self.path / "metrics.jsonl"
+        text = b"".join(map(_line, epochs))
+        if not path.is_file() or path.read_bytes() != text:
+            disk.replace(path, text)
 
     def lock(self) -> None:
         """Keep other processes from training here, until this one ends however it ends."""
@@ -114,12 +120,15 @@ def refuse_existing(path: Path) -> None:
 
 def create(
     path: Path,
-    config: dict[str, Any],
+    settings: dict[str, Any],
     origin: Origin | None,
     first: Checkpoint,
     choices: str = "",
 ) -> Run:
-    """Make the folder of a new run; `choices` is the text of that file, or empty."""
+    """Make the folder of a new run.
+
+    `settings` are what config.json says; `choices` is the text of choices.json, or empty.
+    """
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.new"):
@@ -127,7 +136,7 @@ def create(
             shutil.rmtree(leftover, ignore_errors=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        _fill(fresh, config, origin, first)
+        _fill(fresh, settings, origin, first)
         if choices:
             disk.write(fresh / "choices.json", choices.encode())
             disk.settle(fresh)
@@ -140,12 +149,12 @@ def create(
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     disk.settle(path.parent)
-    return Run(path, config)
+    return Run(path, settings)
 
 
-def _fill(fresh: Path, config: dict[str, Any], origin: Origin | None, first: Checkpoint) -> None:
+def _fill(fresh: Path, settings: dict[str, Any], origin: Origin | None, first: Checkpoint) -> None:
     fresh.mkdir()
-    disk.write(fresh / "config.json", (json.dumps(config, indent=2) + "\n").encode())
+    disk.write(fresh / "config.json", (json.dumps(settings, indent=2) + "\n").encode())
     disk.write(fresh / "metrics.jsonl", b"")
     if origin is not None:
         disk.write(fresh / "source.cnn", origin.source.encode())
@@ -167,25 +176,12 @@ def _alive(process: str) -> bool:
 
 
 def open_run(path: Path) -> Run:
-    """The run in a folder; `UsageError` if there is none."""
-    try:
-        config = cast("object", json.loads((path / "config.json").read_bytes()))
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"there is no run in `{path}`", f"train one: `cnndsl train FILE --out {path}`"
-        ) from error
-    except ValueError as error:
-        raise TrainError(f"`{path / 'config.json'}` is not whole", "train anew: `--out`") from error
-    match config:
-        case {"version": 2, "recipe": {}, "data": {}}:
-            return Run(path, cast("dict[str, Any]", config))
-        case {"version": int(version)}:
-            raise TrainError(
-                f"`{path}` was made by another version of cnndsl (its format is {version}, not 2)",
-                "use that version, or train anew: `--out`",
-            )
-        case _:
-            raise TrainError(f"`{path / 'config.json'}` describes no run", "train anew: `--out`")
+    """The run in a folder; `UsageError` if there is none, `TrainError` for a damaged one."""
+    return Run(path, config.read(path / "config.json"))
+
+
+def _line(values: dict[str, Any]) -> bytes:
+    return json.dumps(values).encode() + b"\n"
 
 
 def _read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -195,8 +191,11 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n"):
         try:
             value = cast("object", json.loads(line)) if line else None
-        except ValueError:  # cut off when the process was killed
+        except (ValueError, RecursionError):  # cut off when the process was killed
             continue
-        if isinstance(value, dict):
-            found.append(cast("dict[str, Any]", value))
+        match value:
+            case {"epoch": int()}:
+                found.append(cast("dict[str, Any]", value))
+            case _:
+                pass
     return found

@@ -9,6 +9,7 @@ import math
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any, cast
 
 import numpy as np
@@ -17,14 +18,16 @@ from torch import Tensor, nn
 
 from cnndsl.record import Record
 from cnndsl.train import chance
-from cnndsl.train.checkpoint import BEST, Checkpoint, load, save
+from cnndsl.train.checkpoint import BEST, Checkpoint, load, load_to_use, save
+from cnndsl.train.config import VERSION
 from cnndsl.train.data import Data
 from cnndsl.train.errors import TrainError
-from cnndsl.train.evaluate import evaluate
-from cnndsl.train.examples import Batch, TensorExamples
+from cnndsl.train.evaluate import Scores, evaluate
+from cnndsl.train.examples import Batch, Examples, TensorExamples
+from cnndsl.train.fitness import check_all
 from cnndsl.train.interrupt import Interrupts, Watch
 from cnndsl.train.learner import Learner, NotFiniteError
-from cnndsl.train.network import check_fit, first_not_finite, leaves_out
+from cnndsl.train.network import first_not_finite, leaves_out
 from cnndsl.train.progress import Reporter
 from cnndsl.train.ranks import Ranks
 from cnndsl.train.recipe import DTYPES, Recipe
@@ -35,7 +38,7 @@ from cnndsl.train.run import Origin, Run
 SAVE_EVERY = 1.0
 _SAVING_SHARE = 20
 
-VERSION = 2  # of config.json and of what a checkpoint says
+_SPEED = "images_per_second"
 
 _NOT_FINITE_FIXES = (
     "lower the learning rate: a third of `--lr` is a good next try",
@@ -47,12 +50,14 @@ class Outcome(Record):
     """What came of it: each epoch's metrics, and what ended it early, if anything did.
 
     `interrupted` is a signal; `best_is_used` says that the recipe had patience, so that the network
-    to use is that of the best epoch, not of the last.
+    to use is that of the best epoch, not of the last. `final` is what that network comes to on test
+    images which no epoch was judged by; None where the data has no such part.
     """
 
     metrics: tuple[dict[str, Any], ...]
     interrupted: int | None = None
     best_is_used: bool = False
+    final: Scores | None = None
 
     @property
     def best(self) -> dict[str, Any]:
@@ -71,9 +76,7 @@ class Session:
         self.reporter = reporter
         self.ranks = ranks
         self.folder: Run | None = None
-        check_fit(model, data.train, data.classes)
-        if data.test is not None:
-            check_fit(model, data.test, data.classes)
+        check_all(model, data, recipe, ranks)
         self.device = ranks.device(recipe.device)
         self.data = _on_device(data, self.device)
         self.steps = data.train.steps(recipe.batch)
@@ -112,12 +115,33 @@ class Session:
                 self.reporter.end()
         # The signal may have come to another process.
         signal = (interrupts.caught or Interrupts.END) if self._interrupted else None
-        return Outcome(tuple(self.metrics), signal, bool(self.recipe.patience))
+        final = None if self._interrupted else self._final()
+        return Outcome(tuple(self.metrics), signal, bool(self.recipe.patience), final)
+
+    def _final(self) -> Scores | None:
+        """How the network to use does on images that no epoch was judged by."""
+        if self.data.final is None:
+            return None
+        used = self.learner.judged
+        if self.folder is not None and self.recipe.patience:
+            used = deepcopy(used)
+            used.load_state_dict(load_to_use(self.folder.path).checkpoint.model)
+        return self._judge(used, self.data.final)
+
+    def _judge(self, model: nn.Module, examples: Examples) -> Scores:
+        self.ranks.take_over(model.buffers())
+        return evaluate(
+            model,
+            examples,
+            device=self.device,
+            dtype=DTYPES[self.recipe.dtype],
+            ranks=self.ranks,
+        )
 
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
-        return is_finished(self.recipe, self.metrics)
+        return self.epoch >= self.recipe.epochs or is_finished(self.recipe, self.metrics)
 
     def _run_epoch(self, interrupts: Interrupts) -> None:
         began, seen_before = time.monotonic(), self.seen
@@ -185,15 +209,7 @@ class Session:
     def _finish_epoch(self, images_per_second: float) -> None:
         test = None
         if self.data.test is not None:
-            judged = self.learner.judged
-            self.ranks.take_over(judged.buffers())
-            test = evaluate(
-                judged,
-                self.data.test,
-                device=self.device,
-                dtype=DTYPES[self.recipe.dtype],
-                ranks=self.ranks,
-            )
+            test = self._judge(self.learner.judged, self.data.test)
         metrics = {
             "epoch": self.epoch + 1,
             "step": self.step,
@@ -203,8 +219,9 @@ class Session:
             "test_accuracy": test.accuracy if test else None,
             "test_right": test.right if test else None,
             "test_count": test.count if test else None,
+            "judged_on": self.data.judged_on if test else None,
             "lr": self.lr,
-            "images_per_second": images_per_second,
+            _SPEED: images_per_second,
         }
         if self.folder is not None and self.ranks.is_first:
             self.folder.add_metrics(metrics)
@@ -256,6 +273,8 @@ class Session:
             "seen": self.seen,
             "lr": self.lr,
             "learner": self.learner.settings(),
+            # But for the speed, which is no part of what the seed decides.
+            "metrics": [{k: v for k, v in m.items() if k != _SPEED} for m in self.metrics],
             "versions": versions(),
         }
         return Checkpoint(
@@ -280,9 +299,10 @@ class Session:
         self.epoch, self.position = int(state["epoch"]), int(state["position"])
         self.lr, self.loss = float(state["lr"]), float(state["loss"])
         self.right, self.seen = int(state["right"]), int(state["seen"])
+        speeds = {m.get("epoch"): m.get(_SPEED) for m in folder.metrics}
+        self.metrics = [{**m, _SPEED: speeds.get(m["epoch"])} for m in state["metrics"]]
         if self.ranks.is_first:
-            folder.rewind(self.epoch)
-        self.metrics = [m for m in folder.metrics if m.get("epoch", 0) <= self.epoch]
+            folder.put_metrics(self.metrics)
         self.folder = folder
 
     def _agree(self, step: int) -> None:
@@ -307,6 +327,7 @@ class Session:
                 "deviation": list(scale.deviation) if scale else None,
                 "resize": self.data.fit.resize,
                 "recolor": self.data.fit.recolor,
+                "range": list(self.data.range.values()),
                 "fingerprint": self.data.fingerprint,
             },
             "set": list(origin.settings) if origin else [],
@@ -317,7 +338,7 @@ class Session:
 
 
 def is_finished(recipe: Recipe, metrics: Sequence[dict[str, Any]]) -> bool:
-    """Whether a run whose epochs came to this has nothing left to do."""
+    """Whether a run whose epochs came to this, by its checkpoint, has nothing left to do."""
     if len(metrics) >= recipe.epochs:
         return True
     waited = len(metrics) - int(_best(metrics)["epoch"]) if metrics else 0

@@ -98,8 +98,9 @@ def test_training_shows_each_epoch_and_the_result(network, tmp_path, capsys):
     assert main(train(network, tmp_path / "run")) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    first, *epochs, empty, result, where = out.splitlines()
+    first, counts, *epochs, empty, result, where = out.splitlines()
     assert first == "Small: 810 parameters; digits: 1,438 images to train on, 359 to test"
+    assert counts.startswith("images of each class: 0 142, 1 146, ")
     assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
     assert empty == ""
     assert result.startswith("test accuracy ")

@@ -15,8 +15,8 @@ import cnndsl.train as training
 from cnndsl.train import extras
 from cnndsl.train.data import in_test
 from cnndsl.train.examples import as_examples, order_of
-from cnndsl.train.folder import read_image
 from cnndsl.train.network import check_fit
+from cnndsl.train.pixels import Form, read
 from cnndsl.train.sets import read_digits
 from tests.train import trainee
 
@@ -134,7 +134,7 @@ def test_folders_without_classes_or_images(tmp_path: Path) -> None:
     with pytest.raises(training.TrainError, match="only `cat`"):
         training.load(str(tmp_path))
     (tmp_path / "dog").mkdir()
-    with pytest.raises(training.TrainError, match="no images were found"):
+    with pytest.raises(training.TrainError, match="cat` has no picture that can be read; it has n"):
         training.load(str(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(training.UsageError, match="is a file, not a folder"):
@@ -143,16 +143,16 @@ def test_folders_without_classes_or_images(tmp_path: Path) -> None:
 
 def test_one_image_is_brought_to_the_networks_form(tmp_path: Path) -> None:
     paint(tmp_path / "red.png", (255, 0, 0), size=(10, 6))
-    image, done = read_image(tmp_path / "red.png", 1, (8, 8))
+    image, done = read(tmp_path / "red.png", Form(1, (8, 8)))
     assert image.shape == (1, 8, 8)
     assert done == ("made grey", "resized from 6x10 to 8x8")
-    assert bool((image == 76 / 255).all())
-    image, done = read_image(tmp_path / "red.png", 3, (None, None))
+    assert bool((image == 76).all())
+    image, done = read(tmp_path / "red.png", Form(3))
     assert (tuple(image.shape), done) == ((3, 6, 10), ())
     with pytest.raises(training.TrainError, match="takes 2 channels"):
-        read_image(tmp_path / "red.png", 2, (8, 8))
+        read(tmp_path / "red.png", Form(2, (8, 8)))
     with pytest.raises(training.TrainError, match=r"there is no image .*blue\.png"):
-        read_image(tmp_path / "blue.png", 3, (8, 8))
+        read(tmp_path / "blue.png", Form(3, (8, 8)))
 
 
 # ── from Python ──────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +196,7 @@ def test_batches_may_begin_anywhere(kind: str) -> None:
         ((torch.zeros(4, 1, 8, 8), torch.zeros(3).long()), "there are 4 images"),
         ((torch.zeros(4, 1, 8, 8), torch.zeros(4)), "labels are torch.float32"),
         ([], "the data set is empty"),
-        ([("a picture", 1)], "gives images as str"),
+        ([("a picture", 1)], "number 0 of the data set are of the type str"),
         (iter([]), "how many batches"),
         (7, "an object of type int is no data"),
     ],
@@ -236,7 +236,7 @@ def test_a_size_that_is_free_takes_any() -> None:
 def test_the_number_of_classes_must_fit() -> None:
     data = training.load("digits")
     network = nn.Sequential(nn.Flatten(), nn.Linear(64, 7))
-    with pytest.raises(training.TrainError, match="tells 7 classes apart, but the data has 10"):
+    with pytest.raises(training.TrainError, match="tells 7 classes apart, but the data has 10: 0"):
         check_fit(network, data.train, data.classes)
     with pytest.raises(training.TrainError, match=r"gives the shape \(1, 8, 8\)"):
         check_fit(nn.Conv2d(1, 1, 1), data.train, data.classes)
