@@ -174,7 +174,9 @@ class _Binding:
         Where one is missing, the values say which: `pool 2` gives a size and no function.
         """
         slots = [
-            (n, s) for n, s in self.form.slots.items() if s.way == "place" and n not in self.values
+            (name, slot)
+            for name, slot in self.form.slots.items()
+            if slot.by_place and name not in self.values and name not in self.places
         ]
         lacking = sum(slot.required for _, slot in slots) - len(given)
         missing: list[tuple[str, Slot]] = []
@@ -298,7 +300,7 @@ class _Binding:
         span = extra[0].span.to(extra[-1].span)
         # Removing them would mend the message and change the network, so no edit does that.
         fixes = [Fix("remove it" if len(extra) == 1 else "remove them")]
-        options = [n for n, s in self.form.slots.items() if s.way == "name"]
+        options = [n for n, s in self.form.slots.items() if s.by_name]
         first = extra[0].value
         if isinstance(first, tree.Reference) and first.name in options and len(extra) == 2:
             text = f"{first.name}={extra[1].value.span.text}"
@@ -306,7 +308,7 @@ class _Binding:
         elif options:
             named = f"`{options[0]}={first.span.text}`"
             fixes.insert(0, Fix(f"name it if it is an option, such as {named}"))
-        takes = sum(slot.way == "place" for slot in self.form.slots.values())
+        takes = sum(slot.by_place for slot in self.form.slots.values())
         count = {0: "no value", 1: "one value"}.get(takes, f"{takes} values")
         these = "this is one too many" if len(extra) == 1 else "these are too many"
         message = f"`{self.form.kind}` takes {count} by place; {these}"
@@ -314,7 +316,7 @@ class _Binding:
 
     def _unknown(self, argument: tree.Keyword) -> None:
         self.may_give_more = True
-        optional = [n for n, s in self.form.slots.items() if s.way == "name"]
+        optional = [n for n, s in self.form.slots.items() if s.by_name]
         near = nearest(argument.name.text, [*optional, *_OTHER_ARGUMENTS])
         near = _OTHER_ARGUMENTS.get(argument.name.text, _OTHER_ARGUMENTS.get(near or "", near))
         fixes: list[Fix] = []
@@ -361,7 +363,7 @@ class _Binding:
 def written(slot: Slot, name: str, text: str) -> str:
     """An argument as a file says it, by the way in which it is written."""
     match slot.way:
-        case "place":
+        case "place" | "either":
             return text
         case "name":
             return f"{name}={text}"

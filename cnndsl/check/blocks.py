@@ -31,7 +31,7 @@ def set_defaults(statement: tree.Default, scope: Scope, sink: Sink) -> None:
             scope.doubt_default(name=argument.name.text)
         return
     slots = BY_KIND[kind.text].slots
-    options = tuple(name for name, slot in slots.items() if slot.way == "name")
+    options = tuple(name for name, slot in slots.items() if slot.by_name and not slot.required)
     for argument in statement.arguments:
         if argument.name.text in options:
             scope.set_default(kind.text, argument)

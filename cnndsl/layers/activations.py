@@ -49,9 +49,9 @@ class LeakyRelu(Pointwise):
 
     kind = "leaky_relu"
     slope_from = "output"
-    examples: ClassVar[tuple[str, ...]] = ("leaky_relu", "leaky_relu slope=0.2")
+    examples: ClassVar[tuple[str, ...]] = ("leaky_relu", "leaky_relu 0.2")
 
-    slope: float = argument(Number(0.0), default=0.01)
+    slope: float = argument(Number(0.0), default=0.01, way="either")
 
     def triton(self, x: str) -> str:
         """A factor on one side."""

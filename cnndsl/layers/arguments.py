@@ -194,7 +194,7 @@ class Number(Kind):
         """Both bounds are allowed themselves, but `low` where it is 0 and `positive` says so."""
         self.low, self.high, self.positive = low, high, positive
         if positive:
-            self.what = "a positive number"
+            self.what = "a positive number" + (f" up to {high:g}" if high < math.inf else "")
         elif high < math.inf:
             self.what = f"a number between {low:g} and {high:g}"
         else:

@@ -19,7 +19,7 @@ Input = Any
 """The type of the tensor that a layer reads: one of its `accepts`; of a merge, a tuple of them."""
 
 
-Way = Literal["place", "name", "to", "like"]
+Way = Literal["place", "name", "either", "to", "like"]
 
 
 class Slot(Record):
@@ -32,7 +32,17 @@ class Slot(Record):
     @property
     def required(self) -> bool:
         """Whether a file must give it, in its place among the others that it must give."""
-        return self.way == "place" and self.default is REQUIRED
+        return self.by_place and self.default is REQUIRED
+
+    @property
+    def by_place(self) -> bool:
+        """Whether it may stand alone, in its place."""
+        return self.way in ("place", "either")
+
+    @property
+    def by_name(self) -> bool:
+        """Whether it may stand behind its name and an equals sign."""
+        return self.way in ("name", "either")
 
 
 def argument(
@@ -45,7 +55,8 @@ def argument(
 
     `way` is `to` or `like` for arguments behind these words, as in `pool max to 7x7`; a layer of
     several forms is one class a form, and the word chooses between them. It is `place` for one
-    that stands alone like a positional one, but may be left out: `upsample to 56x56 bilinear`.
+    that stands alone like a positional one, but may be left out: `upsample to 56x56 bilinear`. It
+    is `either` for the one number of a layer: `dropout 0.2`, or `dropout p=0.2`.
     """
     return Slot(kind, default, way or ("place" if default is REQUIRED else "name"))
 
@@ -204,10 +215,13 @@ class Layer(Record):
             value = getattr(self, name)
             if slot.way in ("to", "like"):
                 parts.append(f"{slot.way} {slot.kind.write(value)}")
-            elif slot.required or (slot.way == "place" and value != slot.default):
-                parts.append(slot.kind.write(value))
-            elif value != slot.default:
-                parts.append(f"{name}={slot.kind.write(value)}")
+                continue
+            if value == slot.default and not slot.required:
+                continue
+            text = slot.kind.write(value)
+            # By its place, a number with a minus would need parentheses.
+            is_alone = slot.by_place and not text.startswith("-")
+            parts.append(text if is_alone else f"{name}={text}")
         return " ".join(parts)
 
     def data(self) -> dict[str, object]:

@@ -65,9 +65,10 @@ class LayerNorm(Opaque):
 
     kind = "layernorm"
     accepts = (ImageType, VectorType)
-    examples: ClassVar[tuple[str, ...]] = ("layernorm", "layernorm eps=1e-06")
+    examples: ClassVar[tuple[str, ...]] = ("layernorm", "layernorm 1e-06")
 
-    eps: float = argument(Number(0.0, positive=True), default=1e-5)
+    # Bounded, because `layernorm 64` is what somebody writes who means 64 channels.
+    eps: float = argument(Number(0.0, 0.5, positive=True), default=1e-5, way="either")
 
     def weights(self, x: ImageType | VectorType) -> tuple[Weight, ...]:
         """`weight` and `bias` [C]."""

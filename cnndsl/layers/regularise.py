@@ -15,9 +15,9 @@ class Dropout(Opaque):
 
     kind = "dropout"
     accepts = (ImageType, VectorType)
-    examples: ClassVar[tuple[str, ...]] = ("dropout", "dropout p=0.25")
+    examples: ClassVar[tuple[str, ...]] = ("dropout", "dropout 0.25")
 
-    p: float = argument(Number(0.0, 1.0), default=0.5)
+    p: float = argument(Number(0.0, 1.0), default=0.5, way="either")
 
     def torch(self, x: TensorType, module: str, value: str) -> str:
         """A call of the function."""
@@ -34,7 +34,7 @@ class Dropout2d(Opaque):
     kind = "dropout2d"
     examples: ClassVar[tuple[str, ...]] = ("dropout2d 0.2",)
 
-    p: float = argument(Number(0.0, 1.0))
+    p: float = argument(Number(0.0, 1.0), way="either")
 
     def torch(self, x: TensorType, module: str, value: str) -> str:
         """A call of the function."""
@@ -53,7 +53,7 @@ class DropPath(Opaque):
     accepts = (ImageType, VectorType)
     examples: ClassVar[tuple[str, ...]] = ("droppath 0.1",)
 
-    p: float = argument(Number(0.0, 1.0))
+    p: float = argument(Number(0.0, 1.0), way="either")
 
     def torch(self, x: TensorType, module: str, value: str) -> str:
         """A call of the function with one dimension more."""
@@ -72,9 +72,9 @@ class Scale(Opaque):
 
     kind = "scale"
     accepts = (ImageType, VectorType)
-    examples: ClassVar[tuple[str, ...]] = ("scale", "scale init=1e-06")
+    examples: ClassVar[tuple[str, ...]] = ("scale", "scale 1e-06")
 
-    init: float = argument(Number(), default=1.0)
+    init: float = argument(Number(), default=1.0, way="either")
 
     def weights(self, x: ImageType | VectorType) -> tuple[Weight, ...]:
         """`weight` [C]."""

@@ -10,6 +10,17 @@ _OPERATORS = frozenset({"PLUS", "MINUS", "TIMES", "OVER", "MODULO", "COMPARE"})
 _LOOSE = frozenset({"LET", "PARAM", "REQUIRE", "EXPECT", "IF", "REPEAT"})
 
 
+# The one number of a layer, which it takes by its place: `dropout 0.2`, not `dropout p=0.2`.
+ONE_NUMBER = {
+    "dropout": "p",
+    "dropout2d": "p",
+    "droppath": "p",
+    "layernorm": "eps",
+    "leaky_relu": "slope",
+    "scale": "init",
+}
+
+
 class Written(NamedTuple):
     """A token as it is printed, with the blank behind it."""
 
@@ -22,9 +33,16 @@ def written(text: str, tokens: list[Token]) -> list[Written]:
     """The tokens of one statement, those of the bodies in it too."""
     pieces: list[Written] = []
     context = _Context()
+    needless = 0  # so many tokens from here on are not printed
     for i, token in enumerate(tokens):
         kind = context.enter(token)
         word = text[token.start : token.end]
+        if needless:
+            needless -= 1
+            pieces.append(Written(token, "", context.after_arrow))
+            continue
+        if context.is_start and kind == "NAME" and _is_named(text, word, tokens[i + 1 : i + 4]):
+            needless = 2
         if kind in ("SIZE", "SHAPE"):
             word = word.replace("×", "x")
             if context.in_shape:
@@ -37,6 +55,15 @@ def written(text: str, tokens: list[Token]) -> list[Written]:
     return pieces
 
 
+def _is_named(text: str, layer: str, rest: list[Token]) -> bool:
+    """Whether the one number of a layer follows behind its name, which it can do without."""
+    if layer not in ONE_NUMBER or [t.kind for t in rest[:2]] != ["NAME", "EQUAL"]:
+        return False
+    name = text[rest[0].start : rest[0].end]
+    # A number with a minus would need parentheses.
+    return name == ONE_NUMBER[layer] and [t.kind for t in rest[2:]] not in ([], ["MINUS"])
+
+
 class _Context:
     """Where in a statement we are."""
 
@@ -47,10 +74,12 @@ class _Context:
         self.depth = 0  # of parentheses
         self.last = ""  # the token before, as it was understood
         self.is_unary = False
+        self.is_start = False  # whether the last token began a statement
 
     def enter(self, token: Token) -> str:
         """Take one token in; the terminal that it stands for."""
         kind = token.kind
+        self.is_start = False
         if self.last in ("", "LBRACE", "RBRACE") and kind not in ("LBRACE", "RBRACE"):
             self._begin(kind)
         elif kind == "X":
@@ -71,6 +100,7 @@ class _Context:
 
     def _begin(self, kind: str) -> None:
         self.statement = kind
+        self.is_start = True
         self.in_shape = kind in ("INPUT", "ARROW")
         self.after_arrow = False
 

@@ -168,7 +168,10 @@ def _arguments(form: type[Layer], given) -> list[str]:
     words = []
     for name, value in given:
         way = form.slots[name].way
-        words.append({"place": "", "name": f"{name}="}.get(way, f"{way} ") + value.text)
+        # Of the one number of a layer, some are written by name and some by place.
+        way = "name" if way == "either" and len(value.text) % 2 else way
+        before = {"place": "", "either": "", "name": f"{name}="}.get(way, f"{way} ")
+        words.append(before + value.text)
     return words
 
 

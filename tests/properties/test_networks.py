@@ -15,7 +15,7 @@ from cnndsl.syntax.format import format_text
 from tests.properties.author import Author
 from tests.properties.language import Meaning, Refused, text_of
 from tests.properties.pytorch import Ran
-from tests.syntax.networks import good, plain
+from tests.syntax.networks import meaning
 
 MANY = os.environ.get("CNNDSL_MANY") == "1"
 
@@ -172,6 +172,6 @@ def test_the_formatter_keeps_the_meaning(rng):
     ugly = text.replace("{\n", "{  # why\n\n").replace(" = ", "=").replace("\n    ", "\n ")
     for source in (text, ugly):
         made = format_text(Source("drawn.cnn", source))
-        assert plain(good(made)) == plain(good(source))
+        assert meaning(made) == meaning(source)
         assert format_text(Source("drawn.cnn", made)) == made
         assert check(made).ok == check(text).ok

@@ -5,6 +5,7 @@ from cnndsl.record import Record
 from cnndsl.source import Source, Span
 from cnndsl.syntax import tree
 from cnndsl.syntax.parse import parse
+from cnndsl.syntax.spacing import ONE_NUMBER
 
 LENET = """\
 # Two convolution stages and a classifier, for 28×28 grey digits.
@@ -105,3 +106,20 @@ def plain(node: object) -> object:
         inside = tuple(plain(v) for n, v in fields if not isinstance(v, Span))
         return (type(node).__name__, *inside)
     return node
+
+
+def meaning(text: str) -> object:
+    """The tree; the one number of a layer counts as written by its place."""
+    return by_place(plain(good(text)))
+
+
+def by_place(node: object) -> object:
+    match node:
+        case ("LayerCall", ("Name", layer), (("Keyword", ("Name", name), value), *rest), *tail) if (
+            ONE_NUMBER.get(layer) == name
+        ):
+            return ("LayerCall", ("Name", layer), (("Positional", value), *rest), *tail)
+        case tuple():
+            return tuple(map(by_place, node))
+        case _:
+            return node

@@ -7,17 +7,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cnndsl.check import check
+from cnndsl.layers.arguments import Number
+from cnndsl.layers.table import LAYERS
 from cnndsl.source import Source
 from cnndsl.syntax.format import WIDTH, format_text
 from cnndsl.syntax.limits import tokens_of
-from tests.syntax.networks import EVERYTHING, LENET, good, plain, read
+from cnndsl.syntax.spacing import ONE_NUMBER
+from tests.syntax.networks import EVERYTHING, LENET, meaning, read
 from tests.syntax.test_hostile import mutations
 
 
 def formatted(text):
     """The layout of a text, held against all that must hold."""
     made = format_text(Source("test.cnn", text))
-    assert plain(good(made)) == plain(good(text))
+    assert meaning(made) == meaning(text)
     assert sorted(comments(made)) == sorted(comments(text))
     assert format_text(Source("test.cnn", made)) == made
     assert made == "" or made.endswith("\n")
@@ -76,12 +80,40 @@ def test_the_first_example_of_the_language_is_laid_out_already():
         ("let a = ( # one\n1 )", "# one\nlet a = (1)\n"),
         ("labels   'a'".replace("'", '"') + "  # b # c", 'labels "a"      # b # c\n'),
         ("relu as input", "relu as input\n"),
+        ("dropout p=0.2 as a -> 3", "dropout 0.2 as a        -> 3\n"),
+        ("add {skip} {scale init=1e-6}", "add { skip } { scale 1e-6 }\n"),
+        ("droppath p = rate; relu", "droppath rate; relu\n"),
+        ("leaky_relu slope=2*(a+1)", "leaky_relu 2*(a + 1)\n"),
+        ("dropout 0.2", "dropout 0.2\n"),
+        ("scale init=-1", "scale init=-1\n"),
+        ("default dropout p=0.2", "default dropout p=0.2\n"),
+        ("dropout q=0.2; relu p=3", "dropout q=0.2; relu p=3\n"),
         ("conv x - 1 x", "conv x-1 x\n"),
         ("relu\r\nrelu # a\r\n", "relu\nrelu    # a\n"),
     ],
 )
 def test_layouts(text, wanted):
     assert formatted(text) == wanted
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
+def test_the_one_number_of_a_layer_is_written_by_its_place(layer):
+    numbers = [n for n, s in layer.slots.items() if isinstance(s.kind, Number)]
+    if len(layer.slots) == 1 and numbers:
+        assert ONE_NUMBER[layer.kind] == numbers[0]
+        # The spelling of both forms, and that they are the same layer.
+        texts = [f"{layer.kind} 0.25", f"{layer.kind} {numbers[0]}=0.25"]
+        made = [check(source=f"input 4 x 4 x 2\n{text}\n").graph.nodes[0].layer for text in texts]
+        assert made[0] == made[1] == layer(0.25)
+        assert made[0].write() == texts[0]
+        assert formatted(texts[1]) == f"{texts[0]}\n"
+    else:
+        assert layer.kind not in ONE_NUMBER
+
+
+@pytest.mark.parametrize("text", ["dropout 1.5", "layernorm 64", "leaky_relu x", "dropout 1 1"])
+def test_a_wrong_number_by_its_place_is_refused(text):
+    assert not check(source=f"input 4 x 4 x 64\n{text}\n").ok
 
 
 def test_shapes_and_comments_stand_below_each_other_in_a_body():
@@ -144,7 +176,7 @@ conditions = st.lists(
 ).map(" , ".join)
 simple = st.one_of(
     st.tuples(
-        st.sampled_from(["conv", "relu", "fc"]),
+        st.sampled_from(["conv", "relu", "fc", "dropout p=0.5", "scale init = a"]),
         st.lists(arguments, max_size=4).map("  ".join),
         tails,
     ).map(" ".join),
