@@ -4,18 +4,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
+from cnndsl.check import habits
 from cnndsl.check.evaluate import Evaluator, describe, is_condition
 from cnndsl.check.places import Tensor
 from cnndsl.check.recover import of_one_kind
 from cnndsl.check.scope import Scope
 from cnndsl.check.suggest import nearest
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
-from cnndsl.layers.arguments import Count, Labelled, Refusal, Value
+from cnndsl.layers.arguments import Count, Labelled, Refusal, Size, Value
 from cnndsl.layers.base import REQUIRED, Layer, Slot
 from cnndsl.layers.table import FORMS
 from cnndsl.record import Record
 from cnndsl.source import Span
 from cnndsl.syntax import tree
+from cnndsl.syntax.foreign.words import OPTIONS
 
 
 class Bound(Record):
@@ -111,6 +113,9 @@ class _Binding:
                     self._keyword(argument, self.scope)
                 case tree.To() | tree.Like():
                     self._behind_word(argument)
+        if swapped := habits.swapped(self.call, self.form, positional, self.values):
+            self._add(swapped)
+            positional.reverse()
         self._positional(positional)
         defaults = self.scope.defaults(self.form.kind)
         for name, default in defaults.items():
@@ -132,7 +137,7 @@ class _Binding:
         open_ = {
             name
             for name, slot in slots.items()
-            if slot.way == "name" and self.scope.doubts_default(self.form.kind, name)
+            if slot.by_name and self.scope.doubts_default(self.form.kind, name)
         }
         if not self.good:
             open_ |= {n for n, s in slots.items() if s.default is REQUIRED or self.may_give_more}
@@ -212,9 +217,9 @@ class _Binding:
         if slot is None or slot.way in ("to", "like"):
             self._unknown(argument)
         elif slot.way == "place":
-            alone = Fix("write its value alone", (Edit(argument.span, argument.value.span.text),))
             message = f"`{name}` is given by its place: `{self.form.examples[0]}`"
-            self._report("E204", message, argument.span, fixes=(alone,))
+            fix = habits.all_by_place(self.call, self.form)
+            self._report("E204", message, argument.span, fixes=(fix,))
             self._take(name, slot, argument.value, scope)
         elif name in self.places:
             self.doubtful.add(name)
@@ -252,6 +257,9 @@ class _Binding:
         """The argument's value; a bare word that the slot understands stands for itself."""
         if isinstance(expression, tree.Hole):
             return _Hole()
+        if isinstance(slot.kind, Size) and (product := habits.product(expression)):
+            self._add(product)
+            return None
         if isinstance(expression, tree.Reference) and expression.name in slot.kind.words:
             return expression.name
         if isinstance(expression, tree.Reference) and expression.name not in scope:
@@ -302,6 +310,9 @@ class _Binding:
         fixes = [Fix("remove it" if len(extra) == 1 else "remove them")]
         options = [n for n, s in self.form.slots.items() if s.by_name]
         first = extra[0].value
+        if elsewhere := habits.meant_elsewhere(self.call, self.form, extra):
+            self._add(elsewhere)
+            return
         if isinstance(first, tree.Reference) and first.name in options and len(extra) == 2:
             text = f"{first.name}={extra[1].value.span.text}"
             fixes = [Fix(f"an option has an equals sign: `{text}`", (Edit(span, text),))]
@@ -317,11 +328,22 @@ class _Binding:
     def _unknown(self, argument: tree.Keyword) -> None:
         self.may_give_more = True
         optional = [n for n, s in self.form.slots.items() if s.by_name]
-        near = nearest(argument.name.text, [*optional, *_OTHER_ARGUMENTS])
-        near = _OTHER_ARGUMENTS.get(argument.name.text, _OTHER_ARGUMENTS.get(near or "", near))
+        word = argument.name.text
+        if activation := habits.activation(self.call, argument):
+            self._add(activation)
+            return
+        near = OPTIONS.get(word) or nearest(word, [*optional, *OPTIONS])
+        near = OPTIONS.get(near or "", near)
         fixes: list[Fix] = []
         if near in optional:
-            fixes.append(Fix(f"did you mean `{near}`?", (Edit(argument.name.span, near),)))
+            edits = [Edit(argument.name.span, near)]
+            slot = self.form.slots[near]
+            if meant := slot.kind.meant.get(argument.value.span.text.strip('"')):
+                edits.append(Edit(argument.value.span, meant))
+            fixes.append(Fix(f"did you mean `{near}`?", tuple(edits)))
+        elif near in self.form.slots and OPTIONS.get(word) == near:
+            fixes.append(habits.all_by_place(self.call, self.form))
+            self._take(near, self.form.slots[near], argument.value, self.scope)
         if optional:
             fixes.append(Fix("it takes " + ", ".join(f"`{name}=`" for name in optional)))
         else:
@@ -336,7 +358,12 @@ class _Binding:
     def _refused(self, refused: _Refused, takes: str) -> None:
         default = refused.slot.default
         fixes: tuple[Fix, ...] = ()
-        if not refused.slot.required and default is not None:
+        meant = refused.slot.kind.meant.get(refused.value) if isinstance(refused.value, str) else ""
+        if meant:
+            fixes = (Fix(f"did you mean `{meant}`?", (Edit(refused.span, meant),)),)
+        elif part := habits.as_part(refused.slot.kind, refused.value):
+            fixes = (Fix(f"a part of 1: `{part}`", (Edit(refused.span, part),)),)
+        elif not refused.slot.required and default is not None:
             usual = refused.slot.kind.write(default)
             # How many of something there are is for the user to say.
             edits = () if isinstance(refused.slot.kind, Count) else (Edit(refused.span, usual),)
@@ -348,6 +375,10 @@ class _Binding:
             fixes=fixes,
         )
 
+    def _add(self, found: Diagnostic) -> None:
+        self.good = False
+        self.sink.add(found)
+
     def _report(
         self,
         code: str,
@@ -356,8 +387,7 @@ class _Binding:
         labels: tuple[Label, ...] = (),
         fixes: tuple[Fix, ...] = (),
     ) -> None:
-        self.good = False
-        self.sink.add(Diagnostic(code, message, span, "", labels, (), fixes))
+        self._add(Diagnostic(code, message, span, "", labels, (), fixes))
 
 
 def written(slot: Slot, name: str, text: str) -> str:
@@ -377,19 +407,3 @@ def _suits(slot: Slot, value: Value) -> bool:
     except Refusal:
         return False
     return True
-
-
-# What people call these options elsewhere.
-_OTHER_ARGUMENTS = {
-    "padding": "pad",
-    "strides": "stride",
-    "step": "stride",
-    "dilate": "dilation",
-    "dilation_rate": "dilation",
-    "group": "groups",
-    "use_bias": "bias",
-    "epsilon": "eps",
-    "ceil_mode": "ceil",
-    "rate": "p",
-    "count_include_pad": "count_pad",
-}

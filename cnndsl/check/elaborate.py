@@ -22,7 +22,7 @@ from cnndsl.check.network import MAX_LAYERS, Network, TooManyLayers
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.recover import in_common
 from cnndsl.check.scope import Definition, Scope
-from cnndsl.check.suggest import OTHER_NAMES, nearest
+from cnndsl.check.suggest import nearest
 from cnndsl.check.warnings import warn_of_losses
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
 from cnndsl.graph.facts import Tally
@@ -260,14 +260,9 @@ class Elaborator:
         if self._sink.is_full:  # a thousand words of no language: what they mean is not told
             self._report("E201", f"there is no layer called `{word}`", call.name.span)
             return False
-        meant = OTHER_NAMES.get(word.lower()) or nearest(word, (*blocks, *BY_KIND, *OTHER_NAMES))
-        meant = OTHER_NAMES.get(meant or "", meant)
-        if meant is not None:
-            fix = Fix(f"did you mean `{meant}`?", (Edit(call.name.span, meant),))
-        else:
-            fix = Fix("the layers are " + ", ".join(f"`{kind}`" for kind in BY_KIND))
-        what = "layer or block" if blocks else "layer"
-        self._report("E201", f"there is no {what} called `{word}`", call.name.span, fixes=(fix,))
+        from cnndsl.check.unknown import unknown_layer  # noqa: PLC0415 (most files have none)
+
+        self._sink.add(unknown_layer(call, tuple(blocks)))
         return False
 
     def _need_input(self, head: Span, span: Span) -> None:
@@ -439,16 +434,25 @@ class Elaborator:
 
     def _output(self, statement: tree.Output, where: Where) -> None:
         tensor = self._find(statement.label, where)
-        if tensor is not None:
+        if tensor is not None and tensor.path == INPUT:
+            message = "the input is no output of the network"
+            fix = Fix("label a layer by `as NAME`, and write `output NAME`")
+            self._report("E218", message, statement.label.span, fixes=(fix,))
+        elif tensor is not None:
             self._outputs.append((statement.label.text, tensor.path))
 
     def _find(self, name: tree.Name, where: Where) -> Tensor | None:
         """The tensor with a label, or None after reporting that there is none."""
         tensor = self._network.find(name.text, where.place)
+        if tensor is None and name.text == INPUT and self._said.input is not None:
+            return Tensor(INPUT, self._said.source)
         if tensor is None and not self._is_in_doubt(name.text, where.scope):
             near = nearest(name.text, self._network.label_names())
             fixes = (Fix(f"did you mean `{near}`?", (Edit(name.span, near),)),) if near else ()
-            fixes += (Fix(f"label the layer that makes it: `… as {name.text}`"),)
+            if name.text in BY_KIND:
+                fixes += (Fix(f"a layer stands in a branch: `{{ {name.text} }}`"),)
+            else:
+                fixes += (Fix(f"label the layer that makes it: `… as {name.text}`"),)
             message = f"no tensor above has the label `{name.text}`"
             self._report("E218", message, name.span, fixes=fixes)
         return tensor

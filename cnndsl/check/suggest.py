@@ -1,36 +1,6 @@
-"""What a user may have meant: words near a misspelt one, and other tools' names for our layers."""
+"""What a user may have meant: words near a misspelt one."""
 
 from collections.abc import Iterable
-
-# What people call these layers elsewhere, and how they are written here.
-OTHER_NAMES = {
-    "avgpool": "pool avg",
-    "avg_pool": "pool avg",
-    "averagepool": "pool avg",
-    "averagepooling2d": "pool avg",
-    "avgpool2d": "pool avg",
-    "batch_norm": "batchnorm",
-    "batchnorm2d": "batchnorm",
-    "batchnormalization": "batchnorm",
-    "bn": "batchnorm",
-    "conv2d": "conv",
-    "convolution": "conv",
-    "convolution2d": "conv",
-    "dense": "fc",
-    "fully_connected": "fc",
-    "fullyconnected": "fc",
-    "gap": "globalpool avg",
-    "globalavgpool": "globalpool avg",
-    "globalaveragepooling2d": "globalpool avg",
-    "identity": "skip",
-    "linear": "fc",
-    "max_pool": "pool max",
-    "maxpool": "pool max",
-    "maxpool2d": "pool max",
-    "maxpooling2d": "pool max",
-    "meanpool": "pool avg",
-    "pooling": "pool",
-}
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -60,4 +30,6 @@ def _distance(a: str, b: str, limit: int) -> int:
                 cost = min(cost, before[j - 2] + 1)
             next_row.append(cost)
         before, row = row, next_row
+        if min(row) >= limit and min(before) >= limit:
+            return limit  # it only grows from here
     return row[-1]

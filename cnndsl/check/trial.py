@@ -23,6 +23,8 @@ CHARACTERS_A_LAYER = 30
 MOST_SECONDS = 1.5
 
 _CONSEQUENCES = ("E3", "E4")  # what an earlier mistake may have hidden
+_NAMES = ("E1", "E2")  # what cannot be read, or names nothing: its line was never looked at
+_NO_INPUT = "E209"
 _LIMITS = "E5"
 
 
@@ -65,6 +67,9 @@ class _Trial:
                     found.append((2, Fix(fix.message)))
                 case "no help":
                     pass
+        if not found and diagnostic.code.startswith(_NAMES):
+            # What is meant is said, though more is wrong.
+            return (Fix(diagnostic.fixes[0].message),)
         return tuple(fix for _, fix in sorted(found, key=lambda pair: pair[0]))
 
     def _outcome(
@@ -92,11 +97,13 @@ class _Trial:
         last = max(*ends, place.end if place.source is self._source else 0)
         rest = self._source.text[last:].partition("\n")[2]
         below = len(mended.text) - len(rest)
+        consequences = _CONSEQUENCES
         if not diagnostic.code.startswith(_CONSEQUENCES) and place.source is self._source:
             # What a misspelt word hid may stand on its own line.
             below = mended.line_start(mended.position(moved(fix, place.start))[0])
+            consequences = (*_CONSEQUENCES, _NO_INPUT)
         if all(
-            d.code.startswith(_CONSEQUENCES) and d.span.source is mended and d.span.start >= below
+            d.code.startswith(consequences) and d.span.source is mended and d.span.start >= below
             for d in shown
         ):
             return "more to mend" if shown else "good"

@@ -140,6 +140,14 @@ class Padding(Size):
     """A size of zeros around the image, or `same`."""
 
     words = ("same",)
+    meant = {  # noqa: RUF012 (never changed)
+        "valid": "0",
+        "VALID": "0",
+        "none": "0",
+        "None": "0",
+        "SAME": "same",
+        "half": "same",
+    }
 
     def __init__(self) -> None:
         """From 0 on."""

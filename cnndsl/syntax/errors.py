@@ -15,7 +15,17 @@ from cnndsl.syntax.situation import LINE_ENDS, VALUES, Situation
 
 def mistake(at: Situation) -> Diagnostic:
     """The diagnostic for one place."""
-    for look in (_word, _bracket, _other_habit, missing, _shape, _order, _misspelt, _braces):
+    for look in (
+        _word,
+        _bracket,
+        _equals,
+        _other_habit,
+        missing,
+        _shape,
+        _order,
+        _misspelt,
+        _braces,
+    ):
         if found := look(at):
             return found
     return _does_not_fit(at)
@@ -76,21 +86,9 @@ def _other_habit(at: Situation) -> Diagnostic | None:
         case "OVER" if not at.before or at.last in ("NAME", "SIZE", "SHAPE", "STRING"):
             fix = Fix("write `#`", (Edit(span, "#"),))
             return Diagnostic("E112", "a comment starts with `#` here", span, fixes=(fix,))
-        case "EQUAL" if at.first in ("REQUIRE", "EXPECT", "IF"):
-            fix = Fix("write `==`", (Edit(span, "=="),))
-            message = "`=` gives a value; to compare two, write `==`"
-            return Diagnostic("E107", message, span, fixes=(fix,))
         case "COMPARE" if at.text(at.token) == "==" and at.accepts("EQUAL"):
             fix = Fix("write `=`", (Edit(span, "="),))
             message = "`==` compares; to give a value, write `=`"
-            return Diagnostic("E107", message, span, fixes=(fix,))
-        case "EQUAL" if at.first == "NAME" and len(at.before) == 1:
-            fix = Fix("write `let` in front", (Edit(at.span(at.before[0]).before(), "let "),))
-            message = f"a name gets its value by `let {at.text(at.before[0])} = …`"
-            return Diagnostic("E107", message, at.span(at.before[0]).to(span), fixes=(fix,))
-        case "EQUAL" if at.first == "NAME":
-            fix = Fix("give the argument its name, as in `pad=1`")
-            message = "the name of an argument stands in front of `=`"
             return Diagnostic("E107", message, span, fixes=(fix,))
         case "TIMES" if at.last == "TIMES":
             power = at.span(at.before[-1]).to(span)
@@ -117,8 +115,34 @@ def _other_habit(at: Situation) -> Diagnostic | None:
 _MERGES = ("ADD", "CONCAT", "MULTIPLY")
 
 
+def _equals(at: Situation) -> Diagnostic | None:
+    """An `=` where none can stand."""
+    if at.token.kind != "EQUAL":
+        return None
+    span = at.span(at.token)
+    if at.first in ("REQUIRE", "EXPECT", "IF"):
+        fix = Fix("write `==`", (Edit(span, "=="),))
+        message = "`=` gives a value; to compare two, write `==`"
+        return Diagnostic("E107", message, span, fixes=(fix,))
+    if len(at.before) == 1 and at.first in ("INPUT", "MODEL", "LABELS", "USE"):
+        word = at.text(at.before[0])
+        fix = Fix("delete it", (Edit(at.source.span(at.before[0].end, at.token.end), ""),))
+        return Diagnostic("E107", f"behind `{word}` stands no `=`", span, fixes=(fix,))
+    if at.first == "NAME" and len(at.before) == 1:
+        fix = Fix("write `let` in front", (Edit(at.span(at.before[0]).before(), "let "),))
+        message = f"a name gets its value by `let {at.text(at.before[0])} = …`"
+        return Diagnostic("E107", message, at.span(at.before[0]).to(span), fixes=(fix,))
+    if at.first == "NAME":
+        fix = Fix("give the argument its name, as in `pad=1`")
+        message = "the name of an argument stands in front of `=`"
+        return Diagnostic("E107", message, span, fixes=(fix,))
+    return None
+
+
 def _comma(at: Situation) -> Diagnostic:
     """Commas between arguments; all of the statement go at once."""
+    if size := _size_in_brackets(at):
+        return size
     commas = [at.token, *(t for t in at.after if t.kind == "COMMA")]
     if at.in_shape:
         edits = tuple(Edit(at.span(t), " x") for t in commas)
@@ -128,6 +152,17 @@ def _comma(at: Situation) -> Diagnostic:
     fix = Fix("delete the comma", tuple(Edit(at.span(t), "") for t in commas))
     message = "arguments stand side by side, without commas"
     return Diagnostic("E114", message, at.span(at.token), fixes=(fix,))
+
+
+def _size_in_brackets(at: Situation) -> Diagnostic | None:
+    """`conv 6 (5, 5)`."""
+    kinds = [t.kind for t in (*at.before[-2:], at.token, *at.after[:2])]
+    if kinds != ["LPAR", "INTEGER", "COMMA", "INTEGER", "RPAR"]:
+        return None
+    span = at.span(at.before[-2]).to(at.span(at.after[1]))
+    size = f"{at.text(at.before[-1])}x{at.text(at.after[0])}"
+    fix = Fix(f"write `{size}`", (Edit(span, size),))
+    return Diagnostic("E109", "a size has an `x` and no brackets", span, fixes=(fix,))
 
 
 def _without_quotes(at: Situation) -> Diagnostic:
@@ -217,6 +252,8 @@ def spread_size(span: Span) -> Diagnostic:
 
 def _order(at: Situation) -> Diagnostic | None:
     """The parts of a layer in another order than: arguments, `as`, `->`."""
+    if at.token.kind == "AS" and not at.before and at.head and at.after:
+        return _late_label(at)
     if at.first not in ("NAME", *_MERGES):
         return None
     kinds = [t.kind for t in at.before]
@@ -243,6 +280,24 @@ def _order(at: Situation) -> Diagnostic | None:
             "E110", "arguments come before `as`", at.source.span(at.token.start, end), fixes=(fix,)
         )
     return None
+
+
+def _late_label(at: Situation) -> Diagnostic | None:
+    """`repeat 5 { … } as L`: the label stands in front of the `{`."""
+    word = at.text(at.head[0])
+    label = at.source.span(at.token.start, at.after[0].end)
+    if at.head[0].kind != "REPEAT":
+        message = f"a label names a layer, a merge or a `repeat`, not this `{word}`"
+        return Diagnostic("E110", message, label, fixes=(Fix("label the layer that ends it"),))
+    before = at.source.text[: at.token.start].rstrip()
+    edits = (
+        Edit(at.span(at.head[-1]).before(), f"{label.text} "),
+        Edit(at.source.span(len(before), label.end), ""),
+    )
+    fix = Fix(f"move `{label.text}` in front of `{{`", edits)
+    return Diagnostic(
+        "E110", "the label of a `repeat` stands in front of its `{`", label, fixes=(fix,)
+    )
 
 
 def _misspelt(at: Situation) -> Diagnostic | None:
@@ -285,6 +340,9 @@ def _one_slip(a: str, b: str) -> bool:
     )
 
 
+_RESIDUALS = ("residual", "res", "resblock", "shortcut", "skip")
+
+
 def _braces(at: Situation) -> Diagnostic | None:
     span = at.span(at.token)
     if at.token.kind == "LBRACE" and not at.before:
@@ -293,6 +351,11 @@ def _braces(at: Situation) -> Diagnostic | None:
         return Diagnostic("E108", message, span, fixes=(Fix(advice),))
     if at.token.kind == "LBRACE" and at.first == "NAME":
         name = spelling.shortened(at.text(at.before[0]))
+        if len(at.before) == 1 and name.lower() in _RESIDUALS:
+            edit = Edit(at.span(at.before[0]), "add { skip }")
+            fix = Fix("write `add { skip } { … }`", (edit,))
+            message = "a residual is the sum of the input and of what is made of it"
+            return Diagnostic("E108", message, at.span(at.before[0]), fixes=(fix,))
         message = f"`{name}` has no statements of its own, so no `{{`"
         advice = "`block`, `repeat`, `if`, `add`, `concat` and `multiply` have `{ }`"
         return Diagnostic("E108", message, span, fixes=(Fix(advice),))

@@ -49,6 +49,8 @@ def missing(at: Situation) -> Diagnostic | None:
         return found
     if last.kind == "COMMA":
         return _incomplete(at, "something is missing after this comma", "")
+    if last.kind == "MODULO" and (found := _percent(at)):
+        return found
     if last.kind in _OPERATORS:
         return _incomplete(at, f"`{word}` needs a value on its right", "")
     if last.kind == "LPAR" and at.first == "BLOCK":
@@ -73,6 +75,19 @@ def _missing_in_statement(at: Situation) -> Diagnostic | None:
         message = "`else` needs a `{ }` or another `if`"
         return Diagnostic("E111", message, at.place, fixes=(Fix("for example `else { relu }`"),))
     return None
+
+
+def _percent(at: Situation) -> Diagnostic | None:
+    """`dropout 20%`."""
+    if at.first != "NAME" or len(at.before) < 3 or at.before[-2].kind != "INTEGER":
+        return None
+    digits = at.text(at.before[-2])
+    if not digits.isdigit() or len(digits) > 3:
+        return None
+    part = f"{int(digits) / 100:g}"
+    span = at.span(at.before[-2]).to(at.span(at.before[-1]))
+    fix = Fix(f"write `{part}`", (Edit(span, part),))
+    return Diagnostic("E105", "a part is written as a number, not in percent", span, fixes=(fix,))
 
 
 def _incomplete(at: Situation, message: str, advice: str) -> Diagnostic:

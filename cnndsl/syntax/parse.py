@@ -8,7 +8,8 @@ the line or to a brace, and goes on there; blocks behind a broken head are read 
 """
 
 import gc
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cnndsl.diagnostics.model import Diagnostic, Sink
 from cnndsl.source import Source
@@ -19,7 +20,12 @@ from cnndsl.syntax.layout import settle
 from cnndsl.syntax.lex import Token, lexicon
 from cnndsl.syntax.situation import Situation
 
+if TYPE_CHECKING:
+    from cnndsl.syntax.foreign.find import Region
+
 _STOPS = ("_NL", "LBRACE", "RBRACE", "$END")
+_FOREIGN = "FOREIGN"  # stands for all tokens of a line of another framework
+_ROUNDS = 4  # of looking for such lines: what one hid comes up when it is known
 
 
 def parse(source: Source, sink: Sink) -> tree.File:
@@ -30,10 +36,59 @@ def parse(source: Source, sink: Sink) -> tree.File:
         tokens = _tokens(source, sink)
         if tokens is None:
             return tree.File(source, (tree.Broken(source.span(0, len(source.text))),))
-        return tree.File(source, _Parser(source, *settle(source, tokens, sink), sink).run())
+        found = Sink(sink.limit)
+        statements = _read(source, tokens, (), found)
+        if found.failed:
+            statements, found = _with_foreign(source, tokens, statements, found)
+        for diagnostic in found.sorted():
+            sink.add(diagnostic)
+        sink.dropped += found.dropped
+        return tree.File(source, statements)
     finally:
         if collecting:
             gc.enable()
+
+
+def _with_foreign(
+    source: Source, tokens: list[Token], statements: tuple[tree.Statement, ...], found: Sink
+) -> tuple[tuple[tree.Statement, ...], Sink]:
+    """What is read once the lines of other frameworks are known as such, each one mistake."""
+    from cnndsl.syntax.foreign.find import regions  # noqa: PLC0415 (files without mistakes are many)
+
+    spots: set[int] = set()
+    known: list[Region] = []
+    for _ in range(_ROUNDS):
+        spots |= {diagnostic.span.start for diagnostic in found.sorted()}
+        now = regions(source, sorted(spots))
+        if len(now) == len(known):
+            break
+        known, found = now, Sink(found.limit)
+        statements = _read(source, _replaced(tokens, known), known, found)
+    return statements, found
+
+
+def _read(
+    source: Source, tokens: list[Token], foreign: "Sequence[Region]", sink: Sink
+) -> tuple[tree.Statement, ...]:
+    """The statements that some tokens make."""
+    settled, lost = settle(source, tokens, sink)
+    named = {region.start: region.diagnostic for region in foreign}
+    return _Parser(source, settled, lost, sink, named).run()
+
+
+def _replaced(tokens: list[Token], foreign: "Sequence[Region]") -> list[Token]:
+    """The tokens with one for each foreign line, which is a statement of its own."""
+    made: list[Token] = []
+    ahead = iter(foreign)
+    region = next(ahead, None)
+    for token in tokens:
+        while region is not None and token.start >= region.end:
+            region = next(ahead, None)
+        if region is None or token.end <= region.start:
+            made.append(token)
+        elif not made or made[-1].start != region.start:
+            made.append(Token(_FOREIGN, region.start, region.end))
+    return made
 
 
 def _tokens(source: Source, sink: Sink) -> list[Token] | None:
@@ -52,8 +107,16 @@ def _tokens(source: Source, sink: Sink) -> list[Token] | None:
 class _Parser:
     """The stacks of one run."""
 
-    def __init__(self, source: Source, tokens: list[Token], lost: int, sink: Sink) -> None:
+    def __init__(
+        self,
+        source: Source,
+        tokens: list[Token],
+        lost: int,
+        sink: Sink,
+        foreign: Mapping[int, Diagnostic],
+    ) -> None:
         self.source = source
+        self.foreign = foreign  # what to say of such a line, by its start
         self.tokens = tokens
         self.sink = sink
         self.tables = lexicon().tables
@@ -148,7 +211,8 @@ class _Parser:
                 self.sink.add(second_statement(situation))
                 self._end_line(position)
                 return position
-            self._report(mistake(situation), position)
+            known = self.foreign.get(self.tokens[position].start)
+            self._report(known or mistake(situation), position)
             self._forget_statement(position)
         stop = position
         while self.tokens[stop].kind not in _STOPS:
@@ -220,4 +284,18 @@ class _Parser:
             before=tuple(self.tokens[first:position]),
             after=tuple(self.tokens[position + 1 : stop]),
             accepts=self._accepts,
+            head=self._head(position),
         )
+
+    def _head(self, position: int) -> tuple[Token, ...]:
+        """The tokens in front of the `{` whose `}` stands in front of a token, and the `{`."""
+        if position == 0 or self.tokens[position - 1].kind != "RBRACE":
+            return ()
+        depth, opener = 0, position
+        while opener > 0 and (depth > 0 or opener == position):
+            opener -= 1
+            depth += (self.tokens[opener].kind == "RBRACE") - (self.tokens[opener].kind == "LBRACE")
+        first = opener
+        while first > 0 and self.tokens[first - 1].kind not in _STOPS:
+            first -= 1
+        return tuple(self.tokens[first : opener + 1])

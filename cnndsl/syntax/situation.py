@@ -19,6 +19,7 @@ class Situation(NamedTuple):
     before: tuple[Token, ...]  # the tokens of its statement so far
     after: tuple[Token, ...]  # those that follow, up to the end of the line or a brace
     accepts: Callable[[str], bool]  # whether a terminal would have fitted
+    head: tuple[Token, ...] = ()  # of the statement whose `}` stands right in front, up to its `{`
 
     def text(self, token: Token) -> str:
         """What stands there."""

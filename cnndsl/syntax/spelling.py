@@ -53,6 +53,9 @@ _ADVICE = {
 }
 
 
+_SIZE = re.compile(r"\[[ ]*+([0-9]{1,6})[ ]*+,[ ]*+([0-9]{1,6})[ ]*+\]")
+
+
 def bad_character(source: Source, token: Token) -> Diagnostic:
     """A character that the language does not use."""
     text = source.text
@@ -62,6 +65,10 @@ def bad_character(source: Source, token: Token) -> Diagnostic:
         return _quotes(source, start)
     if character.isalnum():
         return _letters(source, start)
+    if size := _SIZE.match(text, start):
+        span = source.span(start, size.end())
+        fix = Fix(f"write `{size[1]}x{size[2]}`", (Edit(span, f"{size[1]}x{size[2]}"),))
+        return Diagnostic("E109", "a size has an `x` and no brackets", span, fixes=(fix,))
     written = text[start : start + 2] if text[start : start + 2] in _SIGNS else character
     span = source.span(start, start + len(written))
     if written in _SIGNS:
