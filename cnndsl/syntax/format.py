@@ -19,6 +19,7 @@ from cnndsl.syntax.spacing import Written, written
 WIDTH = 100
 _INDENT = 4
 _STOP = 8  # columns are multiples of this, so that one longer line moves the others seldom
+_SHORT = 16  # a body that stays on the line of its head where others of the statement do not
 _WIDEST = 56  # longer lines do not push what is aligned behind them
 
 
@@ -169,10 +170,13 @@ class _Formatter:
         """A statement whose bodies get lines of their own, unless they stood on one."""
         text = ""
         position = first
+        stood = any("\n" in self._inside(i) for i in range(first, end) if i in self.partner)
+        # All on one line before, a statement gets bodies that look alike; but for very short ones.
+        room = WIDTH // 2 if stood else _SHORT
         while position < end:
             closer = self.partner.get(position)
             text += pieces[position - first].text
-            if closer is None or self._is_short(position, closer):
+            if closer is None or self._is_short(position, closer, room):
                 position += 1
                 continue
             self.lines.append(_Line(body, text.rstrip()))
@@ -187,12 +191,17 @@ class _Formatter:
         self.lines[-1].is_aligned = False
         self.next = end
 
-    def _is_short(self, opener: int, closer: int) -> bool:
+    def _is_short(self, opener: int, closer: int, room: int) -> bool:
         """Whether a body can stay on the line of its head."""
         if closer == opener + 1:
             return not _has_comment(self._gap(closer))
-        inside = self.text[self.tokens[opener].end : self.tokens[closer].start]
-        return "\n" not in inside and len(inside) <= WIDTH // 2
+        inside = self._inside(opener)
+        return "\n" not in inside and len(inside) <= room
+
+    def _inside(self, opener: int) -> str:
+        """What stands between a brace and its partner."""
+        closer = self.partner[opener]
+        return self.text[self.tokens[opener].end : self.tokens[closer].start]
 
     # ── the text ─────────────────────────────────────────────────────────────────────────────────
 

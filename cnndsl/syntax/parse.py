@@ -206,13 +206,11 @@ class _Parser:
         self._close_body()
         if "JUNK" not in self.tables.rows[self.states[-1]]:
             # Not behind a broken head, whose mistake is known: a new one.
-            situation = self._situation(position)
             if self._begins_statement(position):
-                self.sink.add(second_statement(situation))
+                self.sink.add(second_statement(self._situation(position)))
                 self._end_line(position)
                 return position
-            known = self.foreign.get(self.tokens[position].start)
-            self._report(known or mistake(situation), position)
+            self._name(position)
             self._forget_statement(position)
         stop = position
         while self.tokens[stop].kind not in _STOPS:
@@ -221,6 +219,14 @@ class _Parser:
             junk = self.tables.rows[self.states[-1]]["JUNK"]
             self._shift(junk, None, self.tokens[position].start, self.tokens[stop - 1].end)
         return stop
+
+    def _name(self, position: int) -> None:
+        """Report what is wrong at a token; past what is shown, it is only counted."""
+        if self.sink.is_full:
+            self.sink.dropped += 1
+            return
+        known = self.foreign.get(self.tokens[position].start)
+        self._report(known or mistake(self._situation(position)), position)
 
     def _report(self, found: Diagnostic, position: int) -> None:
         """Report a mistake, unless it is a brace that an earlier one left over."""

@@ -260,3 +260,38 @@ def test_the_largest_files_take_little_time():
         start = time.process_time()
         format_text(Source("test.cnn", text))
         assert time.process_time() - start < 2
+
+
+# ── the width ────────────────────────────────────────────────────────────────────────────────────
+
+
+def branches(rng, depth=2):
+    """A merge of a few branches on one line, perhaps with merges in them."""
+    bodies = []
+    for _ in range(rng.randint(2, 5)):
+        lines = [
+            branches(rng, depth - 1)
+            if depth and rng.random() < 0.2
+            else rng.choice(["skip", "relu", "conv 64 3x3 pad=same", "batchnorm eps=0.001"])
+            for _ in range(rng.randint(1, 4))
+        ]
+        bodies.append(f"{{ {'; '.join(lines)} }}")
+    end = rng.choice(["", " as merged", " -> 28 x 28 x 64"])
+    return f"{rng.choice(['add', 'concat', 'repeat 3'])} {' '.join(bodies)}{end}"
+
+
+def test_no_line_is_longer_than_the_width():
+    for seed in range(60):
+        rng = random.Random(seed)
+        text = branches(rng).replace("repeat 3", "add")
+        made = formatted(text)
+        assert max(len(line) for line in made.split("\n")) <= WIDTH, made
+
+
+def test_the_branches_of_a_long_merge_look_alike():
+    branch = "{ conv 64 1x1; relu; conv 96 3x3 pad=same }"
+    made = formatted(f"concat {' '.join([branch] * 4)}")
+    assert made.count("{\n") == 4
+    assert formatted(f"add {{ skip }} {{ {'; '.join(['conv 64 3x3 pad=same'] * 5)} }}").startswith(
+        "add { skip } {\n"
+    )

@@ -97,6 +97,13 @@ def prelu(given: Given) -> str:
     return "prelu"
 
 
+def flatten(given: Given) -> str:
+    """As a function it takes the batch in, too, unless it is told otherwise."""
+    if given["start_dim"] != 1 and given.get("input") is not None:
+        given.lack("`flatten` keeps the images of a batch apart: PyTorch's `start_dim=1`")
+    return "flatten"
+
+
 def softmax(given: Given) -> str:
     """Over the channels or features, which are PyTorch's dimension 1."""
     if given["dim"] == -1:

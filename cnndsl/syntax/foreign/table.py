@@ -159,7 +159,7 @@ ROWS: tuple[Row, ...] = (
     ),
     _torch("adaptive_avg_pool2d(input, output_size)", pytorch.adaptive("avg")),
     _torch("adaptive_max_pool2d(input, output_size)", pytorch.adaptive("max")),
-    _torch("flatten(input, start_dim=1, end_dim=-1)", "flatten"),
+    _torch("flatten(input, start_dim=0, end_dim=-1)", pytorch.flatten),
     _torch("view(input, first=-1, second=-1)", pytorch.view),
     _torch("reshape(input, first=-1, second=-1)", pytorch.view),
     _torch(

@@ -87,8 +87,9 @@ def translate(call: Call, target: str | None = None, depth: int = 0) -> tuple[st
         return translate(inner, target, depth + 1)  # model.add(…)
     if call.last == "Sequential":
         return _in_a_row(call, depth)
-    if call.last.lower() in _missing() and (call.owner or call.last in MISSING):
-        advice = _missing()[call.last.lower()]
+    word = call.last.lower()
+    if call.last in MISSING or (call.owner and word in _missing() and word not in _rows()):
+        advice = _missing()[word]
         return "", Written("", (advice,))
     rows = _suitable(call)
     if not rows:
