@@ -104,6 +104,8 @@ def _dispatch(arguments: list[str]) -> int:
         return _without_command(rest)
     if command not in COMMANDS:
         near = options.did_you_mean(command, COMMANDS)
+        if command.endswith(".cnn"):
+            near = [f"to check a file: `cnndsl check {command}`"]
         terminal.complain(
             f"there is no command `{command}`", *near, "`cnndsl --help` lists the commands"
         )

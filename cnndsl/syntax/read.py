@@ -19,6 +19,9 @@ _CHUNK = 1 << 16
 
 def read_source(path: str, sink: Sink) -> Source | None:
     """The text at `path` (`-`: standard input), or None after saying why there is none."""
+    if foreign := _foreign(path):
+        sink.add(foreign)
+        return None
     try:
         content = _standard_input() if path == STANDARD_INPUT else _file(path)
     except (OSError, ValueError) as error:
@@ -93,6 +96,59 @@ def _no_file(path: str) -> Diagnostic:
     return _without_place(path, f"there is no file `{path}`", "check the path")
 
 
+_COPY = (
+    "copy its layers into a `.cnn` file; there, `cnndsl check --fix` writes them as lines of cnndsl"
+)
+_WEIGHTS = (
+    "it goes with a network: `cnndsl weights NETWORK.cnn FILE` fits weights, `--weights` uses them"
+)
+_DESCRIBE = "describe the network in a `.cnn` file: `input 28 x 28 x 1`, then a layer on each line"
+# What the files of other programs are, by the ends of their names, and what to do with them.
+FORMATS: dict[str, tuple[str, str]] = {
+    ".cfg": ("a Darknet network or settings", _COPY),
+    ".prototxt": ("a Caffe network", _COPY),
+    ".py": ("a Python program", _COPY),
+    ".ipynb": ("a notebook", _COPY),
+    ".onnx": (
+        "an ONNX network",
+        f"cnndsl writes such files but does not read them; {_DESCRIBE}",
+    ),
+    ".pb": ("a TensorFlow network", _DESCRIBE),
+    ".tflite": ("a TensorFlow Lite network", _DESCRIBE),
+    ".keras": ("a Keras network", _DESCRIBE),
+    ".h5": ("a Keras network or its weights", _DESCRIBE),
+    ".hdf5": ("a Keras network or its weights", _DESCRIBE),
+    ".pt": ("a file of PyTorch", _WEIGHTS),
+    ".pth": ("a file of PyTorch", _WEIGHTS),
+    ".ckpt": ("a file of weights", _WEIGHTS),
+    ".safetensors": ("a file of weights", _WEIGHTS),
+    ".caffemodel": ("a file of Caffe's weights", _DESCRIBE),
+    ".weights": ("a file of Darknet's weights", _DESCRIBE),
+    ".npz": ("a file of arrays", _DESCRIBE),
+    ".npy": ("a file of arrays", _DESCRIBE),
+    ".png": ("a picture", "`cnndsl predict RUN PICTURE` classifies it with a trained network"),
+    ".jpg": ("a picture", "`cnndsl predict RUN PICTURE` classifies it with a trained network"),
+    ".jpeg": ("a picture", "`cnndsl predict RUN PICTURE` classifies it with a trained network"),
+}
+# How files begin that have another name.
+_BEGINNINGS = (
+    (b"\x89HDF", "it is an HDF5 file, such as Keras writes"),
+    (b"PK\x03\x04", "it is a zip archive, such as PyTorch and Keras write"),
+    (b"\x89PNG", "it is a picture"),
+    (b"\xff\xd8\xff", "it is a picture"),
+    (b"\x1f\x8b", "it is compressed: unpack it first"),
+)
+
+
+def _foreign(path: str) -> Diagnostic | None:
+    """What to say of an existing file whose name says that it is no network of this language."""
+    known = FORMATS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122 (pathlib's import costs more than this file)
+    if known is None or not os.path.isfile(path):  # noqa: PTH113 (as above)
+        return None
+    what, advice = known
+    return _without_place(path, f"`{path}` is {what}, not a `.cnn` file", advice)
+
+
 def _without_place(name: str, message: str, fix: str) -> Diagnostic:
     return Diagnostic("E117", message, Source(name, "").span(0, 0), fixes=(Fix(fix),))
 
@@ -106,5 +162,13 @@ def _not_utf8(name: str, content: bytes, offset: int) -> Diagnostic:
         "this file is not UTF-8 text",
         source.span(len(before), len(before) + 1),
         caption=f"byte 0x{content[offset]:02x}",
-        fixes=(Fix("save the file as UTF-8 in your editor"),),
+        fixes=(Fix(_encoded(content)),),
     )
+
+
+def _encoded(content: bytes) -> str:
+    """What to do with a file that is not text, or not in UTF-8."""
+    for beginning, what in _BEGINNINGS:
+        if content.startswith(beginning):
+            return what
+    return "save the file as UTF-8 in your editor"

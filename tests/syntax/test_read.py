@@ -2,9 +2,11 @@ import io
 import os
 import sys
 
+import pytest
+
 from cnndsl.diagnostics.model import Sink
 from cnndsl.syntax.limits import MAX_BYTES
-from cnndsl.syntax.read import read_source
+from cnndsl.syntax.read import FORMATS, read_source
 
 
 def failed(path):
@@ -100,3 +102,32 @@ def test_standard_input(tmp_path, monkeypatch):
         source = read_source("-", Sink())
     assert source is not None
     assert (source.name, source.text) == ("<standard input>", "relu\n")
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS))
+def test_a_file_of_another_program_is_named(tmp_path, suffix):
+    path = tmp_path / f"net{suffix.upper() if suffix == '.onnx' else suffix}"
+    path.write_bytes(b"\x08\x07\xff")
+    sink = Sink()
+    assert read_source(str(path), sink) is None
+    (found,) = sink.sorted()
+    assert found.code == "E117"
+    assert FORMATS[suffix][0] in found.message
+    assert found.fixes[0].message == FORMATS[suffix][1]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"PK\x03\x04\xff", "zip"),
+        (b"\x1f\x8b\xff", "unpack"),
+        (b"\xff", "UTF-8"),
+    ],
+)
+def test_what_is_not_text_says_what_it_is(tmp_path, content, said):
+    path = tmp_path / "net"
+    path.write_bytes(content)
+    sink = Sink()
+    assert read_source(str(path), sink) is None
+    assert said in sink.sorted()[0].fixes[0].message
