@@ -330,8 +330,8 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
         residual: Tensor | None = None,
     ) -> Tensor:
         x, weight = cast_as_wished(x, weight)
-        if geometry.residual:
-            residual = residual.to(x.dtype)
+        if residual is not None:
+            (residual,) = cast_as_wished(residual)
         y, _, _, sums = region(x, weight, bias, scale, residual)
         if geometry.statistics:
             return y, sums

@@ -15,7 +15,7 @@ from torch import Tensor
 from .dispatch import is_watched
 from .module import widened
 from .replay import remembered
-from .shared import COUNTS, count_blocks, launch, packed, power_of_two, refuse_launch
+from .shared import COUNTS, count_blocks, is_lazy, launch, packed, power_of_two, refuse_launch
 
 IMAGE_FORWARD = "(Tensor x, Tensor mean, Tensor deviation, ScalarType dtype) -> Tensor"
 
@@ -78,7 +78,7 @@ def image_values(x: Tensor, mean: Tensor, deviation: Tensor, dtype: torch.dtype)
     all_pixels = x.numel() // channels
     pixels = all_pixels // x.shape[0]
     strides = (1, pixels)
-    if not x.is_contiguous():
+    if not x.is_contiguous() or is_lazy(x):
         x, strides = packed(x), (channels, 1)
     block_channels = min(64, power_of_two(channels))
     block_pixels = 2048 // block_channels

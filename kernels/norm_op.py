@@ -19,7 +19,7 @@ from .conv_geometry import window_count
 from .dispatch import Direction, differentiable, is_watched
 from .module import full_dtype, is_plain_tensor, is_unaltered, plain_weights
 from .replay import remembered
-from .shared import channels_last, done, new_image, packed, refuse_residual, summed
+from .shared import cast_as_wished, channels_last, done, new_image, packed, refuse_residual, summed
 
 NORM_FORWARD = """(
     Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual
@@ -354,8 +354,8 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
     ) -> Tensor:
         values = refuse_single(z)
         running = norm_running(norm, sums)
-        if geometry.residual:
-            residual = residual.to(z.dtype)
+        if residual is not None:
+            (residual,) = cast_as_wished(residual)
         if is_watched(z, sums, *running[:2]):
             mean, inverse = statistics_op(sums, *running, values, norm.eps)
         else:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
 
-from .shared import REMEMBERS, Step, notes
+from .shared import REMEMBERS, Step, is_lazy, notes
 
 MOST_PLANS = 256
+PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.memory_format)
 
 
 class Plan(NamedTuple):
@@ -38,7 +39,8 @@ def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
     found = [settings]
     for value in given:
         if isinstance(value, Tensor):
-            found += (value.shape, value.stride(), value.dtype, value.data_ptr() % 16 == 0)
+            found += (value.shape, value.stride(), value.dtype, value.device)
+            found += (value.data_ptr() % 16 == 0, is_lazy(value))
         elif isinstance(value, list):  # as an operator is given them
             found.append(tuple(value))
         else:
@@ -49,6 +51,13 @@ def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
 def in_a_row(found: object) -> list[object]:
     """Give what a function gave as a list."""
     return list(found) if isinstance(found, tuple) else [found]
+
+
+def is_plain(value: object) -> bool:
+    """Say whether a value is the same in each call that is alike; others may hold tensors."""
+    if isinstance(value, (tuple, list)):
+        return not any(not is_plain(element) for element in value)
+    return value is None or isinstance(value, PLAIN)
 
 
 def is_changed(tensor: Tensor | None) -> bool:
@@ -76,6 +85,8 @@ def new_plan(
         plain, slots = [], []
         for index, value in enumerate(step.values):
             is_tensor = isinstance(value, Tensor)
+            if not is_tensor and not is_plain(value):
+                return None
             plain.append(None if is_tensor else value)
             if is_tensor:
                 slots.append((index, places.get(id(value))))

@@ -177,10 +177,17 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
         notes.steps.append(Step(compiled, programs, values[: len(names)]))
 
 
+def is_lazy(tensor: Tensor) -> bool:
+    """Say whether its values are not what lies in memory: negated, or zeros without memory."""
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
     if tensor is None:
         return None
+    if is_lazy(tensor):
+        tensor = done(torch.clone, tensor)
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     if tensor.is_contiguous(memory_format=layout):
         return tensor
@@ -204,13 +211,16 @@ def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     )
 
 
-def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
-    device = "cuda" if x.is_cuda else x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        return x.to(dtype), weight.to(dtype)
-    return x, weight
+def cast_as_wished(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do.
+
+    Which leaves float64 as it is.
+    """
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
 def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
@@ -232,6 +242,9 @@ def refuse_tensors(
     vectors: Sequence[tuple[str, Tensor | None, bool]],
 ) -> None:
     """Raise for tensors that do not fit together; vectors are (name, tensor, whether expected)."""
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name} is {tensor.layout}: the kernels take dense tensors")
     if x.dtype not in GPU_TYPES:
         raise TypeError(f"x is {x.dtype}: the kernels take floats of 16, 32 and 64 bits")
     if weight.dtype != x.dtype:
@@ -243,6 +256,8 @@ def refuse_tensors(
     for name, vector, is_expected in vectors:
         if (vector is not None) != is_expected:
             raise ValueError(f"this region takes {'a' if is_expected else 'no'} {name}")
+        if vector is not None and vector.dtype not in GPU_TYPES:
+            raise TypeError(f"{name} is {vector.dtype}: the kernels take floats of 16 to 64 bits")
         if vector is not None and vector.device != x.device:
             raise ValueError(f"x is on {x.device}, {name} on {vector.device}")
         if vector is not None and tuple(vector.shape) != (shape[0],):
