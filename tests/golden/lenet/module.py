@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_b301d1f20791"
+NAMESPACE = "cnndsl_lenet_aaa789ec7294"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -257,10 +257,17 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
         notes.steps.append(Step(compiled, programs, values[: len(names)]))
 
 
+def is_lazy(tensor: Tensor) -> bool:
+    """Say whether its values are not what lies in memory: negated, or zeros without memory."""
+    return tensor.is_neg() or tensor._is_zerotensor()
+
+
 def packed(tensor: Tensor | None) -> Tensor | None:
     """Give the tensor as kernels address it: without gaps, and images with channels innermost."""
     if tensor is None:
         return None
+    if is_lazy(tensor):
+        tensor = done(torch.clone, tensor)
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     if tensor.is_contiguous(memory_format=layout):
         return tensor
@@ -284,13 +291,16 @@ def new_image(like: Tensor, shape: Sequence[int]) -> Tensor:
     )
 
 
-def cast_as_wished(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do."""
-    device = "cuda" if x.is_cuda else x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        dtype = torch.get_autocast_dtype(device)
-        return x.to(dtype), weight.to(dtype)
-    return x, weight
+def cast_as_wished(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Cast to the type of torch.autocast, where that is on, as PyTorch's own layers do.
+
+    Which leaves float64 as it is.
+    """
+    device = tensors[0].device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = torch.get_autocast_dtype(device)
+    return tuple(t if t.dtype == torch.float64 else t.to(dtype) for t in tensors)
 
 
 def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
@@ -316,6 +326,11 @@ def refuse_tensors(
     vectors: Sequence[tuple[str, Tensor | None, bool]],
 ) -> None:
     """Raise for tensors that do not fit together; vectors are (name, tensor, whether expected)."""
+    for name, tensor in (("x", x), ("weight", weight)):
+        if tensor.layout != torch.strided:
+            raise TypeError(
+                f"{name} is {tensor.layout}: the kernels take dense tensors",
+            )
     if x.dtype not in GPU_TYPES:
         raise TypeError(
             f"x is {x.dtype}: the kernels take floats of 16, 32 and 64 bits",
@@ -329,6 +344,10 @@ def refuse_tensors(
     for name, vector, is_expected in vectors:
         if (vector is not None) != is_expected:
             raise ValueError(f"this region takes {'a' if is_expected else 'no'} {name}")
+        if vector is not None and vector.dtype not in GPU_TYPES:
+            raise TypeError(
+                f"{name} is {vector.dtype}: the kernels take floats of 16 to 64 bits",
+            )
         if vector is not None and vector.device != x.device:
             raise ValueError(f"x is on {x.device}, {name} on {vector.device}")
         if vector is not None and tuple(vector.shape) != (shape[0],):
@@ -338,6 +357,7 @@ def refuse_tensors(
 
 
 MOST_PLANS = 256
+PLAIN = (bool, int, float, str, torch.dtype, torch.device, torch.memory_format)
 
 
 class Plan(NamedTuple):
@@ -361,12 +381,8 @@ def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
     found = [settings]
     for value in given:
         if isinstance(value, Tensor):
-            found += (
-                value.shape,
-                value.stride(),
-                value.dtype,
-                value.data_ptr() % 16 == 0,
-            )
+            found += (value.shape, value.stride(), value.dtype, value.device)
+            found += (value.data_ptr() % 16 == 0, is_lazy(value))
         elif isinstance(value, list):  # as an operator is given them
             found.append(tuple(value))
         else:
@@ -377,6 +393,13 @@ def likeness(given: Sequence[object], settings: object) -> tuple[object, ...]:
 def in_a_row(found: object) -> list[object]:
     """Give what a function gave as a list."""
     return list(found) if isinstance(found, tuple) else [found]
+
+
+def is_plain(value: object) -> bool:
+    """Say whether a value is the same in each call that is alike; others may hold tensors."""
+    if isinstance(value, (tuple, list)):
+        return not any(not is_plain(element) for element in value)
+    return value is None or isinstance(value, PLAIN)
 
 
 def is_changed(tensor: Tensor | None) -> bool:
@@ -404,6 +427,8 @@ def new_plan(
         plain, slots = [], []
         for index, value in enumerate(step.values):
             is_tensor = isinstance(value, Tensor)
+            if not is_tensor and not is_plain(value):
+                return None
             plain.append(None if is_tensor else value)
             if is_tensor:
                 slots.append((index, places.get(id(value))))
@@ -1153,6 +1178,8 @@ def conv_op(
         residual: Tensor | None = None,
     ) -> Tensor:
         x, weight = cast_as_wished(x, weight)
+        if residual is not None:
+            (residual,) = cast_as_wished(residual)
         y, _, _, _ = region(x, weight, bias, scale, residual)
         return y
 
@@ -3816,7 +3843,7 @@ class LeNet(nn.Module):
         self.fc3 = nn.Linear(84, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Give the probabilities of the classes."""
+        """Give the probabilities of the classes; a loss takes the logits, as `loss` does."""
         return F.softmax(self.logits(x), 1)
 
     def logits(self, x: Tensor) -> Tensor:
