@@ -183,7 +183,7 @@ def _with_kernels(arguments: argparse.Namespace, graph: Graph, written: Written)
         if arguments.stats:
             _print_usage(arguments, compiled)
     except TargetError as error:
-        terminal.complain(str(error), color=arguments.color)
+        terminal.complain(error.message, *error.fixes, color=arguments.color)
         return 1
     if arguments.emit in STAGES:
         return _write(arguments, Written(_stages(arguments, compiled), ""))
@@ -239,7 +239,7 @@ def _stages(arguments: argparse.Namespace, compiled: "list[Compiled]") -> str:
     from cnndsl.runtime.target import stage_text
 
     return "\n".join(
-        f"// {kernel.launch.kernel}: compiled by cnndsl for {kernel.target}\n"
+        f"// {kernel.launch.name}: compiled by cnndsl for {kernel.target}\n"
         f"{stage_text(kernel, arguments.emit)}"
         for kernel in compiled
     )

@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnndsl import output
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal, training
-from cnndsl.cli.options import USAGE
+from cnndsl.cli.options import Parser
+from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 _SYSTEM = 74  # the status for a package that is not installed
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
+def configure(parser: Parser) -> None:
     """Declare what the command takes."""
     parser.description = (
         "Write a network as an ONNX file, which onnxruntime and many others run without PyTorch.\n"
@@ -29,14 +31,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "  cnndsl export resnet18.cnn --weights resnet18.safetensors -o resnet18.onnx"
     )
     training.add_network(parser, with_device=False)
-    parser.add_argument(
-        "-o", metavar="OUT.onnx", dest="output", required=True, help="the file to write"
-    )
+    parser.add_output("OUT.onnx", required=True)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Write the file; status 1 where the model or the weights do not allow it."""
-    from cnndsl.tools.onnx import refuse_missing
+    from cnndsl.tools.onnx import is_ours, refuse_missing
 
     try:
         refuse_missing()
@@ -44,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
         message, *helps = str(error).split("\n  help: ")
         terminal.complain(message, *helps, color=arguments.color)
         return _SYSTEM
+    reads = [name for name in (arguments.run, arguments.weights) if name is not None]
+    output.check(arguments.output, None if arguments.force else is_ours, *reads)
     if Path(arguments.run).is_dir():
         return training.guarded(_export_run, arguments)
     return _export_file(arguments)
@@ -85,20 +87,14 @@ def _export_file(arguments: argparse.Namespace) -> int:
 
 def _write(arguments: argparse.Namespace, model: "nn.Module") -> int:
     import cnndsl
-    from cnndsl.tools.onnx import describe
+    from cnndsl.tools import onnx
 
-    path = Path(arguments.output)
-    if path.exists() and Path(arguments.run).exists() and path.samefile(arguments.run):
-        terminal.complain(
-            f"`-o {path}` is what is read, which would be lost",
-            "write to another file",
-            color=arguments.color,
-        )
-        return USAGE
     try:
-        cnndsl.export_onnx(model, path)
+        what = onnx.write(model, arguments.output)
     except cnndsl.ExportError as error:
         terminal.complain(error.message, *error.fixes, color=arguments.color)
         return 1
-    print(f"wrote {path}: {describe(path)}")
+    # What is written to a pipe or a terminal must not be mixed with what is said.
+    words = sys.stderr if output.is_standard_output(arguments.output) else sys.stdout
+    print(f"wrote {safe(arguments.output)}: {what}", file=words)
     return 0

@@ -8,20 +8,25 @@ import struct
 import subprocess
 import tempfile
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from cnndsl.diagnostics.helpful import HelpfulError
 from cnndsl.record import Record
 
 triton: Any = import_module("triton")
 
+# Every kernel of cnndsl compiles for these. For others, LLVM may end the process.
+NVIDIA = (75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)
+AMD = ("908", "90a", "942", "950", "1030", "1100", "1101", "1150", "1200", "1201", "1250")
 INSTRUCTION_BYTES = 16  # since Volta
 # One line an instruction: /*0050*/  @!P0 LDG.E.128 R4, [R2.64] ;  An opcode starts a word.
 _OPCODE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z0-9]+)", re.MULTILINE)
 
 
-class TargetError(Exception):
+class TargetError(HelpfulError):
     """A target that is not known, or a kernel that does not compile for it."""
 
 
@@ -43,6 +48,26 @@ def read(cubins: Sequence[bytes], target: str) -> list[Code]:
         found.append(Code(_registers(cubin), tuple(opcodes[start:end])))
         start = end
     return found
+
+
+@cache
+def targets() -> tuple[str, ...]:
+    """Name the GPUs that kernels can be compiled for with the Triton that is installed."""
+    nvidia = triton.knobs.nvidia
+    tools = [getattr(nvidia, "ptxas_blackwell", nvidia.ptxas), nvidia.ptxas, nvidia.nvdisasm]
+    newest, older, disassembler = (_generations(tool.path) for tool in tools)
+    found = [
+        f"sm_{number}"
+        for number in NVIDIA
+        if number in disassembler and number in (newest if number >= 100 else older)
+    ]
+    return (*found, *(f"gfx{name}" for name in AMD))
+
+
+def _generations(path: str) -> set[int]:
+    """The numbers of the GPUs that a tool of NVIDIA's lists in its help."""
+    done = subprocess.run([path, "--help"], capture_output=True, text=True, check=False)
+    return {int(number) for number in re.findall(r"'(?:sm_|SM)(\d+)'", done.stdout)}
 
 
 def assembly(cubin: bytes) -> str:
@@ -90,5 +115,6 @@ def _run(tool: str, *options: str, data: bytes) -> str:
         command = [path, *options, str(file)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise TargetError(f"{path} {' '.join(options)}: {done.stderr.strip()}")
+        reason = done.stderr.strip().partition("\n")[0]
+        raise TargetError(f"`{tool}`, which comes with Triton, failed: {reason}")
     return done.stdout

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cnndsl.diagnostics.safe import safe
 from cnndsl.record import Record
 from cnndsl.runtime import machine
 from cnndsl.runtime.machine import TargetError
@@ -48,6 +49,8 @@ class Launch(Record):
     function: Any
     arguments: Mapping[str, Any]
     options: Mapping[str, int]
+    region: str = ""  # in an emitted module, the region that launches it
+    name: str = ""  # the two together, and what else tells it from all other launches
 
     @property
     def dtype(self) -> str:
@@ -95,15 +98,16 @@ class Usage(Record):
 
 
 @contextmanager
-def recording() -> Generator[list[Launch]]:
-    """Note the launches in the block, and do none of them."""
+def recording(operators: "_WithoutOperators | None" = None) -> Generator[list[Launch]]:
+    """Note the launches in the block, and do none of them; with `operators`, of which region."""
     launches: list[Launch] = []
 
     def note(self: Untyped, *args: Untyped, **given: Untyped) -> None:
         del given["grid"], given["warmup"]
         options = {name: given.pop(name) for name in ("num_warps", "num_stages") if name in given}
         arguments = {**dict(zip(self.arg_names, args, strict=False)), **given}
-        launches.append(Launch(self.fn.__name__, self, arguments, options))
+        region = "" if operators is None else operators.region
+        launches.append(Launch(self.fn.__name__, self, arguments, options, region))
 
     run = JITFunction.run
     JITFunction.run = note
@@ -124,6 +128,7 @@ class _WithoutOperators(TorchDispatchMode):
     """Calls what an operator stands for, also for shapes without memory, where it would not run."""
 
     implementations: Mapping[str, Callable[..., object]] = MappingProxyType({})
+    region = ""  # whose operator runs
 
     def __torch_dispatch__(  # the name and the parameters are PyTorch's
         self, func: Untyped, types: Untyped, args: Untyped = (), kwargs: Untyped = None
@@ -131,11 +136,12 @@ class _WithoutOperators(TorchDispatchMode):
         """Run one operator."""
         implementation = self.implementations.get(func.name())
         if implementation is not None:
+            self.region = func.name().rpartition("::")[2].removesuffix("_backward")
             return implementation(*args)
         return func(*args, **(kwargs or {}))
 
 
-def without_operators(model: torch.nn.Module) -> TorchDispatchMode:
+def without_operators(model: torch.nn.Module) -> "_WithoutOperators":
     """Give a context in which an emitted module calls its launches, on shapes without memory, too.
 
     Regions of the module are functions with an attribute `operators`; they stand beside its class.
@@ -158,7 +164,7 @@ def record_model(
     for is_training in (True, False):
         images = torch.uint8 if takes_bytes(model) else dtype
         x = torch.empty(shape, device="meta", dtype=images)
-        with recording() as noted, direct:
+        with recording(direct) as noted, direct:
             model.train(is_training)(x).sum().backward()
             if is_training and hasattr(model, "loss"):
                 y = some_labels(emitted, emitted.logits(x))
@@ -166,17 +172,42 @@ def record_model(
         for launch in noted:
             # Regions share kernels: what tells their launches apart is every number in them.
             plain = {n: v for n, v in launch.arguments.items() if not isinstance(v, torch.Tensor)}
-            launches.setdefault(f"{launch.kernel} {launch.options} {plain}", launch)
+            key = f"{launch.region} {launch.kernel} {launch.options} {plain}"
+            if key not in launches:
+                launches[key] = launch.replace(
+                    name=_name(launch, launches, is_training=is_training)
+                )
     return list(launches.values())
+
+
+def _name(launch: Launch, others: Mapping[str, Launch], *, is_training: bool) -> str:
+    """Name a launch in a table: one that no other launch has."""
+    taken = {other.name for other in others.values()}
+    name = f"{launch.region}: {launch.kernel}"
+    if name in taken and not is_training:
+        name += " (inference)"
+    number, plain = 2, name
+    while name in taken:
+        name = f"{plain} ({number})"
+        number += 1
+    return name
 
 
 def gpu_target(name: str) -> Untyped:
     """Give Triton's own description of `sm_90`, `gfx942` and their like."""
-    if re.fullmatch(r"sm_[0-9]{2,3}", name):
+    known = machine.targets()
+    if name not in known:
+        plain = re.sub(r"[^a-z0-9]", "", name.lower())
+        near = [target for target in known if target.replace("_", "") == plain]
+        raise TargetError(
+            f"no target is called {ascii(name)[:40]}",
+            *(f"did you mean `{target}`?" for target in near),
+            f"for NVIDIA's GPUs: {', '.join(t for t in known if t.startswith('sm'))}",
+            f"for AMD's: {', '.join(t for t in known if t.startswith('gfx'))}",
+        )
+    if name.startswith("sm_"):
         return GPUTarget("cuda", int(name[3:]), 32)
-    if re.fullmatch(r"gfx[0-9a-f]{3,4}", name):
-        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
-    raise TargetError(f"no target is called {name!r}: for example sm_80, sm_90, gfx942")
+    return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
 
 
 def compile_launch(launch: Launch, target: str) -> Compiled:
@@ -199,7 +230,10 @@ def compile_launch(launch: Launch, target: str) -> Compiled:
     try:
         kernel = triton.compile(source, target=gpu_target(target), options=dict(launch.options))
     except Exception as error:  # the compiler raises errors of many kinds, each with its own text
-        raise TargetError(f"{launch.kernel} does not compile for {target}: {error}") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise TargetError(
+            f"{launch.kernel} does not compile for {target}: {safe(reason)}"
+        ) from error
     return Compiled(launch, target, dict(kernel.asm), int(kernel.metadata.shared))
 
 
@@ -250,7 +284,7 @@ def measure(kernels: Sequence[Compiled]) -> list[Usage]:
 def _usage(compiled: Compiled, **counted: Untyped) -> Usage:
     launch = compiled.launch
     return Usage(
-        kernel=launch.kernel,
+        kernel=launch.name or launch.kernel,
         dtype=launch.dtype,
         target=compiled.target,
         config=launch.config,

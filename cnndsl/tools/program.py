@@ -14,6 +14,7 @@ from torch import nn
 from torch.export import ExportedProgram, export
 from torch.fx.experimental import _config
 
+from cnndsl.diagnostics.safe import safe
 from cnndsl.runtime.errors import ExportError
 from cnndsl.runtime.scaling import takes_bytes
 
@@ -51,7 +52,7 @@ def _export(model: nn.Module, *, has_outputs: bool) -> ExportedProgram:
             return _exported(model, free, has_outputs=has_outputs, proves=True)
         except Exception as error:  # torch.export raises errors of many kinds, some of them sympy's
             if set(free) == {0}:
-                raise
+                raise _refusal(model, free, error) from error
             first = error
         try:
             # What sympy cannot prove of all sizes, as of pools with ceil=yes, the program asserts.
@@ -85,10 +86,13 @@ def _exported(
 def _refusal(model: nn.Module, free: Shapes, error: Exception) -> ExportError:
     names = tuple(dict.fromkeys(name_of(dim) for axis, dim in free.items() if axis))
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
+    if not names:
+        return ExportError(f"torch.export cannot express {type(model).__name__}: {safe(reason)}")
     flags = " ".join(f"--set {name}=224" for name in names)
     settings = ", ".join(f"{name}=224" for name in names)
     return ExportError(
-        f"torch.export cannot keep {' and '.join(names)} free in {type(model).__name__}: {reason}",
+        f"torch.export cannot keep {' and '.join(names)} free in {type(model).__name__}: "
+        f"{safe(reason)}",
         f"give each a value: `{flags}`, or compile(…, {settings})",
     )
 

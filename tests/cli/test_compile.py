@@ -135,6 +135,7 @@ def test_what_kernels_use_is_an_object_a_line(tiny):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {row["target"] for row in rows} == {"sm_80"}
     assert {row["dtype"] for row in rows} == {"fp16"}
+    assert len({row["kernel"] for row in rows}) == len(rows)
     forward = next(row for row in rows if row["kernel"].endswith("max2_forward"))
     assert forward["spills"] == 0
     assert forward["mma"] == "mma"
@@ -159,7 +160,69 @@ def test_a_free_size_compiles_to_machine_code(tiny):
     assert "EXIT" in done.stdout
 
 
-def test_a_target_that_is_not_known(tiny):
-    done = command(tiny, "--stats", "--target", "sm_90000")
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("sm_90000", ""),
+        ("sm_99", ""),  # LLVM would end the process
+        ("sm_70", ""),  # NVIDIA's disassembler has forgotten it
+        ("sm_88", ""),
+        ("sm_", ""),
+        ("SM_90", "sm_90"),
+        ("sm90", "sm_90"),
+        ("sm_90a", ""),
+        ("GFX942", "gfx942"),
+        ("gfx000", ""),
+        ("gfx906", ""),
+        ("cpu", ""),
+        ("", ""),
+        ("a\nb\x1b[31m", ""),
+        ("x" * 5000, ""),
+    ],
+)
+def test_a_target_that_is_not_known_is_named_with_those_that_are(name, near):
+    from cnndsl.runtime.machine import TargetError
+    from cnndsl.runtime.target import gpu_target
+
+    with pytest.raises(TargetError) as caught:
+        gpu_target(name)
+    text = str(caught.value)
+    assert "no target is called '" in text
+    assert "sm_80" in text
+    assert "gfx942" in text
+    assert ("did you mean" in text) == bool(near)
+    assert not near or f"`{near}`" in text
+    assert len(text) < 600
+    assert all(c.isprintable() or c == "\n" for c in text)
+    assert "\nb" not in text
+
+
+def test_the_command_refuses_a_target_before_it_compiles(tiny):
+    done = command(tiny, "--stats", "--target", "sm_99")
     assert done.returncode == 1
-    assert "no target is called 'sm_90000'" in done.stderr
+    assert "no target is called 'sm_99'" in done.stderr
+    assert done.stdout == ""
+
+
+TARGETS = (
+    *(f"sm_{n}" for n in (75, 80, 86, 87, 89, 90, 100, 103, 110, 120, 121)),
+    *(f"gfx{n}" for n in ("908", "90a", "942", "950", 1030, 1100, 1101, 1150, 1200, 1201, 1250)),
+)
+
+
+def test_every_target_is_listed():
+    """With the newest Triton; an older one may have fewer."""
+    from cnndsl.runtime.machine import targets
+
+    assert set(targets()) <= set(TARGETS)
+    assert {"sm_80", "sm_90", "sm_100", "gfx942"} <= set(targets())
+
+
+@pytest.mark.skipif(os.environ.get("CNNDSL_MANY") != "1", reason="minutes: CNNDSL_MANY=1")
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_compiles_and_no_two_rows_have_a_name(tiny, target):
+    done = command(tiny, "--stats", "--target", target)
+    assert done.returncode == 0, done.stderr
+    names = [line.split("  ")[0] for line in done.stdout.splitlines()[2:]]
+    assert names
+    assert len(set(names)) == len(names)
