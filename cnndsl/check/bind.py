@@ -332,7 +332,9 @@ class _Binding:
         if activation := habits.activation(self.call, argument):
             self._add(activation)
             return
-        near = OPTIONS.get(word) or nearest(word, [*optional, *OPTIONS])
+        near = OPTIONS.get(word)
+        if near is None and not self.sink.is_full:
+            near = nearest(word, [*optional, *OPTIONS])
         near = OPTIONS.get(near or "", near)
         fixes: list[Fix] = []
         if near in optional:

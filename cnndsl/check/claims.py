@@ -58,7 +58,10 @@ def examine(
         return _diagnostic(claim, call, bound, context(claim))
 
     if holds is False or holds.never:
-        sink.add(tell())
+        if sink.is_full:
+            sink.count()
+        else:
+            sink.add(tell())
         return False
     return Need(holds, claim.left, claim.right, claim.code, span, tell)
 

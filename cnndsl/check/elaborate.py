@@ -447,7 +447,9 @@ class Elaborator:
         if tensor is None and name.text == INPUT and self._said.input is not None:
             return Tensor(INPUT, self._said.source)
         if tensor is None and not self._is_in_doubt(name.text, where.scope):
-            near = nearest(name.text, self._network.label_names())
+            near = None
+            if not self._sink.is_full:
+                near = nearest(name.text, self._network.label_names())
             fixes = (Fix(f"did you mean `{near}`?", (Edit(name.span, near),)),) if near else ()
             if name.text in BY_KIND:
                 fixes += (Fix(f"a layer stands in a branch: `{{ {name.text} }}`"),)

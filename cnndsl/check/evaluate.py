@@ -108,7 +108,7 @@ class Evaluator:
             return self._names[name]
         if isinstance(self._names, Scope) and self._names.is_mistaken(name):
             raise _Mistaken
-        near = nearest(name, self._names)
+        near = None if self._sink.is_full else nearest(name, self._names)
         fixes = [Fix(f"did you mean `{near}`?", (Edit(span, near),))] if near else []
         fixes.append(Fix(f"give it a value above: `let {name} = …` or `param {name} = …`"))
         raise Problem(

@@ -3,7 +3,7 @@
 Knows layers and places; knows nothing of blocks, repeats and names in expressions.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnndsl.check.bind import Bound, Failed
@@ -83,7 +83,9 @@ class Network:
         layer = bound.layer
         others = tuple(other.path for other in bound.others)
         arrives = as_read(type(layer), x.type)
-        if arrives is None:
+        if self._is_enough and not is_known(x.type):
+            after = self.lost()
+        elif arrives is None:
             values = {name: getattr(layer, name) for name in layer.slots}
             after = self._mistaken(
                 call, Failed(type(layer), values, bound.places, (), (), bound.defaults), x
@@ -125,6 +127,8 @@ class Network:
 
     def _mistaken(self, call: tree.LayerCall, failed: Failed, x: Tensor) -> TensorType:
         """Report what is wrong whatever the mistake is, and give what is known of the output."""
+        if self._is_enough:
+            return self.lost()
         form, known, unknowns = failed.form, failed.known, self.unknowns
         read = as_read(form, x.type)
         arrives = read or as_read(form, unknowns.tensor()) or unknowns.image()
@@ -140,6 +144,8 @@ class Network:
         self, form: type[Layer], values: Mapping[str, Any], doubtful: Collection[str], x: TensorType
     ) -> TensorType:
         """The output of a layer with mistakes: known is what is the same whatever was meant."""
+        if self._is_enough:
+            return self.lost()
         self.is_doubtful = True
         read = as_read(form, x)
         arrives = read or as_read(form, self.unknowns.tensor()) or self.unknowns.image()
@@ -154,13 +160,12 @@ class Network:
     ) -> Tensor:
         """Several tensors made one."""
         types = of_one_kind([branch.type for branch in branches])
-        ends = tuple(
-            branch.replace(type=type_) for branch, type_ in zip(branches, types, strict=True)
-        )
         claims = layer.requires(types)
         last = len(types[0].dims) - 1
         bound = Bound(layer, {})
-        failed = self._hold(claims, call, bound, lambda claim: self._ends(claim, call, ends), last)
+        failed = self._hold(
+            claims, call, bound, lambda claim: self._ends(claim, call, branches, types), last
+        )
         after: TensorType
         if any(type(type_) is not type(types[0]) for type_ in types):
             after = self.lost()
@@ -174,6 +179,11 @@ class Network:
             after = of_open_kind(after, self.unknowns)
         inputs = tuple(branch.path for branch in branches)
         return self._add(layer, inputs, branches[0].type, after, call, place)
+
+    @property
+    def _is_enough(self) -> bool:
+        """Whether so much is wrong that nobody asks what else may be known."""
+        return self.is_doubtful and self._sink.is_full
 
     def lost(self) -> Unknown:
         """The type of a tensor of which a mistake leaves nothing known."""
@@ -257,8 +267,16 @@ class Network:
             fixes = (more_room(self._by_path, x, claim.about),)
         return Context(label, story(self._by_path, x, claim.about), fixes)
 
-    def _ends(self, claim: Claim, call: tree.Merge, branches: tuple[Tensor, ...]) -> Context:
+    def _ends(
+        self,
+        claim: Claim,
+        call: tree.Merge,
+        tensors: Sequence[Tensor],
+        types: Sequence[TensorType],
+    ) -> Context:
         """Where each branch ends, with which shape, and how it got there."""
+        pairs = zip(tensors, types, strict=True)
+        branches = [tensor.replace(type=type_) for tensor, type_ in pairs]
         nodes = [(self._by_path.get(branch.path), branch) for branch in branches]
         labels = tuple(
             Label(node.span, f"this one is {show(branch.type)}") for node, branch in nodes if node

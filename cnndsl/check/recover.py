@@ -5,7 +5,7 @@ that is the same for both does not depend on the mistake. Knows layers and types
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 from cnndsl.layers.arguments import Count, Flag, Kind, Labelled, Like, Number, Pair, Size, Whole
 from cnndsl.layers.base import Claim, Layer, Merge
@@ -132,7 +132,10 @@ def _two_values(kind: Kind, unknowns: Unknowns) -> tuple[Any, Any]:
 
 def of_one_kind(types: Sequence[TensorType]) -> tuple[ImageType | VectorType, ...]:
     """The types of a merge's branches, where those of an open kind are as the others."""
-    kinds = {type(type_) for type_ in types} - {Unknown}
+    kinds = {type(type_) for type_ in types}
+    if Unknown not in kinds:
+        return cast("tuple[ImageType | VectorType, ...]", tuple(types))
+    kinds.remove(Unknown)
     return tuple(settled(type_, kinds == {VectorType}) for type_ in types)
 
 

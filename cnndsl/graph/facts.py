@@ -6,7 +6,7 @@ All counts are for one image; values are 32-bit floats, but for images that come
 from collections.abc import Sequence
 
 from cnndsl.graph.graph import INPUT, Node
-from cnndsl.layers.base import Merge
+from cnndsl.layers.base import ZERO, Merge
 from cnndsl.layers.types import FLOAT_BYTES, ImageType, TensorType, elements, is_known
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
@@ -64,6 +64,8 @@ class Tally:
         self._last_field: ReceptiveField | None = None
         self._totals: Totals | None = None
         self._seen = 0
+        self._sums = Facts(ZERO, ZERO, ZERO, ZERO, None)
+        self._to_sum: list[Facts] = []  # what is not in the sums yet
 
     def take(self, source: TensorType, nodes: Sequence[Node]) -> None:
         """Count the nodes behind those that were counted before; `source` is the input's type."""
@@ -86,31 +88,40 @@ class Tally:
         if isinstance(node.output, ImageType):
             self._last_field = field
         weights = node.layer.weights(node.arrives)
-        self.facts[node.path] = Facts(
+        counted = self.facts[node.path] = Facts(
             Dim.sum(w.count for w in weights if w.trained),
             Dim.sum(w.count for w in weights if not w.trained),
             node.layer.macs(node.arrives),
             elements(node.output) * FLOAT_BYTES,
             field,
         )
+        self._to_sum.append(counted)
 
     def totals(self, source: TensorType, takes_bytes: bool = False) -> Totals:
         """The sums; the receptive field is that of the last image in the network, if it has one."""
         if self._totals is None:
-            self._totals = self._sums(source, takes_bytes)
+            self._totals = self._all(source, takes_bytes)
         return self._totals
 
-    def _sums(self, source: TensorType, takes_bytes: bool) -> Totals:
-        each = self.facts.values()
-        params, buffers = Dim.sum(f.params for f in each), Dim.sum(f.buffers for f in each)
-        activations = Dim.sum(f.bytes for f in each) + elements(source) * FLOAT_BYTES
+    def _all(self, source: TensorType, takes_bytes: bool) -> Totals:
+        each = (self._sums, *self._to_sum)
+        self._to_sum = []
+        self._sums = Facts(
+            Dim.sum(f.params for f in each),
+            Dim.sum(f.buffers for f in each),
+            Dim.sum(f.macs for f in each),
+            Dim.sum(f.bytes for f in each),
+            None,
+        )
+        params, buffers = self._sums.params, self._sums.buffers
+        activations = self._sums.bytes + elements(source) * FLOAT_BYTES
         if takes_bytes:
             buffers += source.dims[-1] * 2
             activations += elements(source)
         return Totals(
             params,
             buffers,
-            Dim.sum(f.macs for f in each),
+            self._sums.macs,
             (params + buffers) * FLOAT_BYTES,
             params * (FLOAT_BYTES * COPIES_IN_TRAINING) + buffers * FLOAT_BYTES + activations,
             self._last_field,

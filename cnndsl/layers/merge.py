@@ -129,9 +129,9 @@ def _first(types: Types, among: Sequence[int], index: int, axis: int) -> int:
 
 
 def _equal(kind: str, types: Types, between: tuple[int, int], about: int) -> Iterator[Claim]:
-    if between[0] == between[1]:
+    a, b = types[between[0]].dims[about], types[between[1]].dims[about]
+    if a == b:
         return
-    a, b = (types[i].dims[about] for i in between)
     if isinstance(types[between[0]], VectorType):
         side, line = "features", "feature"
         advice = f"end each branch with the same number of features, such as `fc {a.pretty()}`"

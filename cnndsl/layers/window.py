@@ -99,8 +99,9 @@ class Geometry(Record):
             padded = x.dims[axis] + 2 * pad
             # With `ceil` a window may hang over by less than a stride.
             needed = max(1, extent - (self.stride.values()[axis] - 1 if self.ceil else 0))
-            if padded.constant is not None and padded.constant >= needed:
-                continue
+            least = padded.constant if padded.constant is not None else padded.least()
+            if least is not None and least >= needed:
+                continue  # as for most layers: what a message would say is not put together
             only = "only " if padded.constant is not None else ""
             with_padding = " with its padding" if pad else ""
             yield Claim(

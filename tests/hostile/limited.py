@@ -3,6 +3,7 @@
 `python -m tests.hostile.limited FILE` prints `ok`, or the codes; a traceback is a failure.
 """
 
+import math
 import resource
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ def main(path: str) -> None:
     from cnndsl.diagnostics.render import report as render
 
     spent = resource.getrusage(resource.RUSAGE_SELF)
-    seconds = int(spent.ru_utime + spent.ru_stime) + SECONDS
+    seconds = math.ceil(spent.ru_utime + spent.ru_stime + SECONDS)
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     report, source = check_file(path, {}, Sink())

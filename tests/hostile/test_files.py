@@ -67,6 +67,16 @@ TEXTS = {
     "many branches": H + "add " + "{ relu } " * 3_000,
     "many labels": H + "".join(f"skip as l{i}\n" for i in range(5_000)) + "concat l1 l2 l3",
     "misspelt words": H + "".join(f"cnov{i} 4 3x3\n" for i in range(3_000)),
+    "misspelt names": H
+    + "".join(f"let value{i} = {i + 1}\n" for i in range(400))
+    + "".join(f"fc valeu{i}x\n" for i in range(400)),
+    "misspelt labels": H
+    + "".join(f"skip as label{i}\n" for i in range(2_000))
+    + "".join(f"from lable{i}x\n" for i in range(1_000)),
+    "misspelt options": H + "".join(f"conv 4 1x1 strid{i}=2\n" for i in range(1_500)),
+    "mistakes on every line": H + "conv 4 4x4 pad=same\n" * 2_000,
+    "many concats": H + "skip as a\n" + "concat a\n" * 3_000,
+    "many expectations": H + "relu\nexpect params == 0\n" * 2_000,
     "a wide line": H + "relu; " * 9_000,
     "NUL": H + "relu\0",
     "writing the other way": H + "relu # \u202e",
