@@ -16,7 +16,7 @@ from cnndsl import assets
 from cnndsl.emit import imports, kernels, layout, network, region, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.jobs import Family, Signature, families, jobs
+from cnndsl.emit.jobs import Signature, families, jobs
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.prune import prune
 from cnndsl.emit.region import Section, Use
@@ -149,7 +149,7 @@ def _sections(
     library = Library()
     shown: dict[Signature, tuple[int, str]] = {}
     sections: list[Section] = []
-    explained: set[Family] = set()
+    explained: set[str] = set()
     forms: dict[tuple[object, ...], list[tuple[int, Region]]] = {}
     for number, part in enumerate(regions, 1):
         forms.setdefault(region.form(part), []).append((number, part))
@@ -160,9 +160,12 @@ def _sections(
         for job in jobs(part):
             own = job.signature
             new = Taken("", {}, frozenset())
-            if own.family not in explained:
-                explained.add(own.family)
-                about += [splice.docstring(files[n]) for n in kernels.KERNELS[own.family]]
+            defined = set(splice.definitions(texts[own]))
+            for name in kernels.KERNELS[own.family]:
+                # Of a file from which nothing is taken there is nothing to explain.
+                if name not in explained and defined & set(splice.definitions(files[name])):
+                    explained.add(name)
+                    about.append(splice.docstring(files[name]))
             if own not in shown:
                 prefix = _free_prefix(own.name, [name for _, name in shown.values()])
                 shown[own] = (number, prefix)

@@ -1,7 +1,8 @@
 """Removes what nothing uses any more, once the switches of a kernel file are settled.
 
-Functions and values that nothing reaches, parameters of kernels that no line reads, with the
-arguments given for them, local values that no line reads, and second names of others. Knows Python
+Functions and values that nothing reaches, lines behind a `return`, parameters of kernels that no
+line reads, with the arguments given for them, local values that no line reads, and second names of
+others. Other functions keep such parameters, marked by `_`: who calls them gives all. Knows Python
 and which calls only compute; knows no layers.
 """
 
@@ -13,8 +14,21 @@ from itertools import pairwise
 
 from cnndsl.emit.lines import Edit, Lines, apply, tidy, without
 
-# What these do is seen from outside: a line that calls one is never idle.
-_EFFECTS = ("store", "atomic_add", "debug_barrier", "device_assert", "device_print")
+# Calls that only compute: a line of these whose value nothing reads is idle. All others stay.
+_TRITON = frozenset(
+    {"abs", "arange", "cdiv", "div_rn", "dot", "erf", "exp", "fdiv", "fma", "full", "load", "log"}
+    | {"max", "maximum", "min", "minimum", "num_programs", "permute", "program_id", "reshape"}
+    | {"sigmoid", "split", "sqrt", "sqrt_rn", "sum", "trans", "where", "zeros"}
+)
+_METHODS = frozenset({"dim", "element_size", "index", "numel", "size", "stride", "to"})
+_FUNCTIONS = frozenset(
+    {"abs", "bool", "float", "int", "isinstance", "len", "list", "max", "min", "pow", "range"}
+    | {"sum", "tuple", "zip"}
+    # of shared.py, windows.py and the operators
+    | {"block_size", "conv_precision", "conv_sizes", "count_blocks", "fc_precision", "full"}
+    | {"full_dtype", "is_better", "measured_tile", "norm_sizes", "pixel_place", "power_of_two"}
+    | {"split_count", "window_count", "window_holding", "window_pixels", "windows_of_pixel"}
+)
 
 
 def prune(text: str, roots: Iterable[str]) -> str:
@@ -27,11 +41,12 @@ def _pruned(text: str, roots: tuple[str, ...]) -> str:
     while True:
         before = text
         text = _without_unreached(text, roots)
+        text = _without_lines_behind(text)
         text = _without_idle_lines(text)
         text = _without_second_names(text)
         text = _without_idle_parameters(text)
         if text == before:
-            return tidy(_returned_at_once(text))
+            return tidy(_marked(_returned_at_once(text)))
 
 
 def _returned_at_once(text: str) -> str:
@@ -95,11 +110,47 @@ def _names(tree: ast.AST) -> Iterator[str]:
     return (n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
 
 
+# ── lines behind a return ────────────────────────────────────────────────────────────────────────
+
+
+def _without_lines_behind(text: str) -> str:
+    source = Lines(text)
+    edits: list[Edit] = []
+    for function in source.tree.body:
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        for body in _all_bodies(function):
+            for statement, after in pairwise(body):
+                if _leaves(statement):
+                    last = body[-1].end_lineno or after.lineno
+                    start = statement.end_lineno or statement.lineno
+                    edits.append((source.starts[start], source.starts[last], ""))
+                    break
+    # What is gone with a longer piece is not taken out again.
+    pieces = {(a, b) for a, b, _ in edits}
+    inside = {
+        (a, b) for a, b in pieces for c, d in pieces if (a, b) != (c, d) and c <= a and b <= d
+    }
+    return tidy(apply(text, [(a, b, "") for a, b in pieces - inside]))
+
+
+def _leaves(statement: ast.stmt) -> bool:
+    """Whether no line behind it is ever reached."""
+    match statement:
+        case ast.Return() | ast.Raise() | ast.Continue() | ast.Break():
+            return True
+        case ast.If(body=[*_, last], orelse=[*_, other]):
+            return _leaves(last) and _leaves(other)
+        case _:
+            return False
+
+
 # ── local values ─────────────────────────────────────────────────────────────────────────────────
 
 
 def _without_idle_lines(text: str) -> str:
     source = Lines(text)
+    pure = _pure(source.tree)
     edits: list[Edit] = []
     for function in source.tree.body:
         if not isinstance(function, ast.FunctionDef):
@@ -110,7 +161,7 @@ def _without_idle_lines(text: str) -> str:
             if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
         }
         for body in _all_bodies(function):
-            idle = [s for s in body if _is_idle(s, read)]
+            idle = [s for s in body if _is_idle(s, read, pure)]
             idle += [s for s, after in pairwise(body) if s not in idle and _is_replaced(s, after)]
             if len(idle) == len(body):
                 continue  # a body of nothing is no Python: leave it for people to see
@@ -142,7 +193,7 @@ def _all_bodies(function: ast.FunctionDef) -> Iterator[list[ast.stmt]]:
                 yield body
 
 
-def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
+def _is_idle(statement: ast.stmt, read: set[str], pure: frozenset[str]) -> bool:
     """Whether a line only computes values that nothing reads."""
     match statement:
         case ast.Assign(targets=[target], value=value):
@@ -155,7 +206,7 @@ def _is_idle(statement: ast.stmt, read: set[str]) -> bool:
             return False
     if names is None or names & read:
         return False
-    return not any(isinstance(n, ast.Call) and _has_effect(n) for n in ast.walk(value))
+    return _only_computes(value, pure)
 
 
 def _is_replaced(statement: ast.stmt, after: ast.stmt) -> bool:
@@ -171,14 +222,47 @@ def _is_replaced(statement: ast.stmt, after: ast.stmt) -> bool:
             return False
 
 
-def _has_effect(call: ast.Call) -> bool:
+def _only_computes(tree: ast.AST, pure: frozenset[str]) -> bool:
+    return all(_is_pure(n, pure) for n in ast.walk(tree) if isinstance(n, ast.Call))
+
+
+def _is_pure(call: ast.Call, pure: frozenset[str]) -> bool:
     match call.func:
-        case ast.Attribute(attr=name):
-            return name in _EFFECTS
-        case ast.Name(id="launch") | ast.Subscript():  # of a kernel
+        case ast.Attribute(value=ast.Name(id="tl"), attr=name):
+            return name in _TRITON
+        case ast.Attribute(value=ast.Name(id="math")):
             return True
+        case ast.Attribute(attr=name):
+            return name in _METHODS
+        case ast.Name(id=name):
+            return name in pure
         case _:
             return False
+
+
+def _pure(tree: ast.Module) -> frozenset[str]:
+    """The functions that are known only to compute, with those of this text that call no others."""
+    own = {f.name: f for f in tree.body if isinstance(f, ast.FunctionDef)}
+    pure = (_FUNCTIONS - own.keys()) | {n for n, f in own.items() if not _changes(f)}
+    while True:
+        kept = {n for n in pure if n not in own or _only_computes_in(own[n], frozenset(pure))}
+        if kept == pure:
+            return frozenset(pure)
+        pure = kept
+
+
+def _only_computes_in(function: ast.FunctionDef, pure: frozenset[str]) -> bool:
+    return all(_only_computes(statement, pure) for statement in function.body)
+
+
+def _changes(function: ast.FunctionDef) -> bool:
+    """Whether it does more than to give its own names values: it raises, or writes elsewhere."""
+    stays = (ast.Raise, ast.Global, ast.Nonlocal, ast.Delete, ast.With, ast.Assert)
+    for node in ast.walk(function):
+        is_written = isinstance(node, ast.Attribute | ast.Subscript)
+        if isinstance(node, stays) or (is_written and not isinstance(node.ctx, ast.Load)):
+            return True
+    return False
 
 
 # ── second names ─────────────────────────────────────────────────────────────────────────────────
@@ -305,3 +389,38 @@ def _without_arguments(
     unwanted = {i for i in range(len(call.args)) if i in positions and not is_launch}
     unwanted |= {len(call.args) + i for i, k in enumerate(call.keywords) if k.arg in names}
     return without(source, elements, unwanted, starts) if unwanted else []
+
+
+# ── parameters of other functions ────────────────────────────────────────────────────────────────
+
+
+def _marked(text: str) -> str:
+    """A `_` before parameters that a function is given in their order, and does not read."""
+    source = Lines(text)
+    given = {
+        (_called(call), keyword.arg)
+        for call in ast.walk(source.tree)
+        if isinstance(call, ast.Call)
+        for keyword in call.keywords
+    }
+    methods = {
+        id(method)
+        for owner in ast.walk(source.tree)
+        if isinstance(owner, ast.ClassDef)
+        for method in owner.body
+    }
+    edits: list[Edit] = []
+    for function in ast.walk(source.tree):
+        if not isinstance(function, ast.FunctionDef) or id(function) in methods:
+            continue
+        if _is_kernel(function):
+            continue
+        read = {n for statement in function.body for n in _names(statement)}
+        own = [*function.args.args, *filter(None, [function.args.vararg])]
+        for parameter in own:
+            name = parameter.arg
+            is_named = name.startswith("_") or (function.name, name) in given
+            if name not in read and not is_named:
+                start = source.extent(parameter)[0]
+                edits.append((start, start, "_"))
+    return apply(text, edits)

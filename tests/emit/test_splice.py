@@ -230,7 +230,7 @@ def kernel(
 
 
 # about the launch
-def launch(a, b):
+def launch(a, _b):
     size = 2
     kernel[(1,)](
         a_ptr=a,
@@ -250,7 +250,7 @@ def test_a_remembered_launch_loses_what_its_kernel_does_not_take():
     text = text.replace("def launch(", "def launch_kernel(")
     assert prune(text, ["launch_kernel"]).endswith(
         """\
-def launch_kernel(a, b):
+def launch_kernel(a, _b):
     size = 2
     launch(
         kernel,

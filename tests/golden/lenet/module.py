@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_aaa789ec7294"
+NAMESPACE = "cnndsl_lenet_f42bdfbd2fac"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -599,7 +599,7 @@ def differentiable(
             gradient,
         )
 
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+    def refuse_second(_ctx: FunctionCtx, *_gradients: Tensor | None) -> None:
         raise RuntimeError(
             f"{name}: the gradient of a gradient is not computed by fused kernels",
         )
@@ -827,14 +827,13 @@ def conv_weights(
     return None, None
 
 
-def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
+def conv_code_dtype(_geometry: ConvGeometry) -> torch.dtype | None:
     """What a value of `ConvOutputs.code` is; None where a region needs none.
 
     A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
     position that lives.
     """
     return torch.uint8
-    return None
 
 
 def conv_keeps_output(geometry: ConvGeometry) -> bool:
@@ -925,7 +924,7 @@ class ConvLaunches(NamedTuple):
 
 def conv_outputs(
     geometry: ConvGeometry,
-    launches: ConvLaunches,
+    _launches: ConvLaunches,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -989,11 +988,11 @@ def conv_empty_gradients(
 def conv_allocate_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor | None,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
-    scale: Tensor | None,
+    _code: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
+    _scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
@@ -1126,7 +1125,7 @@ def conv_keep(
 
 
 def conv_differentiate(
-    geometry: ConvGeometry,
+    _geometry: ConvGeometry,
     run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
     gradient: Tensor,
@@ -1304,9 +1303,9 @@ def fc_values(
 def fc_empty_gradients(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Allocate the gradients of x, weight and bias that are needed."""
@@ -1448,11 +1447,6 @@ def fc_op(
 #   Pools over the sums of a convolution, in registers: values that lose are never
 #   written.
 #
-#   Forward kernel of a convolution alone, whose result another launch goes on with.
-#
-#   For pools whose windows overlap: computing a value anew for each window that holds
-#   it would cost more than to write it once.
-#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -1476,11 +1470,6 @@ def fc_op(
 #   It reads each value of the gradient once. So it also writes the gradient before the
 #   activation, where more than the other kernels want it: it is a residual's, or what a
 #   library multiplies. Split and added as the gradient of the weight is.
-#
-#   Backward kernel of a convolution region with a pool: the gradient before it, written
-#   once.
-#
-#   For the products of a library, which cannot rebuild it where they read it.
 
 
 @triton.jit
@@ -1787,7 +1776,6 @@ def conv_few_relu_max2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
     tile = conv_few_relu_max2_forward_tile(geometry, x, conv_precision(x))
     return tile.columns // 4
-    return tile.columns
 
 
 def conv_few_relu_max2_launch_forward(
@@ -1795,8 +1783,8 @@ def conv_few_relu_max2_launch_forward(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -2057,7 +2045,7 @@ def conv_few_relu_max2_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -2236,7 +2224,7 @@ def conv_few_relu_max2_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
@@ -2342,8 +2330,8 @@ def conv_few_relu_max2_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
-    saved: Tensor | None,
-    dz: Tensor,
+    _saved: Tensor | None,
+    _dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -2589,7 +2577,7 @@ def fc_flat_relu_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    kept: Tensor,
+    _kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
@@ -2967,7 +2955,7 @@ def fc_relu_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    kept: Tensor,
+    _kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
@@ -3246,7 +3234,7 @@ def fc_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    kept: Tensor,
+    _kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
@@ -3412,7 +3400,7 @@ def fc_bias_gradient(
 def fc_launch_input_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -3445,7 +3433,7 @@ def fc_launch_input_gradient(
 def fc_launch_weight_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     x: Tensor,
     dweight: Tensor,
 ) -> None:
@@ -3476,7 +3464,7 @@ def fc_launch_weight_gradient(
 def fc_launch_bias_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
@@ -3724,7 +3712,7 @@ def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
         return loss_launch_forward(packed(logits), packed(target))
 
 
-def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def loss_outputs(logits: Tensor, _target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate what loss_values gives."""
     one = logits.new_empty(1, dtype=full_dtype(logits))
     spread = logits.new_empty(logits.shape[0], dtype=full_dtype(logits))
@@ -3749,7 +3737,7 @@ def loss_gradient(
 
 
 def loss_empty_gradient(
-    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+    _gradient: Tensor, logits: Tensor, _target: Tensor, _spread: Tensor, _count: Tensor
 ) -> tuple[Tensor]:
     """Allocate what loss_gradient gives."""
     return (logits.new_empty(logits.shape),)

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_dac903345b2a"
+NAMESPACE = "cnndsl_mobile_d2514561dd18"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -635,7 +635,7 @@ def differentiable(
             gradient,
         )
 
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+    def refuse_second(_ctx: FunctionCtx, *_gradients: Tensor | None) -> None:
         raise RuntimeError(
             f"{name}: the gradient of a gradient is not computed by fused kernels",
         )
@@ -1166,11 +1166,11 @@ def conv_empty_gradients(
 def conv_allocate_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor | None,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
-    scale: Tensor | None,
+    _code: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
+    _scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
@@ -1479,17 +1479,17 @@ def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, in
     return out[0], out[1]
 
 
-def refuse_norm(geometry: NormGeometry) -> None:
+def refuse_norm(_geometry: NormGeometry) -> None:
     """Raise for a region that these kernels cannot compute, whatever its input."""
 
 
 def norm_outputs(
     geometry: NormGeometry,
     z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    _mean: Tensor,
+    _inverse: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
     residual: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Allocate y, and shaped as y a byte for the position that won, where there is a maximum.
@@ -1579,14 +1579,14 @@ def norm_values(
 
 def norm_empty_gradients(
     geometry: NormGeometry,
-    gradient: Tensor,
-    winner: Tensor | None,
+    _gradient: Tensor,
+    _winner: Tensor | None,
     z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
+    _mean: Tensor,
+    _inverse: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
+    _residual: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Allocate what norm_gradients gives."""
@@ -1730,11 +1730,11 @@ def norm_op(
 
     def fake_statistics(
         sums: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        values: int,
-        eps: float,
+        _running_mean: Tensor,
+        _running_var: Tensor,
+        _momentum: float,
+        _values: int,
+        _eps: float,
     ) -> tuple[Tensor, Tensor]:
         return sums.new_empty(geometry.channels), sums.new_empty(geometry.channels)
 
@@ -1887,9 +1887,9 @@ def fc_values(
 def fc_empty_gradients(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Allocate the gradients of x, weight and bias that are needed."""
@@ -2025,14 +2025,6 @@ def fc_op(
 #   columns are pixels of the convolution; it is one matrix product over the terms
 #   (kernel row, kernel column, channel) of the sum.
 #
-#   Pools over the sums of a convolution, in registers: values that lose are never
-#   written.
-#
-#   Forward kernel of a convolution alone, whose result another launch goes on with.
-#
-#   For pools whose windows overlap: computing a value anew for each window that holds
-#   it would cost more than to write it once.
-#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -2056,11 +2048,6 @@ def fc_op(
 #   It reads each value of the gradient once. So it also writes the gradient before the
 #   activation, where more than the other kernels want it: it is a residual's, or what a
 #   library multiplies. Split and added as the gradient of the weight is.
-#
-#   Backward kernel of a convolution region with a pool: the gradient before it, written
-#   once.
-#
-#   For the products of a library, which cannot rebuild it where they read it.
 #
 #   Batchnorm in training: a mean and a variance for each channel, from those of tiles.
 #
@@ -2363,7 +2350,7 @@ def conv_few_scale_relu6_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -2599,7 +2586,7 @@ def conv_few_scale_relu6_input_gradient_tile(
 def conv_few_scale_relu6_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
@@ -2765,7 +2752,7 @@ def conv_few_scale_relu6_weight_gradient_tile(
 def conv_few_scale_relu6_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
@@ -2865,9 +2852,9 @@ def conv_few_scale_relu6_bias_gradient(
 def conv_few_scale_relu6_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
-    dz: Tensor,
+    _dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -3091,9 +3078,9 @@ def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -3274,8 +3261,8 @@ def conv_few_nobias_sums_input_gradient(
 def conv_few_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
+    _code: Tensor,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -3421,8 +3408,8 @@ def conv_few_nobias_sums_weight_gradient(
 def conv_few_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
+    _code: Tensor,
+    _saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
@@ -3517,9 +3504,9 @@ def conv_few_nobias_sums_bias_gradient(
 def conv_few_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    dz: Tensor,
+    _code: Tensor,
+    _saved: Tensor | None,
+    _dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -3723,9 +3710,9 @@ def norm_relu6_launch_forward(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
@@ -3834,14 +3821,14 @@ def norm_relu6_gradient_sums(
 def norm_relu6_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
+    _residual: Tensor | None,
+    _dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
@@ -3934,7 +3921,7 @@ def norm_relu6_input_gradient(
 def norm_relu6_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -4303,7 +4290,7 @@ def conv_scale_relu6_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -4395,7 +4382,7 @@ def conv_scale_relu6_bias_gradient(
 def conv_scale_relu6_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     dz: Tensor,
     height: int,
@@ -4588,9 +4575,9 @@ def conv_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -4804,32 +4791,13 @@ def conv_few_scale_relu6_2_forward(
 def conv_few_scale_relu6_2_forward_tile(
     geometry: ConvGeometry,
     x: Tensor,
-    precision: str,
+    _precision: str,
 ) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     # Beside a residual, or the best so far, a tile of float32 is half as large.
     most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
     pixels = 64 if x.element_size() <= most_bytes else 32
     return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
-    filters = geometry.filters // geometry.groups
-    terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
-    if precision == "ieee" and x.element_size() >= 4:
-        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
-        return Tile(
-            block_size(filters, 32),
-            32 if geometry.window == "loop" else 64,
-            16,
-            4,
-            2,
-        )
-    if x.element_size() == 4:
-        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
-    if terms <= 32:
-        # Little to multiply: what counts is how much is read at a time.
-        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
-    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
-    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
 def conv_few_scale_relu6_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
@@ -4844,7 +4812,7 @@ def conv_few_scale_relu6_2_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -4985,9 +4953,9 @@ def conv_few_nobias_sums_2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -5196,7 +5164,7 @@ def conv_scale_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -5289,9 +5257,9 @@ def norm_launch_forward(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
@@ -5367,14 +5335,14 @@ def norm_gradient_sums(
 def norm_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
+    _residual: Tensor | None,
+    _dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
@@ -5456,7 +5424,7 @@ def norm_input_gradient(
 def norm_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -5921,7 +5889,7 @@ def norm_add_launch_forward(
     bias: Tensor | None,
     residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     residual = channels_last(residual)
@@ -6036,6 +6004,14 @@ def conv7_batchnorm7_add1(
 #   kept for backward in training: the input, 8 x 8 x 24; the sums, 4 x 4 x 64; a byte
 #   an output (which pixel of the window won), 4 x 4 x 64
 #   The rest of its kernels are those of regions 1 and 2.
+#
+#   Pools over the sums of a convolution, in registers: values that lose are never
+#   written.
+#
+#   Backward kernel of a convolution region with a pool: the gradient before it, written
+#   once.
+#
+#   For the products of a library, which cannot rebuild it where they read it.
 
 
 @triton.jit
@@ -6193,7 +6169,6 @@ def conv_max2_scale_gelu_launch_windows(geometry: ConvGeometry, x: Tensor) -> in
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
     tile = conv_scale_relu6_forward_tile(geometry, x, conv_precision(x))
     return tile.columns // 4
-    return tile.columns
 
 
 def conv_max2_scale_gelu_launch_forward(
@@ -6202,7 +6177,7 @@ def conv_max2_scale_gelu_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -6528,9 +6503,9 @@ def conv_nobias_max2_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -6684,7 +6659,7 @@ def conv_nobias_max2_sums_launch_unpool(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     dz: Tensor,
 ) -> Tensor:
     """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
@@ -6782,9 +6757,9 @@ def norm_gelu_launch_forward(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
@@ -6896,14 +6871,14 @@ def norm_gelu_gradient_sums(
 def norm_gelu_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
+    _residual: Tensor | None,
+    _dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
@@ -6996,7 +6971,7 @@ def norm_gelu_input_gradient(
 def norm_gelu_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -7194,7 +7169,7 @@ def fc_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    kept: Tensor,
+    _kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
@@ -7360,7 +7335,7 @@ def fc_bias_gradient(
 def fc_launch_input_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -7393,7 +7368,7 @@ def fc_launch_input_gradient(
 def fc_launch_weight_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     x: Tensor,
     dweight: Tensor,
 ) -> None:
@@ -7424,7 +7399,7 @@ def fc_launch_weight_gradient(
 def fc_launch_bias_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
@@ -7672,7 +7647,7 @@ def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
         return loss_launch_forward(packed(logits), packed(target))
 
 
-def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def loss_outputs(logits: Tensor, _target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate what loss_values gives."""
     one = logits.new_empty(1, dtype=full_dtype(logits))
     spread = logits.new_empty(logits.shape[0], dtype=full_dtype(logits))
@@ -7697,7 +7672,7 @@ def loss_gradient(
 
 
 def loss_empty_gradient(
-    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+    _gradient: Tensor, logits: Tensor, _target: Tensor, _spread: Tensor, _count: Tensor
 ) -> tuple[Tensor]:
     """Allocate what loss_gradient gives."""
     return (logits.new_empty(logits.shape),)

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_4122a2e9a3da"
+NAMESPACE = "cnndsl_residual_fce784a3376b"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -635,7 +635,7 @@ def differentiable(
             gradient,
         )
 
-    def refuse_second(ctx: FunctionCtx, *gradients: Tensor | None) -> None:
+    def refuse_second(_ctx: FunctionCtx, *_gradients: Tensor | None) -> None:
         raise RuntimeError(
             f"{name}: the gradient of a gradient is not computed by fused kernels",
         )
@@ -873,7 +873,7 @@ def conv_weights(
     return None, None
 
 
-def conv_code_dtype(geometry: ConvGeometry) -> torch.dtype | None:
+def conv_code_dtype(_geometry: ConvGeometry) -> torch.dtype | None:
     """What a value of `ConvOutputs.code` is; None where a region needs none.
 
     A maximum keeps the position that won, in a byte. An average of ReLUs keeps a bit for each
@@ -1102,11 +1102,11 @@ def conv_empty_gradients(
 def conv_allocate_gradients(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor | None,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
-    scale: Tensor | None,
+    _code: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
+    _scale: Tensor | None,
     size: Sequence[int],
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
@@ -1410,17 +1410,17 @@ def norm_sizes(geometry: NormGeometry, height: int, width: int) -> tuple[int, in
     return out[0], out[1]
 
 
-def refuse_norm(geometry: NormGeometry) -> None:
+def refuse_norm(_geometry: NormGeometry) -> None:
     """Raise for a region that these kernels cannot compute, whatever its input."""
 
 
 def norm_outputs(
     geometry: NormGeometry,
     z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
+    _mean: Tensor,
+    _inverse: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
     residual: Tensor | None,
 ) -> tuple[Tensor, Tensor | None]:
     """Allocate y, and shaped as y a byte for the position that won, where there is a maximum.
@@ -1510,14 +1510,14 @@ def norm_values(
 
 def norm_empty_gradients(
     geometry: NormGeometry,
-    gradient: Tensor,
-    winner: Tensor | None,
+    _gradient: Tensor,
+    _winner: Tensor | None,
     z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
+    _mean: Tensor,
+    _inverse: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
+    _residual: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """Allocate what norm_gradients gives."""
@@ -1661,11 +1661,11 @@ def norm_op(
 
     def fake_statistics(
         sums: Tensor,
-        running_mean: Tensor,
-        running_var: Tensor,
-        momentum: float,
-        values: int,
-        eps: float,
+        _running_mean: Tensor,
+        _running_var: Tensor,
+        _momentum: float,
+        _values: int,
+        _eps: float,
     ) -> tuple[Tensor, Tensor]:
         return sums.new_empty(geometry.channels), sums.new_empty(geometry.channels)
 
@@ -1818,9 +1818,9 @@ def fc_values(
 def fc_empty_gradients(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
-    x: Tensor | None,
-    weight: Tensor | None,
+    _saved: Tensor | None,
+    _x: Tensor | None,
+    _weight: Tensor | None,
     needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     """Allocate the gradients of x, weight and bias that are needed."""
@@ -1956,14 +1956,6 @@ def fc_op(
 #   columns are pixels of the convolution; it is one matrix product over the terms
 #   (kernel row, kernel column, channel) of the sum.
 #
-#   Pools over the sums of a convolution, in registers: values that lose are never
-#   written.
-#
-#   Forward kernel of a convolution alone, whose result another launch goes on with.
-#
-#   For pools whose windows overlap: computing a value anew for each window that holds
-#   it would cost more than to write it once.
-#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -1987,11 +1979,6 @@ def fc_op(
 #   It reads each value of the gradient once. So it also writes the gradient before the
 #   activation, where more than the other kernels want it: it is a residual's, or what a
 #   library multiplies. Split and added as the gradient of the weight is.
-#
-#   Backward kernel of a convolution region with a pool: the gradient before it, written
-#   once.
-#
-#   For the products of a library, which cannot rebuild it where they read it.
 #
 #   Batchnorm in training: a mean and a variance for each channel, from those of tiles.
 #
@@ -2294,7 +2281,7 @@ def conv_few_scale_relu_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -2530,7 +2517,7 @@ def conv_few_scale_relu_input_gradient_tile(
 def conv_few_scale_relu_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
@@ -2696,7 +2683,7 @@ def conv_few_scale_relu_weight_gradient_tile(
 def conv_few_scale_relu_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
@@ -2796,9 +2783,9 @@ def conv_few_scale_relu_bias_gradient(
 def conv_few_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
-    dz: Tensor,
+    _dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -3022,9 +3009,9 @@ def conv_few_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -3205,8 +3192,8 @@ def conv_few_nobias_sums_input_gradient(
 def conv_few_nobias_sums_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
+    _code: Tensor,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -3352,8 +3339,8 @@ def conv_few_nobias_sums_weight_gradient(
 def conv_few_nobias_sums_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
+    _code: Tensor,
+    _saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
@@ -3448,9 +3435,9 @@ def conv_few_nobias_sums_bias_gradient(
 def conv_few_nobias_sums_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
-    saved: Tensor | None,
-    dz: Tensor,
+    _code: Tensor,
+    _saved: Tensor | None,
+    _dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -3654,9 +3641,9 @@ def norm_relu_launch_forward(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
@@ -3765,14 +3752,14 @@ def norm_relu_gradient_sums(
 def norm_relu_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
+    _residual: Tensor | None,
+    _dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
@@ -3865,7 +3852,7 @@ def norm_relu_input_gradient(
 def norm_relu_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -4228,7 +4215,7 @@ def conv_scale_relu_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -4320,7 +4307,7 @@ def conv_scale_relu_bias_gradient(
 def conv_scale_relu_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    code: Tensor,
+    _code: Tensor,
     saved: Tensor | None,
     dz: Tensor,
     height: int,
@@ -4513,9 +4500,9 @@ def conv_nobias_sums_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
+    _bias: Tensor | None,
+    _scale: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -4849,7 +4836,7 @@ def norm_add_relu_launch_forward(
     bias: Tensor | None,
     residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     residual = channels_last(residual)
@@ -4967,7 +4954,7 @@ def norm_add_relu_gradient_sums(
 def norm_add_relu_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -5061,7 +5048,7 @@ def norm_add_relu_input_gradient(
 def norm_add_relu_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -5356,7 +5343,7 @@ def conv_scale_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
@@ -5449,9 +5436,9 @@ def norm_launch_forward(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    residual: Tensor | None,
+    _residual: Tensor | None,
     y: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
@@ -5527,14 +5514,14 @@ def norm_gradient_sums(
 def norm_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
-    winner: Tensor,
+    _winner: Tensor,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
+    _weight: Tensor | None,
+    _bias: Tensor | None,
+    _residual: Tensor | None,
+    _dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
@@ -5823,7 +5810,7 @@ def fc_launch_forward(
     weight: Tensor,
     bias: Tensor | None,
     y: Tensor,
-    kept: Tensor,
+    _kept: Tensor,
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
@@ -5989,7 +5976,7 @@ def fc_bias_gradient(
 def fc_launch_input_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
 ) -> None:
@@ -6022,7 +6009,7 @@ def fc_launch_input_gradient(
 def fc_launch_weight_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     x: Tensor,
     dweight: Tensor,
 ) -> None:
@@ -6053,7 +6040,7 @@ def fc_launch_weight_gradient(
 def fc_launch_bias_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
-    saved: Tensor | None,
+    _saved: Tensor | None,
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
@@ -6301,7 +6288,7 @@ def loss_values(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]
         return loss_launch_forward(packed(logits), packed(target))
 
 
-def loss_outputs(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def loss_outputs(logits: Tensor, _target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Allocate what loss_values gives."""
     one = logits.new_empty(1, dtype=full_dtype(logits))
     spread = logits.new_empty(logits.shape[0], dtype=full_dtype(logits))
@@ -6326,7 +6313,7 @@ def loss_gradient(
 
 
 def loss_empty_gradient(
-    gradient: Tensor, logits: Tensor, target: Tensor, spread: Tensor, count: Tensor
+    _gradient: Tensor, logits: Tensor, _target: Tensor, _spread: Tensor, _count: Tensor
 ) -> tuple[Tensor]:
     """Allocate what loss_gradient gives."""
     return (logits.new_empty(logits.shape),)
