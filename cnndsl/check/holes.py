@@ -1,18 +1,14 @@
 """Holes: arguments `?` that are found from the assertion on their line."""
 
-from itertools import product
-from typing import Any
-
 from cnndsl.check.bind import Bound, Unsolved, written
+from cnndsl.check.search import MOST_FOUND, Search
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
-from cnndsl.layers import arguments
-from cnndsl.layers.arguments import Kind, Pair
-from cnndsl.layers.base import Layer, Slot
+from cnndsl.layers.arguments import Padding, Pair
+from cnndsl.layers.base import Layer
 from cnndsl.layers.types import TensorType, Unknown, show
-from cnndsl.layers.window import Geometry
 from cnndsl.sizes.dim import Dim
 
-MOST_TRIALS = 20_000  # two holes with 140 numbers each
+MOST_SHOWN = 8
 
 
 def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Sink) -> Bound | None:
@@ -26,81 +22,53 @@ def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Si
         return None
     if isinstance(x, Unknown):
         return None
-    found = _solutions(unsolved, x, wanted)
+    search = Search(unsolved, x, wanted)
+    found = search.solutions()
+    if found and search.free:
+        sink.add(_any_value(unsolved, found[0], search.free[0]))
+        return None
     if len(found) == 1:
-        return Bound(found[0], unsolved.places, unsolved.others)
-    texts = [_text(unsolved, layer) for layer in found[:6]]
+        return Bound(found[0], unsolved.places, unsolved.others, unsolved.defaults)
     if not found:
         message = f"no value of `?` makes the output {show(wanted)}"
-        sink.add(Diagnostic("E312", message, span, notes=_near_misses(unsolved, x)))
+        near = tuple(
+            f"{_text(unsolved, layer)} gives {show(layer.output(x))}"
+            for layer in search.near_misses()[:4]
+        )
+        tried = search.tried()
+        notes = (*near, tried) if tried else near
+        sink.add(
+            Diagnostic("E312", message, span, notes=notes, fixes=_other_form(unsolved, wanted))
+        )
         return None
-    fixes = tuple(_fix(unsolved, layer, text) for layer, text in zip(found, texts, strict=False))
-    message = f"{len(found)} values of `?` make the output {show(wanted)}"
+    fixes = tuple(_fix(unsolved, layer, x) for layer in found[:MOST_SHOWN])
+    count = f"{len(found)} values" if len(found) < MOST_FOUND else f"{MOST_FOUND} values or more"
+    message = f"{count} of `?` make the output {show(wanted)}"
     sink.add(Diagnostic("E313", message, span, fixes=fixes))
     return None
 
 
-def _solutions(unsolved: Unsolved, x: TensorType, wanted: TensorType) -> list[Layer]:
-    if not isinstance(x, unsolved.form.accepts):
-        return []
-    slots = [unsolved.form.slots[name] for name in unsolved.holes]
-    choices = [_candidates(slot, x, wanted) for slot in slots]
-    while len(choices) > 1 and _count(choices) > MOST_TRIALS:
-        choices = [c[: max(1, len(c) // 2)] for c in choices]
-    found: list[Layer] = []
-    for values in product(*choices):
-        layer = _with(unsolved, values)
-        # In this order, since conditions take ten times as long as a size.
-        if layer.output(x) == wanted and _fits(layer, x):
-            found.append(layer)
-    usual = [layer for layer in found if _is_usual(layer)]
-    return usual or found
+def _any_value(unsolved: Unsolved, layer: Layer, name: str) -> Diagnostic:
+    """The message that a shape says nothing about an argument."""
+    slot = unsolved.form.slots[name]
+    text = written(slot, name, slot.kind.write(getattr(layer, name)))
+    usual = "the usual value is" if not slot.required else "say it, for example"
+    # Only a value that is usual may be filled in.
+    edits = () if slot.required else (Edit(unsolved.places[name], text),)
+    return Diagnostic(
+        "E313",
+        f"every value of `{name}` makes this output: the shape does not depend on it",
+        unsolved.places[name],
+        fixes=(Fix(f"{usual} `{text}`", edits),),
+    )
 
 
-def _is_usual(layer: Layer) -> bool:
-    """Whether no window lies in the padding by more than half: else it is hardly what is meant."""
-    geometry: object = getattr(layer, "geometry", None)
-    if not isinstance(geometry, Geometry):
-        return True
-    return all(2 * p <= e for p, e in zip(geometry.pad.values(), geometry.extent, strict=True))
-
-
-def _count(choices: list[list[Any]]) -> int:
-    count = 1
-    for one in choices:
-        count *= len(one)
-    return count
-
-
-def _with(unsolved: Unsolved, values: tuple[Any, ...]) -> Layer:
-    return unsolved.form(**unsolved.known, **dict(zip(unsolved.holes, values, strict=True)))
-
-
-def _fits(layer: Layer, x: TensorType) -> bool:
-    if not isinstance(x, layer.accepts):
-        return False
-    for claim in layer.requires(x):
-        left, right = claim.left.constant, claim.right.constant
-        if left is not None and right is not None:
-            if left < right or (claim.operator == "==" and left != right):
-                return False
-        elif claim.operator == "==" and claim.left != claim.right:
-            return False
-    return True
-
-
-def _candidates(slot: Slot, x: TensorType, wanted: TensorType) -> list[Any]:
-    """Values worth trying: numbers up to the sizes at hand, the words, the two booleans."""
-    sizes = [d.constant for d in (*x.dims, *wanted.dims) if d.constant is not None]
-    most = min(max(sizes, default=16), 512)
-    kind: Kind = slot.kind
-    if isinstance(kind, arguments.Size):
-        return [Pair(n, n) for n in range(kind.least, most + 1)]
-    if isinstance(kind, arguments.Count):
-        return list(wanted.dims[-1:]) if slot.required else [Dim.of(n) for n in range(1, most + 1)]
-    if isinstance(kind, arguments.Flag):
-        return [False, True]
-    return list(kind.words)
+def _other_form(unsolved: Unsolved, wanted: TensorType) -> tuple[Fix, ...]:
+    """A form of the layer that gives any size, where this one does not."""
+    height, width = (dim.constant for dim in (*wanted.dims, Dim.of(0), Dim.of(0))[:2])
+    if unsolved.form.kind != "upsample" or not height or not width:
+        return ()
+    return (Fix(f"for that height and width: `upsample to {height}x{width}`"),)
 
 
 def _text(unsolved: Unsolved, layer: Layer) -> str:
@@ -113,20 +81,22 @@ def _written(unsolved: Unsolved, layer: Layer, name: str) -> str:
     return written(slot, name, slot.kind.write(getattr(layer, name)))
 
 
-def _fix(unsolved: Unsolved, layer: Layer, text: str) -> Fix:
+def _fix(unsolved: Unsolved, layer: Layer, x: TensorType) -> Fix:
     edits = tuple(
         Edit(unsolved.places[name], _written(unsolved, layer, name)) for name in unsolved.holes
     )
-    return Fix(f"write {text}", edits)
+    same = ", which is `pad=same`" if _is_same(unsolved, layer, x) else ""
+    return Fix(f"write {_text(unsolved, layer)}{same}", edits)
 
 
-def _near_misses(unsolved: Unsolved, x: TensorType) -> tuple[str, ...]:
-    """What the first few values give, so that the user sees how the size moves."""
-    notes: list[str] = []
-    slots = [unsolved.form.slots[name] for name in unsolved.holes]
-    choices = [_candidates(slot, x, x)[:4] for slot in slots]
-    for values in product(*choices):
-        layer = _with(unsolved, values)
-        if len(notes) < 4 and _fits(layer, x):
-            notes.append(f"{_text(unsolved, layer)} gives {show(layer.output(x))}")
-    return tuple(notes)
+def _is_same(unsolved: Unsolved, layer: Layer, x: TensorType) -> bool:
+    """Whether the padding that was found is what the word `same` stands for."""
+    slot = unsolved.form.slots.get("pad")
+    if "pad" not in unsolved.holes or slot is None or not isinstance(slot.kind, Padding):
+        return False
+    values = {name: getattr(layer, name) for name in layer.slots}
+    size, dilation = values["size"], values["dilation"]
+    assert isinstance(size, Pair)
+    assert isinstance(dilation, Pair)
+    odd = all(d * (n - 1) % 2 == 0 for n, d in zip(size.values(), dilation.values(), strict=True))
+    return odd and type(layer)(**{**values, "pad": "same"}).output(x) == layer.output(x)

@@ -8,7 +8,7 @@ from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Layer
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.types import ImageType, TensorType
+from cnndsl.layers.types import ImageType, TensorType, is_open
 from cnndsl.layers.window import AXES, Geometry
 from cnndsl.record import Record
 from cnndsl.sizes.counted import counted
@@ -28,7 +28,7 @@ def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink
     if geometry.size.values() == (1, 1):
         return  # one pixel with a stride is the usual shortcut: it leaves pixels out on purpose
     for axis, (_, _, lines) in enumerate(AXES):
-        between = geometry.skipped(axis, x.dims[axis])
+        between = 0 if is_open(x.dims[axis]) else geometry.skipped(axis, x.dims[axis])
         if between:
             extent, stride = geometry.extent[axis], geometry.stride.values()[axis]
             what = f"{counted(between, lines[:-1])} {'is' if between == 1 else 'are'}"

@@ -28,6 +28,7 @@ class Slot(Record):
     kind: Kind
     default: Any
     way: Way
+    axis: int | None = None  # of a number for one side of an image: 0 for height, 1 for width
 
     @property
     def required(self) -> bool:
@@ -50,6 +51,7 @@ def argument(
     *,
     default: Any = REQUIRED,  # noqa: ANN401 (it stands for the field, which has any type)
     way: Way | None = None,
+    axis: int | None = None,
 ) -> Any:  # noqa: ANN401 (as above)
     """Declare an argument. Without a default it is positional, with one it is `name=value`.
 
@@ -57,8 +59,9 @@ def argument(
     several forms is one class a form, and the word chooses between them. It is `place` for one
     that stands alone like a positional one, but may be left out: `upsample to 56x56 bilinear`. It
     is `either` for the one number of a layer: `dropout 0.2`, or `dropout p=0.2`.
+    `axis` says which side of an image a number is for, where it is for one only.
     """
-    return Slot(kind, default, way or ("place" if default is REQUIRED else "name"))
+    return Slot(kind, default, way or ("place" if default is REQUIRED else "name"), axis)
 
 
 class Suggestion(Record):

@@ -118,10 +118,10 @@ class Pad(Opaque):
     kind = "pad"
     examples: ClassVar[tuple[str, ...]] = ("pad 1 1 1 1", "pad 0 1 0 1")
 
-    top: int = argument(Whole(0))
-    bottom: int = argument(Whole(0))
-    left: int = argument(Whole(0))
-    right: int = argument(Whole(0))
+    top: int = argument(Whole(0), axis=0)
+    bottom: int = argument(Whole(0), axis=0)
+    left: int = argument(Whole(0), axis=1)
+    right: int = argument(Whole(0), axis=1)
 
     def output(self, x: ImageType) -> ImageType:
         """H + T + B x W + L + R."""
@@ -145,10 +145,10 @@ class Crop(View):
     kind = "crop"
     examples: ClassVar[tuple[str, ...]] = ("crop 2 2 2 2", "crop 0 1 0 1")
 
-    top: int = argument(Whole(0))
-    bottom: int = argument(Whole(0))
-    left: int = argument(Whole(0))
-    right: int = argument(Whole(0))
+    top: int = argument(Whole(0), axis=0)
+    bottom: int = argument(Whole(0), axis=0)
+    left: int = argument(Whole(0), axis=1)
+    right: int = argument(Whole(0), axis=1)
 
     def requires(self, x: ImageType) -> Iterator[Claim]:
         """Something that is left."""
