@@ -10,9 +10,13 @@ from cnndsl.train.ranks import Ranks
 from cnndsl.train.recipe import Recipe
 
 
-def check_all(model: nn.Module, data: Data, recipe: Recipe, ranks: Ranks) -> None:
-    """Raise `TrainError` for what would go wrong, or would be trained in vain."""
-    for examples in (data.train, data.test, data.final):
+def check_all(model: nn.Module, data: Data, recipe: Recipe, ranks: Ranks) -> int:
+    """Raise `TrainError` for what would go wrong, or would be trained in vain.
+
+    Gives the number of classes.
+    """
+    count = check_fit(model, data.train, data.classes)
+    for examples in (data.test, data.final):
         if examples is not None:
             check_fit(model, examples, data.classes)
     size = min(data.train.shape[1:])
@@ -23,10 +27,10 @@ def check_all(model: nn.Module, data: Data, recipe: Recipe, ranks: Ranks) -> Non
         )
     first = next(iter(data.train.batches(1, None))).images
     refuse_idle_heads(model, first)
-    if isinstance(data.train, BatchExamples):
-        return  # it divides images as it likes
-    if _least(data.train, recipe.batch, recipe.accumulate, ranks.world) == 1:
+    divides = not isinstance(data.train, BatchExamples)  # which come as they like
+    if divides and _least(data.train, recipe.batch, recipe.accumulate, ranks.world) == 1:
         refuse_single(model, first[:1], _other_batch(data.train, recipe, ranks.world))
+    return count
 
 
 def _least(examples: Examples, batch: int, pieces: int, world: int) -> int:

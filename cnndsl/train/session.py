@@ -26,6 +26,7 @@ from cnndsl.train.evaluate import Scores, evaluate
 from cnndsl.train.examples import Batch, Examples, TensorExamples
 from cnndsl.train.fitness import check_all
 from cnndsl.train.interrupt import Interrupts, Watch
+from cnndsl.train.labelled import refuse_strangers
 from cnndsl.train.learner import Learner, NotFiniteError
 from cnndsl.train.network import first_not_finite, leaves_out
 from cnndsl.train.progress import Reporter
@@ -76,7 +77,7 @@ class Session:
         self.reporter = reporter
         self.ranks = ranks
         self.folder: Run | None = None
-        check_all(model, data, recipe, ranks)
+        self.classes = check_all(model, data, recipe, ranks)
         self.device = ranks.device(recipe.device)
         self.data = _on_device(data, self.device)
         self.steps = data.train.steps(recipe.batch)
@@ -180,6 +181,8 @@ class Session:
     def _step(self, batch: Batch, seed: int, interrupts: Interrupts) -> bool:
         """Learn from a batch; gives whether it is time to save."""
         self.lr = self.learner.rate
+        if not hasattr(self.data.train, "labels"):  # else all were looked at before
+            refuse_strangers(batch.labels, self.classes)
         own = self.learner.gradients(batch, seed)
         caught = float(interrupts.caught is not None)
         due = float(self.ranks.is_first and self._is_due())
