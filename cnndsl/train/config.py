@@ -89,7 +89,7 @@ def read(path: Path) -> dict[str, Any]:
         if path.exists() and not path.is_file():
             raise TrainError(f"`{path}` is no plain file", "train again: `--out`")
         config = cast("object", json.loads(path.read_bytes()))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
             f"there is no run in `{path.parent}`",
             f"train one: `cnndsl train FILE --out {path.parent}`",

@@ -1,6 +1,7 @@
 """`cnndsl train`, `eval` and `predict` on a small network, from the file to the answer."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from safetensors.torch import save_file
 
 import cnndsl
 from cnndsl.cli.eval import show
@@ -234,6 +236,63 @@ def test_wrong_usage(network, tmp_path, capsys, change, status, said):
     assert main(train(network, tmp_path / "run", *change)) == status
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+ENDS = {
+    "conv 10 3x3": "add `globalpool",
+    "conv 10 3x3\nglobalpool avg": "add `flatten`",
+    "flatten\nfc 1": "one number for each image",
+    "flatten\nfc 3": "tells 3 classes apart, but the data has 10",
+    "flatten\nfc 10\nsigmoid": "10 independent questions",
+}
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+def test_an_end_that_does_not_fit_is_refused_by_each_command(end, pictures, tmp_path, capsys):
+    (tmp_path / "n.cnn").write_text(f"input 8 x 8 x 1\n{end}\n")
+    model = cnndsl.compile(tmp_path / "n.cnn")
+    weights = tmp_path / "w.safetensors"
+    save_file(model.state_dict(), weights)
+    used = [str(tmp_path / "n.cnn"), "--weights", str(weights), "--device", "cpu"]
+    image = str(next(pictures.rglob("*.png")))
+    said = ENDS[end].replace("add `globalpool", "one number for each class: `globalpool")
+    for command in (["train", *used, "--data", "digits"], ["eval", *used, "--data", "digits"]):
+        out = ["--out", str(tmp_path / "run")] if command[0] == "train" else []
+        assert main([*command, *out]) == 1
+        assert said in capsys.readouterr().err
+    status = main(["predict", used[0], image, *used[1:]])
+    out, err = capsys.readouterr()
+    if "3 classes" in said:
+        assert status == 0
+        shares = [float(word.rstrip("%,")) for word in out.split() if "%" in word]
+        assert sum(shares) == pytest.approx(100, abs=0.2)
+    elif "sigmoid" in end:
+        assert status == 0
+        assert "(each by itself)" in out
+    else:
+        assert status == 1
+        assert said in err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_a_device_is_not_waited_for(run, tmp_path, capsys, kind):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    path = path if kind == "pipe" else "/dev/zero"
+    for command in (
+        ["train", path, "--data", "digits"],
+        ["train", str(run / "source.cnn"), "--data", path],
+        ["train", str(run / "source.cnn"), "--data", "digits", "--weights", path],
+        ["train", "--resume", path],
+        ["eval", path],
+        ["eval", str(run), "--data", path],
+        ["predict", path, path],
+        ["predict", str(run), path],
+        ["predict", str(run / "source.cnn"), path, "--weights", path],
+    ):
+        out = ["--out", str(tmp_path / "new")] if command[:2] == ["train", path] else []
+        assert main([*command, *out]) in (1, 2), command
+        assert "bug in cnndsl" not in capsys.readouterr().err
 
 
 def test_what_is_missing_is_asked_for(network, capsys):
