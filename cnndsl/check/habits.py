@@ -68,7 +68,7 @@ def _may_be(slot: Slot, expression: tree.Expression) -> bool:
     is_size = isinstance(slot.kind, Size)
     match expression:
         case tree.Reference(name):
-            return name in slot.kind.words if slot.kind.words else not is_size
+            return name in slot.kind.words if slot.kind.words else True
         case tree.Size():
             return is_size
         case tree.Integer():

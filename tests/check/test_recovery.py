@@ -191,6 +191,11 @@ def test_six_mistakes_are_six_errors():
     assert places(text) == list(zip(codes, range(2, 8), strict=True))
 
 
+def test_a_size_by_name_stands_where_a_size_stands():
+    report = check_source(Source("m.cnn", "input 12 x 12 x 6\nlet side = 3x3\nconv 6 side\n"))
+    assert report.ok
+
+
 def test_free_sizes_stay_known_behind_a_mistake():
     text = "input H x W x 3\nconv 8 4x3 pad=1 groups=2\npool max 2\nskip -> (H - 1) // 2 x 9 x 8\n"
     assert ("E306", 2) in places(text)
