@@ -31,7 +31,7 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """
     if any(is_altered(layer) for layer in layers):
         return x.contiguous()
-    if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
+    if is_watched(x) or x.device.type != "cpu" or x.dtype != torch.float32:
         return x
     weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cnndsl.emit import layout
 from cnndsl.emit.names import class_name
-from cnndsl.emit.steps import Known, Writer
+from cnndsl.emit.steps import Known, Writer, is_laid
 from cnndsl.emit.tree import Block, Step
 from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.types import show
@@ -53,7 +53,8 @@ def forms(graph: Graph, steps: Sequence[Step], nodes: Sequence[Node], known: Kno
     for block in _inner_first(steps):
         arrive = " and ".join(show(types[path]) for path in block.inputs)
         written = f"{arrive} to {show(types[block.path])}"
-        body = _body(block, under[block.label], known, names)
+        rows = bool(known.functions) and is_laid(types[block.path])
+        body = _body(block, under[block.label], known, names, rows=rows)
         form = found.get((body, written))
         if form is None:
             taken = known.taken.union(other.name for other in found.values())
@@ -75,13 +76,18 @@ def _inner_first(steps: Sequence[Step]) -> list[Block]:
 
 
 def _body(
-    block: Block, nodes: Sequence[Node], known: Known, names: Mapping[tuple[str, ...], str]
+    block: Block,
+    nodes: Sequence[Node],
+    known: Known,
+    names: Mapping[tuple[str, ...], str],
+    *,
+    rows: bool,
 ) -> str:
     depth = len(block.label)
     inside = [(known.leaves[node.path].keys[depth:], node) for node in nodes]
     at = known.branches[block.label].keys
     made = f"super().__init__(\n{_items(at, inside, 8, names)}\n)"
-    parameters, lines = Writer(known, block.label).forward(block)
+    parameters, lines = Writer(known, block.label).forward(block, rows=rows)
     return "\n\n".join(
         [
             '"""The layers under one label."""',

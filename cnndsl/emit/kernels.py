@@ -10,7 +10,7 @@ from cnndsl.emit.jobs import Family, Signature
 from cnndsl.emit.prune import prune
 
 # What every network with kernels needs, and what those over images need.
-SHARED, WINDOWS = ("shared.py", "replay.py", "dispatch.py", "cpu.py"), "windows.py"
+SHARED, WINDOWS = ("shared.py", "replay.py", "dispatch.py", "rows.py", "cpu.py"), "windows.py"
 # In the order in which they are emitted.
 OPERATORS: dict[Family, tuple[str, ...]] = {
     "conv": (WINDOWS, "conv_geometry.py", "conv_rows.py", "conv_library.py", "conv_op.py"),

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from cnndsl.emit import blocks, dynamic, layout
 from cnndsl.emit.names import KEYWORDS, Names, branches, places
 from cnndsl.emit.region import Section, functions
-from cnndsl.emit.steps import LOCALS, Known, Writer
-from cnndsl.emit.tree import tree
+from cnndsl.emit.steps import LOCALS, Known, Writer, is_laid
+from cnndsl.emit.tree import Block, Step, tree
 from cnndsl.fuse.regions import Part
-from cnndsl.graph.graph import Graph, Node
+from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.activations import Sigmoid, Softmax
 from cnndsl.layers.types import show
 from cnndsl.sizes.dim import Dim
@@ -138,11 +138,12 @@ def network(
     steps = tree(parts, [result, *(path for _, path in graph.outputs)])
     forms = blocks.forms(graph, steps, nodes, known)
     writer = Writer(known)
+    rows = {node.path for node in graph.nodes if sections and is_laid(node.output)}
     weights = blocks.weights(nodes, known, forms)
     logits = (
         f'"""Give what the last layer before a {_end(last) or "softmax"} gives."""',
-        *_arrival(graph),
-        *writer.to_result(steps, result),
+        *_arrival(graph, steps, rows=result in rows, fused=bool(sections)),
+        *writer.to_result(steps, result, rows=result in rows),
     )
     body = [
         "\n".join(
@@ -168,8 +169,10 @@ def network(
     if graph.outputs:
         lines = [
             '"""Give the tensors that the file puts out, by their labels."""',
-            *_arrival(graph),
-            *writer.to_outputs(steps, graph.outputs),
+            *_arrival(
+                graph, steps, rows=any(p in rows for _, p in graph.outputs), fused=bool(sections)
+            ),
+            *writer.to_outputs(steps, graph.outputs, rows),
         ]
         body.append(layout.method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
     shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
@@ -178,9 +181,16 @@ def network(
     return layout.blocks([*(form.text for form in forms.classes), text])
 
 
-def _arrival(graph: Graph) -> list[str]:
-    """What is done with x before the first layer."""
+def _arrival(graph: Graph, steps: Sequence[Step], *, rows: bool, fused: bool) -> list[str]:
+    """What is done with x before the first layer; `rows`: whether an image comes out."""
     lines = ["refuse_input(x)"]
+    if rows:
+        lines.append("by_rows = are_by_rows(x)")
+    if fused and is_laid(graph.source):
+        if not graph.takes_bytes:
+            lines.append("x = with_gradient_by_rows(x)")
+        if any(isinstance(step, Block) and INPUT in step.inputs for step in steps):
+            lines.append("x = for_blocks(x)")
     if graph.takes_bytes:
         lines.append("x = scaled(x, self.input_mean, self.input_deviation)")
     return lines

@@ -4,7 +4,7 @@
 blocks are called; knows nothing of what they hold.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from cnndsl.emit import layout
 from cnndsl.emit.names import Names, Place
@@ -13,10 +13,11 @@ from cnndsl.emit.tree import Block, Step, needed
 from cnndsl.fuse.regions import Region
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.reshape import Skip
+from cnndsl.layers.types import ImageType, TensorType
 from cnndsl.record import Record
 
 # The names that the code around a symbol or a value already uses.
-LOCALS = frozenset({"self", "x", "y", "holds", "condition", "line", "given"})
+LOCALS = frozenset({"self", "x", "y", "holds", "condition", "line", "given", "by_rows"})
 
 
 class Known(Record):
@@ -33,6 +34,19 @@ class Known(Record):
     taken: frozenset[str]
 
 
+def laid(value: str) -> str:
+    """An image as somebody outside is to see it; the method has said before whether by rows."""
+    return f"{value}.contiguous() if by_rows else {value}"
+
+
+def is_laid(type_: TensorType) -> bool:
+    """Whether an image may lie otherwise than by rows: not if it is one pixel or one channel."""
+    if not isinstance(type_, ImageType):
+        return False
+    height, width, channels = (dim.constant for dim in type_.dims)
+    return channels != 1 and (height, width) != (1, 1)
+
+
 class Writer:
     """Writes the lines of the network, or of its block with that label."""
 
@@ -43,28 +57,43 @@ class Writer:
         self._prefix = "".join(f"{word}." for word in label)
         self._taken = known.taken | LOCALS
 
-    def forward(self, block: Block) -> tuple[list[str], list[str]]:
-        """The parameters and the lines of a block's `forward`."""
+    def forward(self, block: Block, *, rows: bool) -> tuple[list[str], list[str]]:
+        """The parameters and the lines of a block's `forward`; `rows`: see `laid`."""
         names = Names(self._taken)
         others = [names.give(self._short(path)) for path in block.inputs[1:]]
         where = dict(zip(block.inputs, ["x", *others], strict=True))
         parameters = [f"{name}: Tensor" for name in where.values()]
-        return parameters, self._to_result(block.steps, block.path, where, names)
+        lines = self._to_result(block.steps, block.path, where, names, rows=rows)
+        return parameters, ["by_rows = are_seen_by_rows(x, self)", *lines] if rows else lines
 
-    def to_result(self, steps: Sequence[Step], result: str) -> list[str]:
+    def to_result(self, steps: Sequence[Step], result: str, *, rows: bool) -> list[str]:
         """The lines of a method that returns one tensor."""
-        return self._to_result(steps, result, {INPUT: "x"}, Names(self._taken))
+        return self._to_result(steps, result, {INPUT: "x"}, Names(self._taken), rows=rows)
 
-    def to_outputs(self, steps: Sequence[Step], outputs: Sequence[tuple[str, str]]) -> list[str]:
+    def to_outputs(
+        self, steps: Sequence[Step], outputs: Sequence[tuple[str, str]], rows: Container[str]
+    ) -> list[str]:
         """The lines of a method that returns several tensors by their labels."""
         results = [path for _, path in outputs]
         lines, where = self._lines(steps, results, {INPUT: "x"}, Names(self._taken))
-        items = [f"{layout.literal(label)}: {where[path]}," for label, path in outputs]
+        items: list[str] = []
+        for label, path in outputs:
+            value = laid(where[path]) if path in rows else where[path]
+            items.append(f"{layout.literal(label)}: {value},")
         return [*lines, "return {", *(layout.indent(item) for item in items), "}"]
 
     def _to_result(
-        self, steps: Sequence[Step], result: str, where: dict[str, str], names: Names
+        self,
+        steps: Sequence[Step],
+        result: str,
+        where: dict[str, str],
+        names: Names,
+        *,
+        rows: bool,
     ) -> list[str]:
+        if rows:
+            lines, where = self._lines(steps, [result], where, names)
+            return [*lines, f"return {laid(where[result])}"]
         lines, where = self._lines(steps, [result], where, names, returns=result)
         is_done = bool(lines) and lines[-1].startswith("return ")
         return lines if is_done else [*lines, f"return {where[result]}"]

@@ -115,8 +115,14 @@ class GroupNorm(Opaque):
         return f"nn.GroupNorm({self.groups}, {_channels(x)}{eps})"
 
     def torch(self, x: ImageType | VectorType, module: str, value: str) -> str:
-        """A call of the module."""
-        del x
+        """A call of the module.
+
+        With channels innermost, PyTorch's backward crashes on a CPU where the input needs no
+        gradient (seen with torch 2.13). So images are laid out by rows first: also those of one
+        pixel, whose strides `contiguous` would leave as they are.
+        """
+        if isinstance(x, ImageType):
+            value = f"{value}.flatten(1).unflatten(1, {value}.shape[1:])"
         return f"{module}({value})"
 
 

@@ -24,3 +24,30 @@ def test_a_changed_layer_is_pytorchs(row, mode):
             assert len(seen) == (row.regions if name == "kernels" else 0), seen
     sides.same(found["cpu"], found["plain"])
     sides.same(found["kernels"], found["plain"])
+
+
+def frozen(number):
+    """A change that freezes one of the combinations of layers, of which there are 16."""
+    layers = [
+        n for i, n in enumerate(("conv1", "body.0.conv", "body.0.norm", "head")) if number >> i & 1
+    ]
+
+    def freeze(model):
+        for layer in layers:
+            model.get_submodule(layer).requires_grad_(False)
+
+    freeze.__name__ = "+".join(layers) or "none"
+    return freeze
+
+
+@pytest.mark.parametrize("number", range(16), ids=lambda number: frozen(number).__name__)
+def test_layers_are_frozen_in_any_combination(number):
+    found = {}
+    on_kernels = sides.MANY or number in (6, 11)
+    for name in sides.SIDES if on_kernels else sides.SIDES[:2]:
+        with sides.side(name) as (model, seen):
+            frozen(number)(model)
+            found[name] = sides.training(model)
+            assert len(seen) == (sides.REGIONS if name == "kernels" else 0)
+    for name in found:
+        sides.same(found[name], found["plain"])

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_d2514561dd18"
+NAMESPACE = "cnndsl_mobile_983592d56e02"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -675,6 +675,16 @@ def differentiable(
     return run
 
 
+def with_gradient_by_rows(x: Tensor) -> Tensor:
+    """Give x, the gradient of which lies by rows if x does."""
+    if is_watched(x) or not isinstance(x, Tensor):
+        return x
+    if x.requires_grad and torch.is_grad_enabled() and x.is_contiguous():
+        x = x.view_as(x)
+        x.register_hook(Tensor.contiguous)
+    return x
+
+
 # For fewer values, looking at the layers takes longer than what it saves.
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
@@ -693,7 +703,7 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """
     if any(is_altered(layer) for layer in layers):
         return x.contiguous()
-    if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
+    if is_watched(x) or x.device.type != "cpu" or x.dtype != torch.float32:
         return x
     weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
@@ -7784,6 +7794,7 @@ class Mobile(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Give what the last layer before a softmax gives."""
         refuse_input(x)
+        x = with_gradient_by_rows(x)
         x = conv1_batchnorm1_relu61(x, self.conv1, self.batchnorm1)
         x = conv2_batchnorm2_relu62(x, self.conv2, self.batchnorm2)
         x = conv3_batchnorm3_relu63(x, self.conv3, self.batchnorm3)

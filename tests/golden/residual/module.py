@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_fce784a3376b"
+NAMESPACE = "cnndsl_residual_803903d349c8"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -675,6 +675,29 @@ def differentiable(
     return run
 
 
+def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:
+    """Say whether what a block gives for x is to lie by rows.
+
+    Its neighbours give it channels innermost, and want them so; others give it rows. Hooks may look
+    at what it gives.
+    """
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
+        return False
+    if block._forward_hooks or nn.modules.module._has_any_global_hook():
+        return True
+    return x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+
+
+def with_gradient_by_rows(x: Tensor) -> Tensor:
+    """Give x, the gradient of which lies by rows if x does."""
+    if is_watched(x) or not isinstance(x, Tensor):
+        return x
+    if x.requires_grad and torch.is_grad_enabled() and x.is_contiguous():
+        x = x.view_as(x)
+        x.register_hook(Tensor.contiguous)
+    return x
+
+
 # For fewer values, looking at the layers takes longer than what it saves.
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
@@ -693,7 +716,7 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     """
     if any(is_altered(layer) for layer in layers):
         return x.contiguous()
-    if x.device.type != "cpu" or x.dtype != torch.float32 or is_watched(x):
+    if is_watched(x) or x.device.type != "cpu" or x.dtype != torch.float32:
         return x
     weight = layers[0].weight
     share = MOST_WEIGHTS_WITH_GRADIENT if torch.is_grad_enabled() else MOST_WEIGHTS
@@ -6406,8 +6429,10 @@ class Layer1(nn.ModuleDict):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        by_rows = are_seen_by_rows(x, self)
         relu1 = layer1_conv1_bn1_relu1(x, self["conv1"], self["bn1"])
-        return layer1_conv2_bn2_add1_relu2(relu1, x, self["conv2"], self["bn2"])
+        x = layer1_conv2_bn2_add1_relu2(relu1, x, self["conv2"], self["bn2"])
+        return x.contiguous() if by_rows else x
 
 
 # layer2: 32 x 32 x 16 to 16 x 16 x 32
@@ -6431,14 +6456,16 @@ class Layer2(nn.ModuleDict):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        by_rows = are_seen_by_rows(x, self)
         relu1 = layer2_conv1_bn1_relu1(x, self["conv1"], self["bn1"])
         bn2 = layer2_conv2_bn2(relu1, self["conv2"], self["bn2"])
-        return layer2_downsample_0_downsample_1_add1_relu2(
+        x = layer2_downsample_0_downsample_1_add1_relu2(
             x,
             bn2,
             self["downsample"]["0"],
             self["downsample"]["1"],
         )
+        return x.contiguous() if by_rows else x
 
 
 class Residual(nn.Module):
@@ -6463,6 +6490,7 @@ class Residual(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Give what the last layer before a softmax gives."""
         refuse_input(x)
+        x = with_gradient_by_rows(x)
         x = conv1_bn1_relu1(x, self.conv1, self.bn1)
         x = self.layer1(x)
         x = self.layer2(x)
