@@ -23,7 +23,8 @@ from .conv_geometry import (
     refuse_geometry,
 )
 from .conv_library import conv_product_gradients
-from .dispatch import Direction, differentiable
+from .conv_second import conv_again
+from .dispatch import Direction, as_inputs, differentiable, stand_in
 from .module import full_dtype, widened
 from .replay import remembered
 from .shared import cast_as_wished, channels_last, done, new_image, packed, summed
@@ -41,7 +42,8 @@ class ConvLaunches(NamedTuple):
     """The functions of a region that launch its kernels; those that it has no use for are absent.
 
     The gradients of input and weight are launched where they are fused. `unpool` is where there is
-    a pool and they are the library's.
+    a pool and they are the library's. `activation` is PyTorch's function where it is not ReLU, and
+    where backward reads its output, `before` gives an input for that if it is another one.
     """
 
     forward: Callable[..., None]
@@ -50,6 +52,8 @@ class ConvLaunches(NamedTuple):
     weight_gradient: Callable[..., Tensor] | None = None
     unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def conv_outputs(
@@ -261,8 +265,11 @@ def conv_keep(
     inputs: tuple[Tensor | None, ...],
     output: tuple[Tensor, ...],
 ) -> None:
-    """Save for backward what the needed gradients read, and no more."""
-    x, weight, bias, scale, _ = inputs
+    """Save for backward what the needed gradients read, and no more.
+
+    The slope of a curved activation depends on all inputs, which matters to gradients of gradients.
+    """
+    x, weight, bias, scale, residual = inputs
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
@@ -273,12 +280,19 @@ def conv_keep(
     saved = before if geometry.activation == "input" else None
     if conv_keeps_output(geometry):
         saved = y
+    is_curved = geometry.activation in ("input", "output")
+    reads_x, reads_weight = needs_weight or needs_scale, needs_x or needs_scale
+    if is_curved:
+        unread = (2, not reads_x), (3, not reads_weight), (6, residual is not None)
+        ctx.places = tuple(place for place, is_unread in unread if is_unread)
     ctx.save_for_backward(
         code,
         saved,
-        x if needs_weight or needs_scale else None,
-        weight if needs_x or needs_scale else None,
+        x if reads_x or is_curved else None,
+        weight if reads_weight or is_curved else None,
         scale,
+        bias if is_curved else None,
+        residual if is_curved else None,
     )
 
 
@@ -290,12 +304,58 @@ def conv_differentiate(
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
     needs = ctx.needs_input_grad[:5]
-    *found, dresidual = run_backward(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
-    if geometry.activation == "none":
-        dresidual = gradient  # an operator may not return what it was given
+    code, saved, x, weight, scale, _, _ = ctx.saved_tensors
+    if not (needs[1] or needs[3]):
+        x = None
+    if not (needs[0] or needs[3]):
+        weight = None
+    *found, dresidual = run_backward(gradient, code, saved, x, weight, scale, ctx.size, needs[:4])
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
     found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
     return *found, dresidual if needs[4] else None
+
+
+def conv_differentiate_again(
+    geometry: ConvGeometry, launches: ConvLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y, computed by PyTorch's operators from x, weight, bias, scale and residual, and these.
+
+    Where one of them was not kept, no gradient depends on its values.
+    """
+    g, needs = geometry, ctx.needs_input_grad
+    code, saved, x, weight, scale, bias, residual = ctx.saved_tensors
+    given = as_inputs((x, weight, bias, scale, residual))
+    count, height, width = ctx.size
+    shapes = (
+        (count, g.channels, height, width),
+        (g.filters, g.channels // g.groups, *g.kernel),
+        (g.filters,),
+        (g.filters,),
+        gradient.shape,
+    )
+    types = (*ctx.dtypes, gradient.dtype)
+    for place, tensor in enumerate(given):
+        if tensor is None and (place < 2 or needs[place]):
+            given[place] = stand_in(gradient, shapes[place], types[place])
+    return conv_again(geometry, launches, code, saved, *given), given
+
+
+def conv_product_flops(geometry: ConvGeometry, size: Sequence[int]) -> int:
+    """Count those of a product; size: (N, H, W) of the input."""
+    g, sizes = geometry, conv_sizes(geometry, size[1], size[2])
+    terms = g.channels // g.groups * g.kernel[0] * g.kernel[1]
+    return 2 * size[0] * sizes.conv_height * sizes.conv_width * g.filters * terms
+
+
+def conv_flops(geometry: ConvGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+    """Count those of forward."""
+    return conv_product_flops(geometry, (x.shape[0], *x.shape[2:]))
+
+
+def conv_gradient_flops(geometry: ConvGeometry, *given: object, out_val: object) -> int:
+    """Count those of backward: a product for the gradient of x, and one for that of weight."""
+    size, needs = given[-2:]
+    return conv_product_flops(geometry, size) * (needs[0] + (needs[1] or needs[3]))
 
 
 def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callable[..., Tensor]:
@@ -312,14 +372,18 @@ def conv_op(name: str, geometry: ConvGeometry, launches: ConvLaunches) -> Callab
             CONV_FORWARD,
             compute=remembered(partial(conv_values, geometry, launches), conv_settings),
             allocate=partial(conv_outputs, geometry, launches),
+            flops=partial(conv_flops, geometry),
         ),
         Direction(
             CONV_BACKWARD,
             compute=remembered(partial(conv_gradients, geometry, launches), conv_settings),
             allocate=partial(conv_allocate_gradients, geometry),
+            flops=partial(conv_gradient_flops, geometry),
         ),
         partial(conv_keep, geometry),
         partial(conv_differentiate, geometry),
+        partial(conv_differentiate_again, geometry, launches),
+        is_curved=geometry.activation in ("input", "output"),
     )
 
     def run(

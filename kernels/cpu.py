@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dispatch import is_watched
-from .module import PLAIN_TYPES, is_unaltered, scale_and_shift, takes_batch
+from .dispatch import PLAIN_TYPES, is_special, is_watched
+from .module import is_unaltered, scale_and_shift, takes_batch
 
 # For fewer values, looking at the layers takes longer than what it saves.
 LEAST_TO_LOOK_FOR = 2**15
@@ -29,6 +29,8 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
     A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
+    if not torch.compiler.is_compiling() and is_special(x):
+        return x
     if any(is_altered(layer) for layer in layers):
         return x.contiguous()
     if is_watched(x) or x.device.type != "cpu" or x.dtype != torch.float32:
@@ -59,13 +61,13 @@ def is_altered(layer: nn.Module) -> bool:
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
     """Say whether a CPU computes many float32, and nothing looks on between these layers."""
     return (
-        not torch.compiler.is_compiling()  # it would take the comparison below for a bound
+        not is_watched(x)  # a compiler would take the comparison below for a bound
         and x.numel() >= LEAST_TO_LOOK_FOR
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
-        and not is_watched(x, *[layer.weight for layer in layers])
+        and not any(is_watched(layer.weight) for layer in layers)
     )
 
 
@@ -80,7 +82,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 
 def max_pool2(x: Tensor) -> Tensor:
     """Give F.max_pool2d(x, 2); in inference on a CPU faster, by comparing slices."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or is_watched(x):
+    if torch.is_grad_enabled() or is_watched(x) or x.device.type != "cpu":
         return F.max_pool2d(x, 2)
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     x = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])

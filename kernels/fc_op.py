@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from .dispatch import Direction, differentiable
+from .dispatch import Direction, as_inputs, curved, differentiable, stand_in
 from .module import INTERPRETED, is_unaltered, plain_weights, widened_on_cpu
 from .replay import remembered
 from .shared import Tile, allocated, cast_as_wished, done, new_image, packed, refuse_tensors
@@ -50,6 +50,8 @@ class FcLaunches(NamedTuple):
     """The functions of a region that launch its kernels; those that it has no use for are absent.
 
     Where a library multiplies, `activate` and `slope` do the rest, if there is an activation.
+    `activation` is PyTorch's function where it is not ReLU, and where backward reads its output,
+    `before` gives an input for that if it is another one.
     """
 
     forward: Callable[..., None] | None = None
@@ -58,6 +60,8 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def fc_weights(
@@ -231,7 +235,42 @@ def fc_keep(
         ctx.mark_non_differentiable(kept)
     ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
     saved = {"none": None, "input": kept}.get(geometry.activation, y)
-    ctx.save_for_backward(saved, x if needs_weight else None, weight if needs_x else None)
+    is_curved = geometry.activation in ("input", "output")
+    if is_curved:
+        unread = (1, not needs_weight), (2, not needs_x)
+        ctx.places = tuple(place for place, is_unread in unread if is_unread)
+    ctx.size = len(x)
+    ctx.save_for_backward(
+        saved,
+        x if needs_weight or is_curved else None,
+        weight if needs_x or is_curved else None,
+        bias if is_curved else None,
+    )
+
+
+def fc_differentiate_again(
+    geometry: FcGeometry, launches: FcLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y, computed by PyTorch's operators from x, weight and bias, and these.
+
+    Where one of them was not kept, no gradient depends on its values.
+    """
+    g = geometry
+    saved, x, weight, bias = ctx.saved_tensors
+    given = as_inputs((x, weight, bias))
+    shapes = (ctx.size, *fc_shape(g)), (g.outputs, g.features), (g.outputs,)
+    for place, tensor in enumerate(given):
+        if tensor is None and (place < 2 or ctx.needs_input_grad[place]):
+            given[place] = stand_in(gradient, shapes[place], ctx.dtypes[place])
+    x, weight, bias = given
+    z = F.linear(x.flatten(1), weight)
+    if bias is not None:
+        z = z + bias
+    if geometry.activation == "relu":
+        z = torch.where(saved <= 0, 0, z)
+    elif geometry.activation != "none":
+        z = curved(geometry.activation, launches, z, saved)
+    return z.to(gradient.dtype), given
 
 
 def fc_differentiate(
@@ -241,9 +280,22 @@ def fc_differentiate(
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight and bias, in the types of these."""
     needs = ctx.needs_input_grad[:3]
-    found = run_backward(gradient, *ctx.saved_tensors, needs)
+    saved, x, weight, _ = ctx.saved_tensors
+    x, weight = x if needs[1] else None, weight if needs[0] else None
+    found = run_backward(gradient, saved, x, weight, needs)
     dtypes = zip(found, needs, ctx.dtypes, strict=True)
     return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+
+
+def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+    """Count those of forward."""
+    return 2 * x.shape[0] * geometry.features * geometry.outputs
+
+
+def fc_gradient_flops(geometry: FcGeometry, *given: object, out_val: object) -> int:
+    """Count those of backward: a product for the gradient of x, and one for that of weight."""
+    gradient, needs = given[0], given[-1]
+    return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
 
 
 def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[..., Tensor]:
@@ -258,14 +310,18 @@ def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[...
             FC_FORWARD,
             compute=remembered(partial(fc_values, geometry, launches), fc_settings),
             allocate=partial(fc_outputs, geometry),
+            flops=partial(fc_flops, geometry),
         ),
         Direction(
             FC_BACKWARD,
             compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
             allocate=partial(fc_empty_gradients, geometry),
+            flops=partial(fc_gradient_flops, geometry),
         ),
         partial(fc_keep, geometry),
         fc_differentiate,
+        partial(fc_differentiate_again, geometry, launches),
+        is_curved=geometry.activation in ("input", "output"),
     )
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

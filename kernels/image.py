@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import is_watched
+from .dispatch import is_opaque
 from .module import widened
 from .replay import remembered
 from .shared import COUNTS, count_blocks, is_lazy, launch, packed, power_of_two, refuse_launch
@@ -121,7 +121,7 @@ def image_op(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
         dtype = mean.dtype
         if x.device.type != "meta" and torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
-        return (operator if is_watched(x, mean) else compute)(x, mean, deviation, dtype)
+        return (operator if is_opaque(x, mean) else compute)(x, mean, deviation, dtype)
 
     run.operators = {name: compute}
     return run

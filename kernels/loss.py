@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .dispatch import Direction, differentiable
+from .dispatch import Direction, as_inputs, differentiable
 from .module import full_dtype
 from .replay import remembered
 from .shared import COUNTS, count_blocks, full, launch, packed, power_of_two, refuse_launch
@@ -255,6 +255,16 @@ def loss_differentiate(
     return found if isinstance(found, Tensor) else found[0], None
 
 
+def loss_differentiate_again(
+    ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give the loss by PyTorch's operators, and what it is of."""
+    logits, target, _, _ = ctx.saved_tensors
+    given = as_inputs((logits, target))
+    rows = given[0].to(gradient.dtype)
+    return F.cross_entropy(rows, target, ignore_index=LOSS_IGNORED).reshape(1), given
+
+
 def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
@@ -269,6 +279,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         Direction(LOSS_BACKWARD, compute=remembered(loss_gradient), allocate=loss_empty_gradient),
         loss_keep,
         loss_differentiate,
+        loss_differentiate_again,
     )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:

@@ -11,12 +11,13 @@ import torch
 import triton
 from torch import Tensor, nn
 
+from .dispatch import PLAIN_TYPES, needs_operators
+
 # Triton decides this for each kernel when it is defined.
 INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
-PLAIN_TYPES = (Tensor, nn.Parameter)
 TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
@@ -25,8 +26,9 @@ TRACED_TYPES = (
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
-    # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
-    if x.is_cuda or x.is_meta:
+    if needs_operators(x):
+        return False
+    if x.is_cuda:
         return x.dtype in GPU_TYPES
     if not INTERPRETED:
         return False

@@ -11,13 +11,14 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import increment_version
 
 from .conv_geometry import window_count
-from .dispatch import Direction, differentiable, is_watched
-from .module import full_dtype, is_plain_tensor, is_unaltered, plain_weights
+from .dispatch import Direction, as_inputs, differentiable, is_opaque, stand_in
+from .module import full_dtype, is_plain_tensor, is_unaltered, plain_weights, widened
 from .replay import remembered
 from .shared import cast_as_wished, channels_last, done, new_image, packed, refuse_residual, summed
 
@@ -47,12 +48,17 @@ class NormGeometry(NamedTuple):
 
 
 class NormLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; `activation` is PyTorch's function.
+
+    `before` is not read: all that an activation was given can be computed once more.
+    """
 
     statistics: Callable[..., None]
     forward: Callable[..., None]
     gradient_sums: Callable[..., Tensor]
     input_gradient: Callable[..., None]
+    activation: Callable[[Tensor], Tensor] = F.relu
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def is_norm(layer: nn.Module, geometry: NormGeometry) -> bool:
@@ -276,6 +282,36 @@ def norm_differentiate(
     )
 
 
+def norm_differentiate_again(
+    geometry: NormGeometry, launches: NormLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y by PyTorch's operators, from z, mean, inverse, weight, bias, residual; and these."""
+    g = geometry
+    _, *kept, residual = ctx.saved_tensors
+    if residual is None and ctx.needs_input_grad[5]:
+        # It is added only, so no gradient depends on its values.
+        residual = stand_in(gradient, gradient.shape, gradient.dtype)
+    given = as_inputs((*kept, residual))
+    z, _, inverse, weight, bias, residual = given
+    values = widened(z)
+    mean = values.mean((0, 2, 3), keepdim=True)
+    variance = (values - mean).square().mean((0, 2, 3), keepdim=True)
+    # inverse² · (variance + eps) = 1
+    eps = inverse.double()[:, None, None] ** -2 - variance.detach().double()
+    y = (values - mean) * (variance + eps.to(values.dtype)).rsqrt()
+    if weight is not None:
+        y = y * weight[:, None, None] + bias[:, None, None]
+    if residual is not None:
+        y = y + residual
+    if geometry.activation != "none":
+        y = launches.activation(y)
+    if geometry.pool == "max":
+        y = F.max_pool2d(y, g.pool_size, g.pool_stride, g.pool_pad, g.pool_dilation, g.ceil)
+    elif geometry.pool == "average":
+        y = F.avg_pool2d(y, g.pool_size, g.pool_stride, g.pool_pad, g.ceil, g.count_pad)
+    return y.to(z.dtype), given
+
+
 def norm_running(norm: nn.BatchNorm2d, like: Tensor) -> tuple[Tensor, Tensor, float]:
     """Give the running mean and variance, and by how much this batch moves them; it is counted."""
     if not norm.training or not norm.track_running_stats or norm.running_mean is None:
@@ -344,6 +380,7 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
         ),
         partial(norm_keep, geometry),
         partial(norm_differentiate, geometry),
+        partial(norm_differentiate_again, geometry, launches),
     )
 
     def run(
@@ -356,7 +393,7 @@ def norm_op(name: str, geometry: NormGeometry, launches: NormLaunches) -> Callab
         running = norm_running(norm, sums)
         if residual is not None:
             (residual,) = cast_as_wished(residual)
-        if is_watched(z, sums, *running[:2]):
+        if is_opaque(z, sums, *running[:2]):
             mean, inverse = statistics_op(sums, *running, values, norm.eps)
         else:
             mean, inverse = statistics(sums, *running, values, norm.eps)

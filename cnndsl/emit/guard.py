@@ -10,6 +10,7 @@ from collections.abc import Iterator
 IMPORTS = frozenset(
     {"collections.abc", "functools", "math", "torch", "torch.autograd.function"}
     | {"torch.autograd.graph", "torch.nn.functional", "torch.utils._python_dispatch"}
+    | {"torch.utils.flop_counter"}
     | {"threading", "triton", "triton.compiler", "triton.language", "typing"}
 )
 # Every other name must be defined in the file itself.
@@ -97,7 +98,7 @@ def _attribute(node: ast.Attribute) -> None:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith("__") and name != "__init__"
+    return name.startswith("__") and name not in ("__init__", "__prepare_scriptable__")
 
 
 def _demand(holds: bool, node: ast.AST, what: str) -> None:

@@ -60,12 +60,16 @@ _SWITCHES: dict[Family, tuple[str, ...]] = {
 
 
 class Signature(Record):
-    """All on which the text of a job's kernels depends, and the prefix of their names."""
+    """All on which the text of a job's kernels depends, and the prefix of their names.
+
+    `functions` are PyTorch's for the activation, by their names in `…Launches`.
+    """
 
     family: Family
     name: str
     switches: tuple[tuple[str, Value], ...]
     holes: tuple[tuple[str, str], ...]
+    functions: tuple[tuple[str, str], ...] = ()
 
     def switch(self, name: str) -> Value:
         """The value of a switch."""
@@ -152,11 +156,13 @@ def _job(
     switches = tuple((name, settled[name]) for name in _SWITCHES[kind])
     layer = activation.layer if activation else None
     holes: tuple[tuple[str, str], ...] = ()
+    functions: tuple[tuple[str, str], ...] = ()
     word = ""
     if isinstance(layer, Pointwise):
         word = layer.kind
         holes = _holes(kind, layer)
-    signature = Signature(kind, _name(kind, geometry, word), switches, holes)
+        functions = _functions(layer)
+    signature = Signature(kind, _name(kind, geometry, word), switches, holes, functions)
     return Job(role, signature, tuple(geometry.items()), _loose(sizes), tiles)
 
 
@@ -325,6 +331,15 @@ def _holes(kind: Family, layer: Pointwise) -> tuple[tuple[str, str], ...]:
         (name, _hole(title, name, ("z",), layer.triton("z"))),
         (f"{name}_gradient", _hole(back, f"{name}_gradient", ("saved", "gradient"), gradient)),
     )
+
+
+def _functions(layer: Pointwise) -> tuple[tuple[str, str], ...]:
+    """What second derivatives need of an activation; for ReLU, what the kernels keep is enough."""
+    if layer.slope_from == "relu":
+        return ()
+    has_inverse = layer.slope_from == "output" and layer.inverse
+    before = (("before", layer.inverse),) if has_inverse else ()
+    return (("activation", layer.function), *before)
 
 
 def _hole(title: str, name: str, parameters: tuple[str, ...], expression: str) -> str:

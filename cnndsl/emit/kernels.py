@@ -9,11 +9,20 @@ from cnndsl.emit import splice
 from cnndsl.emit.jobs import Family, Signature
 from cnndsl.emit.prune import prune
 
-# What every network with kernels needs, and what those over images need.
-SHARED, WINDOWS = ("shared.py", "replay.py", "dispatch.py", "rows.py", "cpu.py"), "windows.py"
+# Who looks on, and where kernels run: what they need to decide on their path.
+AROUND = ("dispatch.py", "module.py")
+# What every network with kernels needs besides, and what those over images need.
+SHARED, WINDOWS = ("shared.py", "replay.py", "rows.py", "cpu.py"), "windows.py"
 # In the order in which they are emitted.
 OPERATORS: dict[Family, tuple[str, ...]] = {
-    "conv": (WINDOWS, "conv_geometry.py", "conv_rows.py", "conv_library.py", "conv_op.py"),
+    "conv": (
+        WINDOWS,
+        "conv_geometry.py",
+        "conv_rows.py",
+        "conv_library.py",
+        "conv_second.py",
+        "conv_op.py",
+    ),
     "fc": ("fc_op.py",),
     "norm": ("norm_op.py",),
 }

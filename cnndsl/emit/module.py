@@ -28,7 +28,6 @@ from cnndsl.layers.types import ImageType, show
 from cnndsl.record import Record
 from cnndsl.source import Source
 
-AROUND = "module.py"  # in kernels/: where kernels run, and batchnorm in inference
 LOSS, IMAGE = "loss.py", "image.py"
 # What every network needs. `network` and `region` write code with these names.
 _BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
@@ -115,9 +114,9 @@ def emit_region(part: Region) -> WrittenRegion:
 def _files(regions: Sequence[Region], *, takes_bytes: bool = False) -> dict[str, str]:
     """The texts of the files of kernels/ that these regions need, in the order of their use."""
     if not regions:
-        return {AROUND: assets.read("kernels", AROUND)} if takes_bytes else {}
+        return {n: assets.read("kernels", n) for n in kernels.AROUND} if takes_bytes else {}
     found = families(regions)
-    names = [AROUND, *kernels.SHARED, LOSS]
+    names = [*kernels.AROUND, *kernels.SHARED, LOSS]
     names += [IMAGE] if takes_bytes else []
     names += [name for kind in found for name in kernels.OPERATORS[kind]]
     names += [name for kind in found for name in kernels.KERNELS[kind]]
@@ -211,7 +210,7 @@ def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str
     found: list[str] = []
     users = list(body)
     operators = [name for kind in families(regions) for name in kernels.OPERATORS[kind]]
-    for name in [*reversed(operators), *reversed(kernels.SHARED), AROUND]:
+    for name in [*reversed(operators), *reversed(kernels.SHARED), *reversed(kernels.AROUND)]:
         if name not in files:
             continue
         text, _ = splice.bare(files[name])
@@ -245,7 +244,10 @@ def _images(text: str | None, *, is_image: bool) -> str:
         bare, _ = splice.bare(text)
         title += "\n" + layout.comment(region.paragraphs(splice.docstring(text)))
         kernel = [prune(bare, ["image_op"]), 'scaled_op = image_op(f"{NAMESPACE}::scaled")\n']
-        lines[1:1] = ["if runs_kernels(mean):", "    return scaled_op(x, mean, deviation)"]
+        lines[1:1] = [
+            "if runs_kernels(mean) and not needs_operators(x):",
+            "    return scaled_op(x, mean, deviation)",
+        ]
     parameters = ["x: Tensor", "mean: Tensor", "deviation: Tensor"]
     return layout.blocks(
         [title, *kernel, layout.function("def scaled", parameters, "Tensor", lines)]

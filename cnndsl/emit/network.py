@@ -34,6 +34,17 @@ _ARITHMETIC = (
 )
 
 
+_SCRIPTABLE = layout.method(
+    "__prepare_scriptable__",
+    ["self"],
+    "torch.fx.GraphModule",
+    [
+        '"""Give what `torch.jit.script` reads: PyTorch\'s operators, in the present mode."""',
+        "return torch.fx.symbolic_trace(self)",
+    ],
+)
+
+
 def check(graph: Graph, name: str) -> str:
     """`refuse_input`: which tensors the network takes, and what it says of others."""
     order = [graph.source.dims[-1], *graph.source.dims[:-1]]  # as PyTorch orders them
@@ -48,7 +59,12 @@ def check(graph: Graph, name: str) -> str:
         column=14,
     )
     fixed = [(i + 1, d.constant) for i, d in enumerate(order) if d.constant is not None]
-    body = [f'"""Raise unless x is a batch of {show(graph.source)}."""', "given = tuple(x.shape)"]
+    body = [
+        f'"""Raise unless x is a batch of {show(graph.source)}."""',
+        "if not isinstance(x, Tensor):",
+        "    return  # torch.fx.symbolic_trace, which knows no sizes",
+        "given = tuple(x.shape)",
+    ]
     if len(fixed) == len(order):
         wanted = ", ".join(str(size) for _, size in fixed)
         comma = "," if len(fixed) == 1 else ""
@@ -175,6 +191,7 @@ def network(
             *writer.to_outputs(steps, graph.outputs, rows),
         ]
         body.append(layout.method("outputs", ["self", "x: Tensor"], "dict[str, Tensor]", lines))
+    body.append(_SCRIPTABLE)
     shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
     body.append(layout.method("dynamic_shapes", ["self"], shapes, dynamic.method(graph)))
     text = f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"

@@ -75,6 +75,7 @@ def write(section: Section) -> str:
         names = use.kernels.names
         if names or not kernels.launches(own):
             functions = {n: names[f"{own.family}_launch_{n}"] for n in kernels.launches(own)}
+            functions |= dict(own.functions)
             arguments = [f"{name}={function}" for name, function in functions.items()]
             launches = f"{own.family.capitalize()}Launches"
             parts.append(use.kernels.text)

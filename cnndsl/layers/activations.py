@@ -66,6 +66,11 @@ class LeakyRelu(Pointwise):
         del x, module
         return f"F.leaky_relu({value}, {self.slope!r})"
 
+    @property
+    def function(self) -> str:
+        """The function in PyTorch, without a call."""
+        return f"partial(F.leaky_relu, negative_slope={self.slope!r})"
+
 
 class Gelu(Pointwise):
     """x·Φ(x), with Φ the normal distribution function (1 + erf(x/√2))/2; no approximation.
@@ -121,10 +126,15 @@ class Sigmoid(Pointwise):
         """y·(1 − y)."""
         return f"{gradient} * {saved} * (1 - {saved})"
 
-    def torch(self, x: TensorType, module: str, value: str) -> str:
-        """A call of the function."""
-        del x, module
-        return f"torch.sigmoid({value})"
+    @property
+    def function(self) -> str:
+        """The function in PyTorch, without a call."""
+        return "torch.sigmoid"
+
+    @property
+    def inverse(self) -> str:
+        """log(y/(1 − y))."""
+        return "torch.logit"
 
 
 class Tanh(Pointwise):
@@ -146,10 +156,15 @@ class Tanh(Pointwise):
         """1 − y²."""
         return f"{gradient} * (1 - {saved} * {saved})"
 
-    def torch(self, x: TensorType, module: str, value: str) -> str:
-        """A call of the function."""
-        del x, module
-        return f"torch.tanh({value})"
+    @property
+    def function(self) -> str:
+        """The function in PyTorch, without a call."""
+        return "torch.tanh"
+
+    @property
+    def inverse(self) -> str:
+        """artanh(y)."""
+        return "torch.atanh"
 
 
 class HardSwish(Pointwise):

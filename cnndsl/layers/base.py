@@ -269,7 +269,20 @@ class Pointwise(Layer):
     def torch(self, x: TensorType, module: str, value: str) -> str:
         """A call of the function, which most have under their own name."""
         del x, module
-        return f"F.{self.kind}({value})"
+        return f"{self.function}({value})"
+
+    @property
+    def function(self) -> str:
+        """The function in PyTorch, without a call."""
+        return f"F.{self.kind}"
+
+    @property
+    def inverse(self) -> str:
+        """PyTorch's function from its output to an input of the same value and slope.
+
+        Only for a `slope_from` the output; empty if the value itself is such an input.
+        """
+        return ""
 
 
 class Affine(Layer):

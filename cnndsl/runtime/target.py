@@ -141,8 +141,9 @@ class _WithoutOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def without_operators(model: torch.nn.Module) -> "_WithoutOperators":
-    """Give a context in which an emitted module calls its launches, on shapes without memory, too.
+@contextmanager
+def without_operators(model: torch.nn.Module) -> Generator[_WithoutOperators]:
+    """Let an emitted module call its launches, on shapes without memory, too.
 
     Regions of the module are functions with an attribute `operators`; they stand beside its class.
     """
@@ -150,21 +151,36 @@ def without_operators(model: torch.nn.Module) -> "_WithoutOperators":
     direct = _WithoutOperators()
     for value in namespace.values():
         direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
-    return direct
+    changed = {"runs_kernels": _is_float, "needs_operators": _never}
+    kept = {name: namespace[name] for name in changed if name in namespace}
+    namespace.update({name: changed[name] for name in kept})
+    try:
+        with direct:
+            yield direct
+    finally:
+        namespace.update(kept)
+
+
+def _is_float(x: torch.Tensor) -> bool:
+    return x.is_floating_point()
+
+
+def _never(x: torch.Tensor) -> bool:
+    del x
+    return False
 
 
 def record_model(
     model: torch.nn.Module, shape: tuple[int, ...], dtype: torch.dtype
 ) -> list[Launch]:
     """Note each different launch of an emitted module, in training and in inference."""
-    direct = without_operators(model)
     model = deepcopy(model).to(device="meta", dtype=dtype)
     emitted: Untyped = model
     launches: dict[str, Launch] = {}
     for is_training in (True, False):
         images = torch.uint8 if takes_bytes(model) else dtype
         x = torch.empty(shape, device="meta", dtype=images)
-        with recording(direct) as noted, direct:
+        with without_operators(model) as direct, recording(direct) as noted:
             model.train(is_training)(x).sum().backward()
             if is_training and hasattr(model, "loss"):
                 y = some_labels(emitted, emitted.logits(x))

@@ -23,13 +23,271 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.autograd.graph import increment_version
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_983592d56e02"
+NAMESPACE = "cnndsl_mobile_103d346c5189"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
+
+
+PLAIN_TYPES = (Tensor, nn.Parameter)
+
+
+class Direction(NamedTuple):
+    """Forward or backward of a region.
+
+    `compute` gives what the schema says, but may give None for a tensor that the region has no use
+    for; `allocate` gives the same without values, for tracers. `flops` counts the multiplications
+    and additions of its products, for torch.utils.flop_counter.
+    """
+
+    schema: str
+    compute: Callable[..., tuple[Tensor | None, ...]]
+    allocate: Callable[..., tuple[Tensor | None, ...]]
+    flops: Callable[..., int] | None = None
+
+
+def is_transformed(x: Tensor) -> bool:
+    """Say whether torch.func transforms what is computed with x, or forward-mode AD follows it.
+
+    Or whether it stands for several (`is_grads_batched`), which is an older vmap.
+    """
+    return (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._functorch.is_legacy_batchedtensor(x)
+        or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+def is_special(*given: Tensor | None) -> bool:
+    """Say whether one of them is more or less than a tensor with values.
+
+    It may be of another class, or a proxy of torch.fx; without memory (`meta`); or one that a
+    transform has made, even if that has ended.
+    """
+    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
+    for tensor in given:
+        if tensor is not None and (
+            type(tensor) not in PLAIN_TYPES or tensor.is_meta or is_wrapped(tensor)
+        ):
+            return True
+    return False
+
+
+def needs_operators(x: Tensor) -> bool:
+    """Say whether PyTorch's own operators must compute with x, because something looks at each.
+
+    That may be a transform, a mode such as FlopCounterMode, torch.jit.trace, torch.fx, or
+    torch.export: what is saved of these runs where this module is not. torch.compile is none of
+    them: to it, a region is one operator.
+    """
+    if torch.compiler.is_compiling():
+        is_exporting = torch.compiler._is_exporting_flag
+        return is_exporting or torch._C._are_functorch_transforms_active()
+    return (
+        is_special(x)
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd.forward_ad._current_level >= 0
+        or is_in_torch_dispatch_mode()
+        or torch._C._is_tracing()
+    )
+
+
+def is_watched(x: Tensor) -> bool:
+    """Say whether more than autograd looks at what is computed with x."""
+    return torch.compiler.is_compiling() or needs_operators(x)
+
+
+def is_opaque(*given: Tensor | None) -> bool:
+    """Say whether a region is called as one operator, though its kernels could be: by a compiler.
+
+    Or for tools that look at launches, with tensors that have no memory.
+    """
+    return torch.compiler.is_compiling() or is_special(*given)
+
+
+def without_none(
+    function: Callable[..., tuple[Tensor | None, ...]],
+) -> Callable[..., object]:
+    """Give empty tensors for None: an operator must return a tensor for each."""
+
+    def run(*given: object) -> object:
+        found = function(*given)
+        if len(found) == 1:
+            return found[0]
+        return tuple(given[0].new_empty(0) if t is None else t for t in found)
+
+    return run
+
+
+def new_operator(name: str, direction: Direction) -> Callable[..., object]:
+    """Register an operator with PyTorch, in place of an earlier one of this name."""
+    compute = without_none(direction.compute)
+    operator = torch.library.custom_op(
+        name,
+        compute,
+        mutates_args=(),
+        schema=direction.schema,
+    )
+    operator.register_fake(without_none(direction.allocate))
+    if direction.flops is not None:
+        flop_registry[operator._opoverload.overloadpacket] = direction.flops
+    return operator
+
+
+def as_inputs(given: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Give the same tensors, each with a gradient of its own, as inputs of a new computation."""
+    return [t.view_as(t) if t is not None and t.requires_grad else t for t in given]
+
+
+def stand_in(like: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Give zeros that take no memory, for an input whose values its gradient does not depend on."""
+    zero = torch.zeros((), dtype=dtype, device=like.device)
+    return zero.expand(shape).requires_grad_()
+
+
+def curved(slope_from: str, launches: NamedTuple, z: Tensor, saved: Tensor) -> Tensor:
+    """Apply PyTorch's activation to z, at the values that were kept.
+
+    `saved` is what the activation was given, or its output (`slope_from`). z has the same values
+    only if all that it was computed from was kept; its place among what depends on what is right.
+    """
+    saved = saved.to(z.dtype)
+    before = saved
+    if slope_from == "output" and launches.before is not None:
+        before = launches.before(saved)
+    return launches.activation(z + (before - z).detach())
+
+
+def shape_and_type(tensor: Tensor) -> tuple[torch.Size, torch.dtype, torch.device]:
+    """Give what is kept of a tensor of which the values are not."""
+    return tensor.shape, tensor.dtype, tensor.device
+
+
+def zeros_like_it(kept: tuple[torch.Size, torch.dtype, torch.device]) -> Tensor:
+    """Give zeros in its place, which take no memory."""
+    shape, dtype, device = kept
+    return torch.zeros((), dtype=dtype, device=device).expand(shape)
+
+
+def drop_values(node: FunctionCtx) -> None:
+    """Let go of the values of the saved tensors `node.places`.
+
+    What stays is from what they were computed, which gradients of gradients need.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(False) is not None:
+        return  # saved_tensors_hooks keep them elsewhere
+    for place in node.places:
+        node._raw_saved_tensors[place].register_hooks(shape_and_type, zeros_like_it)
+
+
+def by_operators(
+    again: Callable[..., tuple[Tensor, Sequence[Tensor | None]]],
+    ctx: FunctionCtx,
+    gradient: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Give the gradients of a region by PyTorch's operators, which can be differentiated further.
+
+    again(ctx, gradient) computes the first output once more, and gives it and its inputs.
+    """
+    needs = ctx.needs_input_grad
+    is_wanted = torch.is_grad_enabled()
+    with torch.enable_grad(), torch.autocast(gradient.device.type, enabled=False):
+        y, inputs = again(ctx, gradient)
+        wanted = [t for t, need in zip(inputs, needs, strict=False) if need]
+        found = torch.autograd.grad(
+            y,
+            wanted,
+            gradient,
+            create_graph=is_wanted,
+            allow_unused=True,
+        )
+    rest = list(found)
+    return tuple(rest.pop(0) if need else None for need in needs)
+
+
+def differentiable(
+    name: str,
+    forward: Direction,
+    backward: Direction,
+    keep: Callable[..., None],
+    differentiate: Callable[..., tuple[Tensor | None, ...]],
+    again: Callable[..., tuple[Tensor, Sequence[Tensor | None]]],
+    *,
+    is_curved: bool = False,
+) -> Callable[..., tuple[Tensor | None, ...]]:
+    """Give the function that runs a region; behind it are the operators `name`, `name_backward`.
+
+    keep(ctx, inputs, outputs) saves for backward. differentiate(run_backward, ctx, gradient) gives
+    the gradients of all inputs from that of the first output, which is the only one that has one.
+    again(ctx, gradient) computes this output once more, by PyTorch's operators from what was saved,
+    for gradients of gradients; it gives the inputs, too. Where those depend on inputs whose values
+    nothing reads (`is_curved`), these are saved, too, and `ctx.places` says which.
+    """
+    forward_op = new_operator(name, forward)
+    backward_op = new_operator(f"{name}_backward", backward)
+
+    def gradients(
+        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
+    ) -> tuple[Tensor | None, ...]:
+        if gradient is None:
+            return (None,) * len(ctx.needs_input_grad)
+        if torch.compiler.is_compiling():
+            return differentiate(backward_op, ctx, gradient)
+        if torch.is_grad_enabled() or is_transformed(gradient):
+            return by_operators(again, ctx, gradient)
+        is_seen = is_special(gradient) or is_in_torch_dispatch_mode()
+        return differentiate(
+            backward_op if is_seen else backward.compute,
+            ctx,
+            gradient,
+        )
+
+    def refuse_second(_ctx: FunctionCtx, *_gradients: Tensor | None) -> None:
+        raise RuntimeError(
+            f"{name}: under torch.compile or a dispatch mode, a fused kernel's gradient has no "
+            "gradient itself; call the module without them"
+        )
+
+    forward_op.register_autograd(gradients, setup_context=keep)
+    backward_op.register_autograd(refuse_second)
+
+    class Region(torch.autograd.Function):
+        """The short way."""
+
+        @staticmethod
+        def forward(
+            ctx: FunctionCtx,
+            *given: Tensor | None,
+        ) -> tuple[Tensor | None, ...]:
+            found = forward.compute(*given)
+            keep(ctx, given, found)
+            return found
+
+        backward = staticmethod(gradients)
+
+    # Region.apply looks for transforms first, of which needs_operators has found none.
+    apply = super(torch.autograd.Function, Region).apply
+
+    def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
+        if is_opaque(*given):
+            return forward_op(*given)
+        if torch.is_grad_enabled():
+            found = apply(*given)
+            if is_curved and found[0].requires_grad:
+                drop_values(found[0].grad_fn)
+            return found
+        return forward.compute(*given)
+
+    # For tools that look at the launches, on tensors that have shapes but no memory.
+    run.operators = {
+        name: without_none(forward.compute),
+        f"{name}_backward": without_none(backward.compute),
+    }
+    return run
 
 
 # Triton decides this for each kernel when it is defined.
@@ -37,7 +295,6 @@ INTERPRETED = triton.knobs.runtime.interpret
 GPU_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Triton's interpreter gets bfloat16 wrong.
 INTERPRETED_TYPES = (torch.float32, torch.float16, torch.float64)
-PLAIN_TYPES = (Tensor, nn.Parameter)
 TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
@@ -46,8 +303,9 @@ TRACED_TYPES = (
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
-    # meta: tensors that are shapes alone, for tools that look at what a GPU would do.
-    if x.is_cuda or x.is_meta:
+    if needs_operators(x):
+        return False
+    if x.is_cuda:
         return x.dtype in GPU_TYPES
     if not INTERPRETED:
         return False
@@ -547,144 +805,6 @@ def remembered(
     return run
 
 
-class Direction(NamedTuple):
-    """Forward or backward of a region.
-
-    `compute` gives what the schema says, but may give None for a tensor that the region has no use
-    for; `allocate` gives the same without values, for tracers.
-    """
-
-    schema: str
-    compute: Callable[..., tuple[Tensor | None, ...]]
-    allocate: Callable[..., tuple[Tensor | None, ...]]
-
-
-def is_watched(*given: Tensor | None) -> bool:
-    """Say whether more than autograd looks on: a tracer, a mode, a transform, a tensor's class.
-
-    Or whether there is nothing to compute: tensors that are shapes alone.
-    """
-    if torch.compiler.is_compiling():
-        return True
-    # By a transform, also by one that has ended.
-    is_wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-    for tensor in given:
-        if tensor is not None and (
-            type(tensor) not in PLAIN_TYPES or tensor.is_meta or is_wrapped(tensor)
-        ):
-            return True
-    return (
-        is_in_torch_dispatch_mode()
-        or torch._C._are_functorch_transforms_active()
-        or torch.jit.is_tracing()
-    )
-
-
-def without_none(
-    function: Callable[..., tuple[Tensor | None, ...]],
-) -> Callable[..., object]:
-    """Give empty tensors for None: an operator must return a tensor for each."""
-
-    def run(*given: object) -> object:
-        found = function(*given)
-        if len(found) == 1:
-            return found[0]
-        return tuple(given[0].new_empty(0) if t is None else t for t in found)
-
-    return run
-
-
-def new_operator(name: str, direction: Direction) -> Callable[..., object]:
-    """Register an operator with PyTorch, in place of an earlier one of this name."""
-    compute = without_none(direction.compute)
-    operator = torch.library.custom_op(
-        name,
-        compute,
-        mutates_args=(),
-        schema=direction.schema,
-    )
-    operator.register_fake(without_none(direction.allocate))
-    return operator
-
-
-def differentiable(
-    name: str,
-    forward: Direction,
-    backward: Direction,
-    keep: Callable[..., None],
-    differentiate: Callable[..., tuple[Tensor | None, ...]],
-) -> Callable[..., tuple[Tensor | None, ...]]:
-    """Give the function that runs a region; behind it are the operators `name`, `name_backward`.
-
-    keep(ctx, inputs, outputs) saves for backward. differentiate(run_backward, ctx, gradient) gives
-    the gradients of all inputs from that of the first output, which is the only one that has one.
-    """
-    forward_op = new_operator(name, forward)
-    backward_op = new_operator(f"{name}_backward", backward)
-
-    def gradients(
-        ctx: FunctionCtx, gradient: Tensor | None, *_others: None
-    ) -> tuple[Tensor | None, ...]:
-        if gradient is None:
-            return (None,) * len(ctx.needs_input_grad)
-        # With gradients enabled, that of a gradient is wanted: the operator refuses that.
-        is_seen = torch.is_grad_enabled() or is_watched(gradient)
-        return differentiate(
-            backward_op if is_seen else backward.compute,
-            ctx,
-            gradient,
-        )
-
-    def refuse_second(_ctx: FunctionCtx, *_gradients: Tensor | None) -> None:
-        raise RuntimeError(
-            f"{name}: the gradient of a gradient is not computed by fused kernels",
-        )
-
-    forward_op.register_autograd(gradients, setup_context=keep)
-    backward_op.register_autograd(refuse_second)
-
-    class Region(torch.autograd.Function):
-        """The short way."""
-
-        @staticmethod
-        def forward(
-            ctx: FunctionCtx,
-            *given: Tensor | None,
-        ) -> tuple[Tensor | None, ...]:
-            found = forward.compute(*given)
-            keep(ctx, given, found)
-            return found
-
-        backward = staticmethod(gradients)
-
-    # Region.apply looks for transforms first, of which is_watched has found none.
-    apply = super(torch.autograd.Function, Region).apply
-
-    def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
-        if is_watched(*given):
-            return forward_op(*given)
-        if torch.is_grad_enabled():
-            return apply(*given)
-        return forward.compute(*given)
-
-    # For tools that look at the launches, on tensors that have shapes but no memory.
-    run.operators = {
-        name: without_none(forward.compute),
-        f"{name}_backward": without_none(backward.compute),
-    }
-    return run
-
-
-def with_gradient_by_rows(x: Tensor) -> Tensor:
-    """Give x, the gradient of which lies by rows if x does."""
-    if is_watched(x) or not isinstance(x, Tensor):
-        return x
-    if x.requires_grad and torch.is_grad_enabled() and x.is_contiguous():
-        x = x.view_as(x)
-        x.register_hook(Tensor.contiguous)
-    return x
-
-
 # For fewer values, looking at the layers takes longer than what it saves.
 LEAST_TO_LOOK_FOR = 2**15
 # Folding is a pass over the weights and a few small operators; it saves a pass over the images.
@@ -701,6 +821,8 @@ def in_layout_for(x: Tensor, *layers: nn.Module) -> Tensor:
     A convolution then lays its weights so, too. Where they outweigh the images, these follow them.
     A layer that was altered gets its images as in a network written by hand: it may need them so.
     """
+    if not torch.compiler.is_compiling() and is_special(x):
+        return x
     if any(is_altered(layer) for layer in layers):
         return x.contiguous()
     if is_watched(x) or x.device.type != "cpu" or x.dtype != torch.float32:
@@ -731,13 +853,13 @@ def is_altered(layer: nn.Module) -> bool:
 def is_unseen(x: Tensor, *layers: nn.Module) -> bool:
     """Say whether a CPU computes many float32, and nothing looks on between these layers."""
     return (
-        not torch.compiler.is_compiling()  # it would take the comparison below for a bound
+        not is_watched(x)  # a compiler would take the comparison below for a bound
         and x.numel() >= LEAST_TO_LOOK_FOR
         and x.device.type == "cpu"
         and x.dtype == torch.float32
         and not torch.is_autocast_enabled("cpu")
         and not any(is_altered(layer) for layer in layers)
-        and not is_watched(x, *[layer.weight for layer in layers])
+        and not any(is_watched(layer.weight) for layer in layers)
     )
 
 
@@ -752,7 +874,7 @@ def conv_norm(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 
 def max_pool2(x: Tensor) -> Tensor:
     """Give F.max_pool2d(x, 2); in inference on a CPU faster, by comparing slices."""
-    if torch.is_grad_enabled() or x.device.type != "cpu" or is_watched(x):
+    if torch.is_grad_enabled() or is_watched(x) or x.device.type != "cpu":
         return F.max_pool2d(x, 2)
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     x = torch.maximum(x[:, :, 0:height:2], x[:, :, 1:height:2])
@@ -1080,6 +1202,74 @@ def conv_product_gradients(
     return dx, dweight
 
 
+def conv_again(
+    geometry: ConvGeometry,
+    launches: NamedTuple,
+    code: Tensor | None,
+    saved: Tensor | None,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Give y."""
+    g = geometry
+    z = F.conv2d(x, weight, None, g.stride, g.pad, g.dilation, g.groups)
+    if geometry.pool == "max":
+        z = conv_winners(geometry, z, code)
+    z = widened(z)
+    if scale is not None:
+        z = z * scale[:, None, None]
+    if bias is not None:
+        z = z + bias[:, None, None]
+    if geometry.residual:
+        z = z + residual
+    if geometry.activation == "relu":
+        z = torch.where(conv_dead(geometry, code, saved, z.shape), 0, z)
+    elif geometry.activation != "none":
+        z = curved(geometry.activation, launches, z, saved)
+    if geometry.pool == "average":
+        z = F.avg_pool2d(z, g.pool_size, g.pool_stride, g.pool_pad, g.ceil, g.count_pad)
+    return z.to(x.dtype)
+
+
+def conv_winners(geometry: ConvGeometry, z: Tensor, code: Tensor) -> Tensor:
+    """Give of each window the pixel that won: its code is 1 + its position, or 0, if it is dead."""
+    position = code.long() - 1
+    height, width = code.shape[2:]
+    pool_width = geometry.pool_size[1]
+    (down, right), (below, beside) = geometry.pool_stride, geometry.pool_dilation
+    rows = down * torch.arange(height, device=z.device)[:, None] - geometry.pool_pad[0]
+    columns = right * torch.arange(width, device=z.device) - geometry.pool_pad[1]
+    rows = rows + position // pool_width * below
+    columns = columns + position % pool_width * beside
+    place = torch.where(position < 0, 0, rows * z.shape[3] + columns)
+    return z.flatten(2).gather(2, place.flatten(2)).view_as(place)
+
+
+def conv_dead(
+    geometry: ConvGeometry, code: Tensor | None, saved: Tensor | None, shape: torch.Size
+) -> Tensor:
+    """Say of each value whether ReLU lets nothing through."""
+    if geometry.pool == "none":
+        return saved <= 0
+    if geometry.pool == "max":
+        return code == 0
+    (pool_height, pool_width), (down, right) = geometry.pool_size, geometry.pool_stride
+    height, width = code.shape[2:]
+    # Of the last windows, parts may lie outside.
+    sides = ((height - 1) * down + pool_height, (width - 1) * right + pool_width)
+    top, left = geometry.pool_pad
+    sides = max(sides[0], top + shape[2]), max(sides[1], left + shape[3])
+    dead = torch.ones((*shape[:2], *sides), dtype=torch.bool, device=code.device)
+    for position in range(pool_height * pool_width):
+        row, column = position // pool_width, position % pool_width
+        below, beside = row + down * (height - 1) + 1, column + right * (width - 1) + 1
+        dead[:, :, row:below:down, column:beside:right] &= (code >> position & 1) == 0
+    return dead[:, :, top : top + shape[2], left : left + shape[3]]
+
+
 CONV_FORWARD = """(
     Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? residual
 ) -> (Tensor y, Tensor code, Tensor before, Tensor sums)"""
@@ -1093,7 +1283,8 @@ class ConvLaunches(NamedTuple):
     """The functions of a region that launch its kernels; those that it has no use for are absent.
 
     The gradients of input and weight are launched where they are fused. `unpool` is where there is
-    a pool and they are the library's.
+    a pool and they are the library's. `activation` is PyTorch's function where it is not ReLU, and
+    where backward reads its output, `before` gives an input for that if it is another one.
     """
 
     forward: Callable[..., None]
@@ -1102,6 +1293,8 @@ class ConvLaunches(NamedTuple):
     weight_gradient: Callable[..., Tensor] | None = None
     unpool: Callable[..., Tensor] | None = None
     windows: Callable[..., int] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def conv_outputs(
@@ -1329,8 +1522,11 @@ def conv_keep(
     inputs: tuple[Tensor | None, ...],
     output: tuple[Tensor, ...],
 ) -> None:
-    """Save for backward what the needed gradients read, and no more."""
-    x, weight, bias, scale, _ = inputs
+    """Save for backward what the needed gradients read, and no more.
+
+    The slope of a curved activation depends on all inputs, which matters to gradients of gradients.
+    """
+    x, weight, bias, scale, residual = inputs
     y, code, before, sums = output
     needs_x, needs_weight, _, needs_scale = ctx.needs_input_grad[:4]
     ctx.set_materialize_grads(False)
@@ -1345,29 +1541,96 @@ def conv_keep(
     saved = before if geometry.activation == "input" else None
     if conv_keeps_output(geometry):
         saved = y
+    is_curved = geometry.activation in ("input", "output")
+    reads_x, reads_weight = needs_weight or needs_scale, needs_x or needs_scale
+    if is_curved:
+        unread = (2, not reads_x), (3, not reads_weight), (6, residual is not None)
+        ctx.places = tuple(place for place, is_unread in unread if is_unread)
     ctx.save_for_backward(
         code,
         saved,
-        x if needs_weight or needs_scale else None,
-        weight if needs_x or needs_scale else None,
+        x if reads_x or is_curved else None,
+        weight if reads_weight or is_curved else None,
         scale,
+        bias if is_curved else None,
+        residual if is_curved else None,
     )
 
 
 def conv_differentiate(
-    geometry: ConvGeometry,
+    _geometry: ConvGeometry,
     run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
     gradient: Tensor,
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight, bias, scale and residual, in the types of these."""
     needs = ctx.needs_input_grad[:5]
-    *found, dresidual = run_backward(gradient, *ctx.saved_tensors, ctx.size, needs[:4])
-    if geometry.activation == "none":
-        dresidual = gradient  # an operator may not return what it was given
+    code, saved, x, weight, scale, _, _ = ctx.saved_tensors
+    if not (needs[1] or needs[3]):
+        x = None
+    if not (needs[0] or needs[3]):
+        weight = None
+    *found, dresidual = run_backward(
+        gradient,
+        code,
+        saved,
+        x,
+        weight,
+        scale,
+        ctx.size,
+        needs[:4],
+    )
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
     found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
     return *found, dresidual if needs[4] else None
+
+
+def conv_differentiate_again(
+    geometry: ConvGeometry, launches: ConvLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y, computed by PyTorch's operators from x, weight, bias, scale and residual, and these.
+
+    Where one of them was not kept, no gradient depends on its values.
+    """
+    g, needs = geometry, ctx.needs_input_grad
+    code, saved, x, weight, scale, bias, residual = ctx.saved_tensors
+    given = as_inputs((x, weight, bias, scale, residual))
+    count, height, width = ctx.size
+    shapes = (
+        (count, g.channels, height, width),
+        (g.filters, g.channels // g.groups, *g.kernel),
+        (g.filters,),
+        (g.filters,),
+        gradient.shape,
+    )
+    types = (*ctx.dtypes, gradient.dtype)
+    for place, tensor in enumerate(given):
+        if tensor is None and (place < 2 or needs[place]):
+            given[place] = stand_in(gradient, shapes[place], types[place])
+    return conv_again(geometry, launches, code, saved, *given), given
+
+
+def conv_product_flops(geometry: ConvGeometry, size: Sequence[int]) -> int:
+    """Count those of a product; size: (N, H, W) of the input."""
+    g, sizes = geometry, conv_sizes(geometry, size[1], size[2])
+    terms = g.channels // g.groups * g.kernel[0] * g.kernel[1]
+    return 2 * size[0] * sizes.conv_height * sizes.conv_width * g.filters * terms
+
+
+def conv_flops(
+    geometry: ConvGeometry,
+    x: Tensor,
+    *_others: object,
+    out_val: object,
+) -> int:
+    """Count those of forward."""
+    return conv_product_flops(geometry, (x.shape[0], *x.shape[2:]))
+
+
+def conv_gradient_flops(geometry: ConvGeometry, *given: object, out_val: object) -> int:
+    """Count those of backward: a product for the gradient of x, and one for that of weight."""
+    size, needs = given[-2:]
+    return conv_product_flops(geometry, size) * (needs[0] + (needs[1] or needs[3]))
 
 
 def conv_op(
@@ -1388,6 +1651,7 @@ def conv_op(
             CONV_FORWARD,
             compute=remembered(partial(conv_values, geometry, launches), conv_settings),
             allocate=partial(conv_outputs, geometry, launches),
+            flops=partial(conv_flops, geometry),
         ),
         Direction(
             CONV_BACKWARD,
@@ -1396,9 +1660,12 @@ def conv_op(
                 conv_settings,
             ),
             allocate=partial(conv_allocate_gradients, geometry),
+            flops=partial(conv_gradient_flops, geometry),
         ),
         partial(conv_keep, geometry),
         partial(conv_differentiate, geometry),
+        partial(conv_differentiate_again, geometry, launches),
+        is_curved=geometry.activation in ("input", "output"),
     )
 
     def run(
@@ -1446,12 +1713,17 @@ class NormGeometry(NamedTuple):
 
 
 class NormLaunches(NamedTuple):
-    """The functions of a region that launch its kernels."""
+    """The functions of a region that launch its kernels; `activation` is PyTorch's function.
+
+    `before` is not read: all that an activation was given can be computed once more.
+    """
 
     statistics: Callable[..., None]
     forward: Callable[..., None]
     gradient_sums: Callable[..., Tensor]
     input_gradient: Callable[..., None]
+    activation: Callable[[Tensor], Tensor] = F.relu
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def is_norm(layer: nn.Module, geometry: NormGeometry) -> bool:
@@ -1694,6 +1966,31 @@ def norm_differentiate(
     )
 
 
+def norm_differentiate_again(
+    geometry: NormGeometry, launches: NormLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y by PyTorch's operators, from z, mean, inverse, weight, bias, residual; and these."""
+    _, *kept, residual = ctx.saved_tensors
+    if residual is None and ctx.needs_input_grad[5]:
+        # It is added only, so no gradient depends on its values.
+        residual = stand_in(gradient, gradient.shape, gradient.dtype)
+    given = as_inputs((*kept, residual))
+    z, _, inverse, weight, bias, residual = given
+    values = widened(z)
+    mean = values.mean((0, 2, 3), keepdim=True)
+    variance = (values - mean).square().mean((0, 2, 3), keepdim=True)
+    # inverse² · (variance + eps) = 1
+    eps = inverse.double()[:, None, None] ** -2 - variance.detach().double()
+    y = (values - mean) * (variance + eps.to(values.dtype)).rsqrt()
+    if weight is not None:
+        y = y * weight[:, None, None] + bias[:, None, None]
+    if residual is not None:
+        y = y + residual
+    if geometry.activation != "none":
+        y = launches.activation(y)
+    return y.to(z.dtype), given
+
+
 def norm_running(norm: nn.BatchNorm2d, like: Tensor) -> tuple[Tensor, Tensor, float]:
     """Give the running mean and variance, and by how much this batch moves them; it is counted."""
     if not norm.training or not norm.track_running_stats or norm.running_mean is None:
@@ -1766,6 +2063,7 @@ def norm_op(
         ),
         partial(norm_keep, geometry),
         partial(norm_differentiate, geometry),
+        partial(norm_differentiate_again, geometry, launches),
     )
 
     def run(
@@ -1778,7 +2076,7 @@ def norm_op(
         running = norm_running(norm, sums)
         if residual is not None:
             (residual,) = cast_as_wished(residual)
-        if is_watched(z, sums, *running[:2]):
+        if is_opaque(z, sums, *running[:2]):
             mean, inverse = statistics_op(sums, *running, values, norm.eps)
         else:
             mean, inverse = statistics(sums, *running, values, norm.eps)
@@ -1813,6 +2111,8 @@ class FcLaunches(NamedTuple):
     """The functions of a region that launch its kernels; those that it has no use for are absent.
 
     Where a library multiplies, `activate` and `slope` do the rest, if there is an activation.
+    `activation` is PyTorch's function where it is not ReLU, and where backward reads its output,
+    `before` gives an input for that if it is another one.
     """
 
     forward: Callable[..., None] | None = None
@@ -1821,6 +2121,8 @@ class FcLaunches(NamedTuple):
     weight_gradient: Callable[..., None] | None = None
     bias_gradient: Callable[..., None] | None = None
     slope: Callable[..., None] | None = None
+    activation: Callable[[Tensor], Tensor] | None = None
+    before: Callable[[Tensor], Tensor] | None = None
 
 
 def fc_weights(
@@ -1961,11 +2263,38 @@ def fc_keep(
         ctx.mark_non_differentiable(kept)
     ctx.dtypes = (x.dtype, weight.dtype, None if bias is None else bias.dtype)
     saved = {"none": None, "input": kept}.get(geometry.activation, y)
+    is_curved = geometry.activation in ("input", "output")
+    if is_curved:
+        unread = (1, not needs_weight), (2, not needs_x)
+        ctx.places = tuple(place for place, is_unread in unread if is_unread)
+    ctx.size = len(x)
     ctx.save_for_backward(
         saved,
-        x if needs_weight else None,
-        weight if needs_x else None,
+        x if needs_weight or is_curved else None,
+        weight if needs_x or is_curved else None,
+        bias if is_curved else None,
     )
+
+
+def fc_differentiate_again(
+    geometry: FcGeometry, _launches: FcLaunches, ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give y, computed by PyTorch's operators from x, weight and bias, and these.
+
+    Where one of them was not kept, no gradient depends on its values.
+    """
+    g = geometry
+    _, x, weight, bias = ctx.saved_tensors
+    given = as_inputs((x, weight, bias))
+    shapes = (ctx.size, *fc_shape(g)), (g.outputs, g.features), (g.outputs,)
+    for place, tensor in enumerate(given):
+        if tensor is None and (place < 2 or ctx.needs_input_grad[place]):
+            given[place] = stand_in(gradient, shapes[place], ctx.dtypes[place])
+    x, weight, bias = given
+    z = F.linear(x.flatten(1), weight)
+    if bias is not None:
+        z = z + bias
+    return z.to(gradient.dtype), given
 
 
 def fc_differentiate(
@@ -1975,9 +2304,22 @@ def fc_differentiate(
 ) -> tuple[Tensor | None, ...]:
     """Give the gradients of x, weight and bias, in the types of these."""
     needs = ctx.needs_input_grad[:3]
-    found = run_backward(gradient, *ctx.saved_tensors, needs)
+    saved, x, weight, _ = ctx.saved_tensors
+    x, weight = x if needs[1] else None, weight if needs[0] else None
+    found = run_backward(gradient, saved, x, weight, needs)
     dtypes = zip(found, needs, ctx.dtypes, strict=True)
     return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
+
+
+def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+    """Count those of forward."""
+    return 2 * x.shape[0] * geometry.features * geometry.outputs
+
+
+def fc_gradient_flops(geometry: FcGeometry, *given: object, out_val: object) -> int:
+    """Count those of backward: a product for the gradient of x, and one for that of weight."""
+    gradient, needs = given[0], given[-1]
+    return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
 
 
 def fc_op(
@@ -1996,14 +2338,18 @@ def fc_op(
             FC_FORWARD,
             compute=remembered(partial(fc_values, geometry, launches), fc_settings),
             allocate=partial(fc_outputs, geometry),
+            flops=partial(fc_flops, geometry),
         ),
         Direction(
             FC_BACKWARD,
             compute=remembered(partial(fc_gradients, geometry, launches), fc_settings),
             allocate=partial(fc_empty_gradients, geometry),
+            flops=partial(fc_gradient_flops, geometry),
         ),
         partial(fc_keep, geometry),
         fc_differentiate,
+        partial(fc_differentiate_again, geometry, launches),
+        is_curved=geometry.activation in ("input", "output"),
     )
 
     def run(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -2907,6 +3253,7 @@ conv_few_scale_relu6_launches = ConvLaunches(
     input_gradient=conv_few_scale_relu6_launch_input_gradient,
     weight_gradient=conv_few_scale_relu6_launch_weight_gradient,
     bias_gradient=conv_few_scale_relu6_launch_bias_gradient,
+    activation=F.relu6,
 )
 
 
@@ -3973,6 +4320,7 @@ norm_relu6_launches = NormLaunches(
     forward=norm_relu6_launch_forward,
     gradient_sums=norm_relu6_launch_gradient_sums,
     input_gradient=norm_relu6_launch_input_gradient,
+    activation=F.relu6,
 )
 
 
@@ -4436,6 +4784,7 @@ def conv_scale_relu6_launch_bias_gradient(
 conv_scale_relu6_launches = ConvLaunches(
     forward=conv_scale_relu6_launch_forward,
     bias_gradient=conv_scale_relu6_launch_bias_gradient,
+    activation=F.relu6,
 )
 
 
@@ -4866,6 +5215,7 @@ def conv_few_scale_relu6_2_launch_forward(
 conv_few_scale_relu6_2_launches = ConvLaunches(
     forward=conv_few_scale_relu6_2_launch_forward,
     bias_gradient=conv_scale_relu6_launch_bias_gradient,
+    activation=F.relu6,
 )
 
 
@@ -6405,6 +6755,7 @@ def conv_max2_scale_gelu_launch_unpool(
 conv_max2_scale_gelu_launches = ConvLaunches(
     forward=conv_max2_scale_gelu_launch_forward,
     unpool=conv_max2_scale_gelu_launch_unpool,
+    activation=F.gelu,
 )
 
 
@@ -7023,6 +7374,7 @@ norm_gelu_launches = NormLaunches(
     forward=norm_gelu_launch_forward,
     gradient_sums=norm_gelu_launch_gradient_sums,
     input_gradient=norm_gelu_launch_input_gradient,
+    activation=F.gelu,
 )
 
 
@@ -7708,6 +8060,16 @@ def loss_differentiate(
     return found if isinstance(found, Tensor) else found[0], None
 
 
+def loss_differentiate_again(
+    ctx: FunctionCtx, gradient: Tensor
+) -> tuple[Tensor, list[Tensor | None]]:
+    """Give the loss by PyTorch's operators, and what it is of."""
+    logits, target, _, _ = ctx.saved_tensors
+    given = as_inputs((logits, target))
+    rows = given[0].to(gradient.dtype)
+    return F.cross_entropy(rows, target, ignore_index=LOSS_IGNORED).reshape(1), given
+
+
 def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
     """Register the loss with PyTorch; the function that is returned computes it.
 
@@ -7726,6 +8088,7 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
         ),
         loss_keep,
         loss_differentiate,
+        loss_differentiate_again,
     )
 
     def run(logits: Tensor, target: Tensor) -> Tensor:
@@ -7755,6 +8118,8 @@ def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
 
 def refuse_input(x: Tensor) -> None:
     """Raise unless x is a batch of 32 x 32 x 3."""
+    if not isinstance(x, Tensor):
+        return  # torch.fx.symbolic_trace, which knows no sizes
     given = tuple(x.shape)
     if x.dim() != 4 or given[1:] != (3, 32, 32):
         raise ValueError(f"Mobile takes (N, 3, 32, 32), not {given} (cnn line 4)")
@@ -7794,7 +8159,6 @@ class Mobile(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Give what the last layer before a softmax gives."""
         refuse_input(x)
-        x = with_gradient_by_rows(x)
         x = conv1_batchnorm1_relu61(x, self.conv1, self.batchnorm1)
         x = conv2_batchnorm2_relu62(x, self.conv2, self.batchnorm2)
         x = conv3_batchnorm3_relu63(x, self.conv3, self.batchnorm3)
@@ -7810,6 +8174,10 @@ class Mobile(nn.Module):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         """Mean cross-entropy of the logits with the classes y, numbers from 0."""
         return cross_entropy(self.logits(x), y)
+
+    def __prepare_scriptable__(self) -> torch.fx.GraphModule:
+        """Give what `torch.jit.script` reads: PyTorch's operators, in the present mode."""
+        return torch.fx.symbolic_trace(self)
 
     def dynamic_shapes(self) -> dict[str, dict[int, torch.export.Dim]]:
         """Give the sizes that are free, for `torch.export.export`."""
