@@ -181,13 +181,16 @@ class Judge:
 
 
 def _joint_fixes(diagnostics: list[Diagnostic]) -> tuple[Fix, ...]:
-    """The fixes of the first, where its best one is made at all places at once."""
+    """The fixes of the first, each with edits made at all places at once."""
     fixes = diagnostics[0].fixes
-    if len(diagnostics) == 1 or not fixes or not fixes[0].edits:
+    if len(diagnostics) == 1:
         return fixes
-    best = [d.fixes[0] for d in diagnostics if d.fixes and d.fixes[0].edits]
-    edits = tuple(edit for fix in best for edit in fix.edits)
-    return (Fix(f"{fixes[0].message}, and so on below", edits), *fixes[1:])
+    joint: list[Fix] = []
+    for number, fix in enumerate(fixes):
+        alike = [d.fixes[number] for d in diagnostics if len(d.fixes) > number]
+        edits = tuple(edit for one in alike for edit in one.edits) if fix.edits else ()
+        joint.append(Fix(f"{fix.message}, and so on below", edits) if edits else fix)
+    return tuple(joint)
 
 
 def _failure(need: Need, known: "Condition") -> str:

@@ -16,6 +16,7 @@ from cnndsl.check.claims import (
     weights_are_fixed,
 )
 from cnndsl.check.conditions import Need
+from cnndsl.check.crop import resized
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.origin import last_change, more_room, story
 from cnndsl.check.places import Place, Tensor
@@ -30,7 +31,7 @@ from cnndsl.check.recover import (
     sure_claims,
 )
 from cnndsl.check.warnings import Loss, lost_pixels, skipped_pixels
-from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
+from cnndsl.diagnostics.model import Diagnostic, Fix, Label, Sink
 from cnndsl.graph.facts import Tally
 from cnndsl.graph.graph import INPUT, Node
 from cnndsl.layers.arguments import Count
@@ -164,7 +165,7 @@ class Network:
         last = len(types[0].dims) - 1
         bound = Bound(layer, {})
         failed = self._hold(
-            claims, call, bound, lambda claim: self._ends(claim, call, branches, types), last
+            claims, call, bound, lambda claim: self._ends(claim, call, branches, types, place), last
         )
         after: TensorType
         if any(type(type_) is not type(types[0]) for type_ in types):
@@ -273,6 +274,7 @@ class Network:
         call: tree.Merge,
         tensors: Sequence[Tensor],
         types: Sequence[TensorType],
+        place: Place,
     ) -> Context:
         """Where each branch ends, with which shape, and how it got there."""
         pairs = zip(tensors, types, strict=True)
@@ -286,7 +288,10 @@ class Network:
             for index in claim.between:
                 end = branches[index]
                 notes += story(self._by_path, end, claim.about, f"`{end.path}`'s")
-        return Context(labels, notes, _resized(claim, call))
+        fixes: tuple[Fix, ...] = ()
+        if claim.about in (0, 1):
+            fixes = resized(call, branches, self._by_path.get(branches[0].path), place)
+        return Context(labels, notes, fixes)
 
     def _add(
         self,
@@ -382,17 +387,6 @@ def _counts(layer: Layer) -> Iterator[Claim]:
             least = slot.kind.least
             message = f"`{name}` of `{layer.kind}` is {value.pretty()}, and takes {slot.kind.what}"
             yield Claim(value, ">=", Dim.of(least), "E207", message, name)
-
-
-def _resized(claim: Claim, call: tree.Merge) -> tuple[Fix, ...]:
-    """Where the current tensor meets a labelled one of another size: make it as large."""
-    if not call.others or claim.about not in (0, 1) or claim.between is None:
-        return ()
-    if min(claim.between) != 0:
-        return ()  # two labelled ones: nothing on this line can resize them
-    label = call.others[max(claim.between) - 1].text
-    edit = Edit(call.span.before(), f"upsample like {label}; ")
-    return (Fix(f"make it so for every size: `upsample like {label}`", (edit,)),)
 
 
 class TooManyLayers(Exception):

@@ -300,7 +300,7 @@ def test_unet_is_refused_with_its_condition_and_two_fixes_that_mend_it():
     assert "H % 16 == 0" in error.message
     assert "H = 40 gives 4 and 5" in error.notes[0]
     fixes = [fix for fix in error.fixes if fix.edits]
-    assert len(fixes) == 2
+    assert len(fixes) == 3
     for fix in fixes:
         mended = check(edited(UNET, fix))
         assert mended.ok, (fix.message, messages(mended))
