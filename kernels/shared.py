@@ -179,6 +179,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
 
 def is_lazy(tensor: Tensor) -> bool:
     """Say whether its values are not what lies in memory: negated, or zeros without memory."""
+    if torch.compiler.is_compiling():  # it cannot trace the question
+        return False
     return tensor.is_neg() or tensor._is_zerotensor()
 
 

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_103d346c5189"
+NAMESPACE = "cnndsl_mobile_7030e44dbf18"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -541,6 +541,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
 
 def is_lazy(tensor: Tensor) -> bool:
     """Say whether its values are not what lies in memory: negated, or zeros without memory."""
+    if torch.compiler.is_compiling():  # it cannot trace the question
+        return False
     return tensor.is_neg() or tensor._is_zerotensor()
 
 
@@ -803,6 +805,16 @@ def remembered(
         return found
 
     return run
+
+
+def with_gradient_by_rows(x: Tensor) -> Tensor:
+    """Give x, the gradient of which lies by rows if x does."""
+    if is_watched(x) or not isinstance(x, Tensor):
+        return x
+    if x.requires_grad and torch.is_grad_enabled() and x.is_contiguous():
+        x = x.view_as(x)
+        x.register_hook(Tensor.contiguous)
+    return x
 
 
 # For fewer values, looking at the layers takes longer than what it saves.
@@ -8159,6 +8171,7 @@ class Mobile(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """Give what the last layer before a softmax gives."""
         refuse_input(x)
+        x = with_gradient_by_rows(x)
         x = conv1_batchnorm1_relu61(x, self.conv1, self.batchnorm1)
         x = conv2_batchnorm2_relu62(x, self.conv2, self.batchnorm2)
         x = conv3_batchnorm3_relu63(x, self.conv3, self.batchnorm3)
