@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cnndsl.diagnostics.model import Diagnostic
-from cnndsl.diagnostics.render import clean
 from cnndsl.diagnostics.render import summary as count
+from cnndsl.diagnostics.safe import safe
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph
 from cnndsl.graph.text import summary
@@ -61,8 +61,8 @@ class Report(Record):
     def __str__(self) -> str:
         """A few lines: how many mistakes there are, the first of them, and the totals."""
         shown = self.diagnostics[:_SHOWN]
-        lines = [f"{clean(self.file)}: {self._outcome}"]
-        lines += [f"  line {d.span.line}: {d.code}: {clean(d.message, _LONGEST)}" for d in shown]
+        lines = [f"{safe(self.file)}: {self._outcome}"]
+        lines += [f"  line {d.span.line}: {d.code}: {safe(d.message, _LONGEST)}" for d in shown]
         if len(self.diagnostics) > _SHOWN:
             lines.append(f"  and {len(self.diagnostics) - _SHOWN} more, in `.diagnostics`")
         if self.graph is not None and self.totals is not None:
@@ -71,7 +71,7 @@ class Report(Record):
 
     def __repr__(self) -> str:
         """One line."""
-        return f"<Report on {clean(self.file, _LONGEST)}: {self._outcome}>"
+        return f"<Report on {safe(self.file, _LONGEST)}: {self._outcome}>"
 
     @property
     def _outcome(self) -> str:
@@ -80,7 +80,7 @@ class Report(Record):
         if not self.ok:
             return counted or "not checked"
         layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers):,} layers"
-        network = f"{clean(self.model, _LONGEST)}, {layers}"
+        network = f"{safe(self.model, _LONGEST)}, {layers}"
         return f"{network}, {counted}" if counted else network
 
 

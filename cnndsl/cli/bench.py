@@ -1,7 +1,6 @@
 """`cnndsl bench FILE`: a network against eager PyTorch and torch.compile, then region by region."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -179,7 +178,7 @@ def _print_json(about: dict[str, Any], rows: "Sequence[Row]", lines: "Sequence[L
         }
         for row in rows
     ]
-    print(json.dumps({**about, "network": network, "regions": [line.json() for line in lines]}))
+    terminal.print_json({**about, "network": network, "regions": [line.json() for line in lines]})
 
 
 # ── for people ───────────────────────────────────────────────────────────────────────────────────

@@ -1,7 +1,6 @@
 """`cnndsl check FILE…`: the diagnostics of each file, then its layers and totals."""
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -13,9 +12,10 @@ from cnndsl.check.report import Report, is_whole, to_json
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
 from cnndsl.diagnostics.model import Sink
+from cnndsl.diagnostics.safe import MESSAGE, safe
 from cnndsl.graph import text
 from cnndsl.layers.arguments import Value
-from cnndsl.source import Source
+from cnndsl.source import Source, expand
 from cnndsl.syntax.read import STANDARD_INPUT
 
 _PAUSE = 0.3  # seconds between two looks at a file that is watched
@@ -122,12 +122,17 @@ def _fix(
     root = None if name == STANDARD_INPUT else Path(name).parent
     mended = repair_tree(source, report, settings, sink, root)
     for done in mended.done:
-        print(f"{source.name}:{done.line}: fixed: {done.message}", file=sys.stderr)
+        print(
+            f"{safe(source.name)}:{done.line}: fixed: {safe(done.message, MESSAGE)}",
+            file=sys.stderr,
+        )
     left = [d for d in mended.report.diagnostics if d.severity == "error"]
     for error in left:
         why = why_left(error, mended.source)
         print(
-            f"{error.span.source.name}:{error.span.line}: left {error.code}: {why}", file=sys.stderr
+            f"{safe(error.span.source.name)}:{error.span.line}: left {error.code}: "
+            f"{safe(why, MESSAGE)}",
+            file=sys.stderr,
         )
     if left:
         print(file=sys.stderr)
@@ -174,7 +179,7 @@ def _print_json(report: Report) -> None:
     from cnndsl.diagnostics import machine
 
     found = [machine.to_json(diagnostic) for diagnostic in report.diagnostics]
-    print(json.dumps(to_json(report, found), ensure_ascii=False))
+    terminal.print_json(to_json(report, found))
 
 
 def _print_github(report: Report) -> None:
@@ -190,7 +195,7 @@ def _print_sarif(reports: list[Report]) -> None:
     from cnndsl.diagnostics.sarif import sarif
 
     found = [diagnostic for report in reports for diagnostic in report.diagnostics]
-    print(json.dumps(sarif(found, metadata.version("cnndsl")), ensure_ascii=False))
+    terminal.print_json(sarif(found, metadata.version("cnndsl")))
 
 
 def _print_text(
@@ -204,9 +209,9 @@ def _print_text(
     if report.diagnostics:
         print()
     if arguments.annotate:
-        print(annotate(source, graph).rstrip("\n"))
+        print("\n".join(expand(line) for line in annotate(source, graph).rstrip("\n").split("\n")))
         return
-    print(f"{graph.name} ({report.file})\n")
+    print(f"{graph.name} ({safe(report.file)})\n")
     print(text.table(graph, report.facts, explain=arguments.explain))
     print()
     print(text.summary(graph, report.totals))

@@ -1,11 +1,10 @@
 """`cnndsl eval RUN`: how often a trained network is right, and what it takes for what."""
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
-from cnndsl.cli import training
+from cnndsl.cli import terminal, training
 from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     scores = evaluate(network.model, judged.examples, device=network.device, dtype=network.dtype)
     if arguments.format == "json":
         names = _names(judged, scores)
-        print(json.dumps(_as_json(arguments, network, scores, names), ensure_ascii=False))
+        terminal.print_json(_as_json(arguments, network, scores, names))
     else:
         print(show(scores, tuple(safe(name, 40) for name in _names(judged, scores))))
     return 0

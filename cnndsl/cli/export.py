@@ -52,12 +52,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _export_run(arguments: argparse.Namespace) -> int:
-    import cnndsl
-    from cnndsl.train import UsageError
+    from cnndsl.train import UsageError, open_run
+    from cnndsl.train.restore import model_of
 
     if arguments.weights is not None or arguments.settings:
         raise UsageError("a run has its own weights and settings: give its folder alone")
-    return _write(arguments, cnndsl.load(arguments.run))
+    model, skipped = model_of(open_run(Path(arguments.run)))
+    training.tell_skipped(skipped)
+    return _write(arguments, model)
 
 
 def _export_file(arguments: argparse.Namespace) -> int:

@@ -5,6 +5,7 @@ import sys
 
 from cnndsl.cli import terminal
 from cnndsl.diagnostics.model import Sink
+from cnndsl.diagnostics.safe import safe
 from cnndsl.source import Source
 from cnndsl.syntax.format import format_text
 from cnndsl.syntax.parse import parse
@@ -54,7 +55,7 @@ def _one(name: str, arguments: argparse.Namespace) -> bool:
         sys.stdout.write(text)
     elif text != source.text:
         _replace(name, text)
-        print(f"{name}: written in the canonical layout", file=sys.stderr)
+        print(f"{safe(name)}: written in the canonical layout", file=sys.stderr)
     return True
 
 
@@ -63,7 +64,7 @@ def _compare(source: Source, text: str) -> bool:
         return True
     changed = zip(source.text.split("\n"), text.split("\n"), strict=False)
     line = next((i for i, (old, new) in enumerate(changed, 1) if old != new), source.line_count)
-    print(f"{source.name}: would change, from line {line} on", file=sys.stderr)
+    print(f"{safe(source.name)}: would change, from line {line} on", file=sys.stderr)
     return False
 
 

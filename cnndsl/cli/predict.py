@@ -1,11 +1,10 @@
 """`cnndsl predict RUN IMAGE…`: what a trained network takes images for."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnndsl.cli import training
+from cnndsl.cli import terminal, training
 from cnndsl.diagnostics.safe import safe
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     for name in arguments.images:
         prediction = network.predict(Path(name))
         if arguments.format == "json":
-            print(json.dumps(_as_json(name, prediction), ensure_ascii=False))
+            terminal.print_json(_as_json(name, prediction))
         else:
             print(show(name, prediction, arguments.top))
     return 0
@@ -75,6 +74,6 @@ def show(name: str, prediction: "Prediction", top: int) -> str:
     ranked = prediction.classes[:top]
     chances = ", ".join(f"{safe(text, 40)} {chance:.1%}" for text, chance in ranked)
     remarks = ["each by itself"] if prediction.is_independent else []
-    remarks += prediction.done
+    remarks += map(safe, prediction.done)
     done = f"  ({', '.join(remarks)})" if remarks else ""
     return f"{safe(name)}: {chances}{done}"

@@ -3,13 +3,15 @@
 Knows streams and the environment; knows nothing of any command.
 """
 
+import json
 import os
 import sys
 from collections.abc import Sequence
 from typing import Literal, TextIO
 
 from cnndsl.diagnostics.model import Diagnostic
-from cnndsl.diagnostics.render import WIDTH, clean, report
+from cnndsl.diagnostics.render import WIDTH, report
+from cnndsl.diagnostics.safe import MESSAGE, safe
 from cnndsl.diagnostics.style import COLOURED, PLAIN, Style
 
 ColorChoice = Literal["auto", "always", "never"]
@@ -48,9 +50,16 @@ def show(diagnostics: Sequence[Diagnostic], color: ColorChoice, dropped: int = 0
     stream.write(text)
 
 
+def print_json(value: object) -> None:
+    """Print a value as a line of JSON, in which a terminal finds nothing to obey either."""
+    text = json.dumps(value, ensure_ascii=False)
+    # All that is no ASCII stands in a string, where JSON takes these escapes.
+    print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))
+
+
 def complain(message: str, *helps: str, color: ColorChoice = "auto") -> None:
     """Print an error that has no place in a source to standard error, with what to do about it."""
     paint = style(color, sys.stderr).paint
-    lines = [paint("error", "error") + paint("strong", f": {clean(message)}")]
-    lines += [f"  = {paint('help', 'help')}: {clean(text)}" for text in helps]
+    lines = [paint("error", "error") + paint("strong", f": {safe(message, MESSAGE)}")]
+    lines += [f"  = {paint('help', 'help')}: {safe(text, MESSAGE)}" for text in helps]
     sys.stderr.write("\n".join(lines) + "\n")

@@ -210,7 +210,7 @@ def _resume(arguments: argparse.Namespace) -> int:
     done = checkpoint.load(path).checkpoint.state["metrics"]
     is_over = is_finished(Recipe(**folder.config["recipe"]), done)
     what = "nothing is left to do in" if is_over else "going on with"
-    _say(f"{type(model).__name__}: {what} {path}")
+    _say(f"{type(model).__name__}: {what} {safe(path)}")
     return _report(
         resume(
             path,
@@ -256,7 +256,7 @@ def _report(outcome: "Outcome", path: Path) -> int:
     if outcome.final is not None:
         right, count = outcome.final.right, outcome.final.count
         _say(f"test accuracy {outcome.final.accuracy:.2%} ({right:,} of {count:,} images)")
-    _say(f"the run is in {path}; look closer: cnndsl eval {training.quoted(path)}")
+    _say(f"the run is in {safe(path)}; look closer: cnndsl eval {training.quoted(path)}")
     return 0
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import memory, terminal
 from cnndsl.cli.options import USAGE
+from cnndsl.diagnostics.safe import MESSAGE, safe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -93,8 +94,23 @@ def _setting(text: str) -> str:
 
 
 def quoted(path: Path) -> str:
-    """A path as a shell takes it."""
-    return shlex.quote(str(path))
+    """A path as a shell takes it, and as a terminal can show it."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escaped, text))}'"
+
+
+def _escaped(character: str) -> str:
+    """A character between `$'` and `'`, as bash and zsh take it."""
+    number = ord(character)
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    if 0xDC80 <= number <= 0xDCFF:  # Python's sign for a byte that is not UTF-8
+        return f"\\x{number - 0xDC00:02x}"
+    return f"\\x{number:02x}" if number < 0x80 else f"\\U{number:08x}"
 
 
 def network(arguments: argparse.Namespace) -> "Network":
@@ -109,9 +125,14 @@ def network(arguments: argparse.Namespace) -> "Network":
         raise UsageError("a run has its own settings, so `--set` cannot be given")
     run = open_run(path)
     result = Trained(run, compile_run(run), arguments.device)
-    for text in result.skipped:
-        print(f"warning: passed over {text}", file=sys.stderr)
+    tell_skipped(result.skipped)
     return result
+
+
+def tell_skipped(checkpoints: Sequence[str]) -> None:
+    """Say which checkpoints of a run were not used, and why."""
+    for text in checkpoints:
+        print(f"warning: passed over {safe(text, MESSAGE)}", file=sys.stderr)
 
 
 def _of_file(arguments: argparse.Namespace) -> "Network":
@@ -132,8 +153,8 @@ def _of_file(arguments: argparse.Namespace) -> "Network":
     scale = as_scale(model, given)
     if scale is None:
         print(
-            f"note: {arguments.weights} does not say how images were scaled, so they are given as "
-            "values in 0 … 1; `cnndsl weights --mean … --deviation …` says it",
+            f"note: {safe(arguments.weights)} does not say how images were scaled, so they are "
+            "given as values in 0 … 1; `cnndsl weights --mean … --deviation …` says it",
             file=sys.stderr,
         )
     classes = cast("tuple[str, ...]", model.classes)

@@ -6,6 +6,7 @@ Knows those formats; prints nothing. SARIF is in `sarif`, apart because it needs
 from typing import TypedDict
 
 from cnndsl.diagnostics.model import Diagnostic
+from cnndsl.diagnostics.safe import safe
 from cnndsl.source import Span
 
 Json = dict[str, object]
@@ -91,7 +92,8 @@ def github(diagnostic: Diagnostic) -> str:
 
 
 def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return safe(text, len(text))
 
 
 def _property(text: str) -> str:

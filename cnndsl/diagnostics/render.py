@@ -8,12 +8,12 @@ characters, whatever names and texts the source contains.
 from collections.abc import Iterable, Sequence
 
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Severity
+from cnndsl.diagnostics.safe import MESSAGE, safe
 from cnndsl.diagnostics.snippet import Mark, Snippet, mark
 from cnndsl.diagnostics.style import PLAIN, Role, Row, Style
 from cnndsl.source import Source, Span, expand
 
 WIDTH = 100  # where no terminal says otherwise
-_LONGEST = 1500  # characters of a message or note
 _LABELS = 12  # second places shown for a diagnostic
 _EDITED = 4  # lines shown of what a fix would write
 
@@ -30,12 +30,12 @@ def render(diagnostic: Diagnostic, *, width: int = WIDTH, style: Style = PLAIN) 
 
     role: Role = diagnostic.severity
     header = style.paint(role, f"{diagnostic.severity}[{diagnostic.code}]")
-    lines = [header + style.paint("strong", f": {clean(diagnostic.message)}")]
+    lines = [header + style.paint("strong", f": {safe(diagnostic.message, MESSAGE)}")]
     for n, (span, snippet) in enumerate(snippets):
         if n:
             lines.append(_rule(gutter, style))
         arrow = style.paint("gutter", " " * gutter + (":::" if n else "-->"))
-        lines.append(f"{arrow} {clean(span.source.name)}:{span.line}:{span.column}")
+        lines.append(f"{arrow} {safe(span.source.name)}:{span.line}:{span.column}")
         lines.append(_rule(gutter, style))
         lines += snippet.draw(gutter, style)
     if diagnostic.notes or diagnostic.fixes or len(diagnostic.labels) > _LABELS:
@@ -71,13 +71,6 @@ def summary(diagnostics: Iterable[Diagnostic], *, style: Style = PLAIN, dropped:
     return text
 
 
-def clean(text: str, limit: int = _LONGEST) -> str:
-    """A text on one line, without control characters, its middle left out where it is too long."""
-    if len(text) > limit:
-        text = f"{text[: limit * 2 // 3]} … {text[-(limit // 3) :]}"
-    return expand(" ".join(text.splitlines()) if "\n" in text else text)
-
-
 def _count(number: int, severity: Severity) -> str:
     return f"{number} {severity}" + ("" if number == 1 else "s")
 
@@ -88,10 +81,10 @@ def _rule(gutter: int, style: Style) -> str:
 
 def _groups(diagnostic: Diagnostic) -> list[tuple[Span, list[Mark]]]:
     """The marks by source, the main one's first; with the place that stands for each group."""
-    main = mark(diagnostic.span, clean(diagnostic.caption), diagnostic.severity, "^")
+    main = mark(diagnostic.span, safe(diagnostic.caption, MESSAGE), diagnostic.severity, "^")
     groups: list[tuple[Span, list[Mark]]] = [(diagnostic.span, [main])]
     for label in diagnostic.labels[:_LABELS]:
-        made = mark(label.span, clean(label.message), "label", "-")
+        made = mark(label.span, safe(label.message, MESSAGE), "label", "-")
         for span, marks in groups:
             if span.source is label.span.source:
                 marks.append(made)
@@ -109,10 +102,10 @@ def _notes(diagnostic: Diagnostic, gutter: int, style: Style) -> list[str]:
 
 def _bullet(word: str, message: str, gutter: int, style: Style) -> list[str]:
     """`= word: message`; further lines of the message stand under its first."""
-    first, *others = message.split("\n") if len(message) <= _LONGEST else [message]
+    first, *others = message.split("\n") if len(message) <= MESSAGE else [message]
     sign = style.paint("gutter", " " * gutter + " =")
-    lines = [f"{sign} {word}: {clean(first)}" if word else f"{sign} {clean(first)}"]
-    return lines + [f"{' ' * (gutter + 3)}{clean(other)}".rstrip() for other in others]
+    lines = [f"{sign} {word}: {safe(first, MESSAGE)}" if word else f"{sign} {safe(first, MESSAGE)}"]
+    return lines + [f"{' ' * (gutter + 3)}{safe(other, MESSAGE)}".rstrip() for other in others]
 
 
 # ── what a fix would write ───────────────────────────────────────────────────────────────────────
@@ -131,7 +124,7 @@ def _drawing(diagnostic: Diagnostic, fix: Fix) -> list[_Drawn]:
         return []
     first = source.position(edits[0].span.start)[0]
     last = source.position(edits[-1].span.end)[0]
-    if last - first >= _EDITED or any(len(e.text) > _LONGEST for e in edits):
+    if last - first >= _EDITED or any(len(e.text) > MESSAGE for e in edits):
         return []
     return _apply(source, edits, first, last)
 
@@ -172,7 +165,8 @@ def _edited(drawing: list[_Drawn], gutter: int, room: int, style: Style) -> list
             start = shown.width
             is_last = n == len(pieces) - 1
             part = text if new else _cropped(text, room // 3, n == 0, is_last)
-            shown.put(start, clean(part, room), "help" if new else "")
+            part = part if len(part) <= room else f"{part[:room]}…"
+            shown.put(start, expand(part), "help" if new else "")
             if new:
                 signs.put(start, "+" * (shown.width - start), "help")
         bar = style.paint("gutter", f"{number:>{gutter}} |")

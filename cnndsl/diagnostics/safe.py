@@ -1,4 +1,4 @@
-"""Names from files as a terminal can show them: tensors, class folders, labels, paths.
+"""Texts as a terminal can show them: names of tensors, class folders, files; whole messages.
 
 Whoever made a file chose the names in it. Printed as they are, they could move the cursor, colour
 the screen, forge a line of output or run from right to left.
@@ -7,6 +7,7 @@ the screen, forge a line of output or run from right to left.
 from collections.abc import Iterable
 
 LONGEST = 300  # characters; enough for any name that a person reads
+MESSAGE = 1500  # characters of a message or note
 
 
 def safe(text: object, limit: int = LONGEST) -> str:
@@ -17,7 +18,7 @@ def safe(text: object, limit: int = LONGEST) -> str:
     """
     name = str(text)
     if len(name) > limit:
-        name = f"{name[: limit * 2 // 3]}…{name[-(limit // 3) :]}"
+        name = f"{name[: limit * 2 // 3 - 1]}…{name[-(limit // 3) :]}"
     if name.isprintable():
         return name
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

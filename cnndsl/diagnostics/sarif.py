@@ -79,7 +79,7 @@ def _location(span: Span) -> Json:
 
 
 def _artifact(span: Span) -> Json:
-    return {"uri": quote(span.source.name)}
+    return {"uri": quote(span.source.name, errors="surrogateescape")}
 
 
 def _region(span: Span) -> Json:

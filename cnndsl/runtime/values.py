@@ -22,18 +22,23 @@ def refuse_bad_values(
     `tensors` are as they were read, and `dtypes` what each of them becomes in the model. `where`
     begins the message: "`w.safetensors`".
     """
+    bad = bad_values(tensors, dtypes)
+    if bad:
+        raise WeightsError(
+            f"{where} has weights that no network can compute with: {bad}",
+            *(fixes or ("save the weights again, from before the training went wrong",)),
+        )
+
+
+def bad_values(tensors: Mapping[str, Tensor], dtypes: Mapping[str, torch.dtype]) -> str:
+    """Each tensor with such numbers, and how many they are; an empty text where all are good."""
     found = [
         f"`{safe(name)}` has {what}"
         for name, tensor in tensors.items()
         for what in _bad_values(name, tensor, dtypes[name])
     ]
-    if found:
-        more = len(found) - _SHOWN
-        shown = found[:_SHOWN] + ([f"… and {more} more"] if more > 0 else [])
-        raise WeightsError(
-            f"{where} has weights that no network can compute with: {'; '.join(shown)}",
-            *(fixes or ("save the weights again, from before the training went wrong",)),
-        )
+    more = len(found) - _SHOWN
+    return "; ".join(found[:_SHOWN] + ([f"… and {more} more"] if more > 0 else []))
 
 
 def _bad_values(name: str, tensor: Tensor, dtype: torch.dtype) -> Iterator[str]:

@@ -63,7 +63,8 @@ def write(model: nn.Module, path: str | PathLike[str]) -> str:
     for name in ("classes", *(() if takes_bytes(model) else NAMES)):
         value = cast("tuple[object, ...]", getattr(model, name, ()))
         if value:
-            found.model.metadata_props[name] = json.dumps(value, ensure_ascii=False)
+            # In ASCII, for the name of a folder need not be UTF-8.
+            found.model.metadata_props[name] = json.dumps(value)
     with output.replacing(path) as file:
         found.save(str(file))
         return describe(file)

@@ -21,7 +21,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from cnndsl.diagnostics.safe import safe
 from cnndsl.record import Record
+from cnndsl.runtime.values import bad_values
 from cnndsl.train import disk
 from cnndsl.train.errors import TrainError
 
@@ -103,10 +105,10 @@ def _first_valid(run: Path, paths: list[Path]) -> Found:
         try:
             return Found(_read(path), tuple(skipped))
         except _DamagedError as error:
-            skipped.append(f"{path}: {error}")
+            skipped.append(f"{safe(path)}: {error}")
     raise TrainError(
-        f"`{run}` has no checkpoint that can be used" + "".join(f"\n  {s}" for s in skipped),
-        "train anew into another folder: `--out`",
+        "; ".join([f"`{run}` has no checkpoint that can be used", *skipped]),
+        "train again into another folder: `--out`",
     )
 
 
@@ -139,7 +141,20 @@ def _read(path: Path) -> Checkpoint:
             tensors[kind] = safetensors.torch.load(content)
         except SafetensorError as error:
             raise _DamagedError(f"{name} cannot be read: {error}") from error
+        _refuse_bad(name, tensors[kind])
     return Checkpoint(step, tensors["model"], tensors["optimizer"], values, tensors["learning"])
+
+
+def _refuse_bad(name: str, tensors: dict[str, Tensor]) -> None:
+    """Training saves no such numbers, so whoever made the file has put them there.
+
+    A moment of the optimizer may be infinite: the square of a large gradient is.
+    """
+    if name == "optimizer.safetensors":
+        tensors = {n: torch.nan_to_num(t, nan=torch.nan, posinf=0) for n, t in tensors.items()}
+    bad = bad_values(tensors, {n: tensor.dtype for n, tensor in tensors.items()})
+    if bad:
+        raise _DamagedError(f"{name}: {bad}")
 
 
 def _content(path: Path) -> bytes:

@@ -15,6 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from cnndsl.diagnostics.safe import safe_list
 from cnndsl.record import Record
 from cnndsl.train.errors import TrainError, UsageError
 from cnndsl.train.examples import (
@@ -211,10 +212,9 @@ def _in_turn(paths: Sequence[Path], work: Callable[[Path], _T]) -> Iterator[list
 def _all_named(broken: list[PictureError]) -> TrainError:
     if len(broken) == 1:
         return broken[0]
-    lines = [f"\n  `{error.path}`: {error.why}" for error in broken[:_LISTED]]
-    more = f"\n  … and {len(broken) - _LISTED:,} more" if len(broken) > _LISTED else ""
+    listed = safe_list((f"`{error.path}` ({error.why})" for error in broken), _LISTED)
     return TrainError(
-        f"{len(broken):,} files cannot be read as images:{''.join(lines)}{more}",
+        f"{len(broken):,} files cannot be read as images: {listed}",
         "remove them or replace them",
     )
 

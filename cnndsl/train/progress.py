@@ -5,6 +5,8 @@ from typing import Any, Protocol, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cnndsl.diagnostics.safe import MESSAGE, safe
+
 
 class Reporter(Protocol):
     """Is told what happens."""
@@ -66,7 +68,7 @@ class Lines(Quiet):
 
     def note(self, text: str) -> None:
         """Print it."""
-        print(text, file=self.stream, flush=True)
+        print(_shown(text), file=self.stream, flush=True)
 
 
 class Bar(Lines):
@@ -97,7 +99,7 @@ class Bar(Lines):
 
     def note(self, text: str) -> None:
         """Print it above the bar."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(_shown(text), markup=False, soft_wrap=True)
 
     def end(self) -> None:
         """Remove the bar."""
@@ -107,6 +109,11 @@ class Bar(Lines):
 def reporter(stream: TextIO) -> Reporter:
     """A bar if somebody sees it, lines otherwise."""
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+def _shown(text: str) -> str:
+    """The lines of a note, which may name files and classes, as a terminal can show them."""
+    return "\n".join(safe(line, MESSAGE) for line in text.split("\n"))
 
 
 def line(metrics: dict[str, Any], epochs: int) -> str:

@@ -46,7 +46,10 @@ def load_model(
     if Path(path).is_dir():
         if weights is not None or fresh or settings:
             raise TypeError("a run has its own weights and settings: load takes its folder alone")
-        return _of_run(open_run(Path(path)))
+        model, skipped = model_of(open_run(Path(path)))
+        for text in skipped:
+            warnings.warn(f"passed over {text}", stacklevel=2)
+        return model
     if not Path(path).exists():
         raise UsageError(f"there is no run folder and no file `{os.fspath(path)}`")
     if weights is None:
@@ -74,13 +77,13 @@ def fill(model: nn.Module, run: Run) -> checkpoint.Found:
     return found
 
 
-def _of_run(run: Run) -> nn.Module:
+def model_of(run: Run) -> tuple[nn.Module, tuple[str, ...]]:
+    """The model of a run, as `load_model` gives it, and why newer checkpoints were passed over."""
     model = compile_run(run)
-    for skipped in fill(model, run).skipped:
-        warnings.warn(f"passed over {skipped}", stacklevel=3)
+    skipped = fill(model, run).skipped
     data = cast("dict[str, Any]", run.config["data"])
     if not getattr(model, "classes", ()):
         files.tell(model, classes=tuple(cast("list[str]", data["classes"])))
     if data["mean"] is not None:
         tell_scaling(model, Scaling(tuple(data["mean"]), tuple(data["deviation"])))
-    return model.eval()
+    return model.eval(), skipped
