@@ -18,6 +18,8 @@ from cnndsl.check.repair import Repaired, repaired
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.check.trial import tried
+from cnndsl.check.unread import warn_of_unread
+from cnndsl.check.warnings import warn_of_single_values
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph.facts import Totals
 from cnndsl.graph.graph import Graph
@@ -89,6 +91,8 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     ok = not sink.failed
     if ok and elaborator.input is not None:
         warn_of_order(elaborator.input, graph.source, graph.nodes, sink)
+        warn_of_unread(graph, sink)
+        warn_of_single_values(graph.nodes, sink)
     return Report(
         source.name,
         graph.name,

@@ -1,12 +1,14 @@
-"""What is allowed but rarely meant: pixels that no window sees."""
+"""What is allowed but rarely meant: pixels that no window sees, a deviation of one value."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cnndsl import sizes
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
+from cnndsl.graph.graph import Node
 from cnndsl.layers.base import Layer
 from cnndsl.layers.conv import Conv
+from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.pool import Pool
 from cnndsl.layers.types import ImageType, TensorType, is_open
 from cnndsl.layers.window import AXES, Geometry
@@ -171,3 +173,33 @@ def _certain_loss(
 
 def _last(count: int, lines: str) -> str:
     return f"the last {lines[:-1]}" if count == 1 else f"the last {count} {lines}"
+
+
+def warn_of_single_values(nodes: Iterable[Node], sink: Sink) -> None:
+    """One warning for all batch norms that see one pixel of each image.
+
+    Vectors are left out: there it is usual, and such networks are trained on larger batches.
+    """
+    spans = dict.fromkeys(
+        node.span
+        for node in nodes
+        if isinstance(node.layer, BatchNorm)
+        and isinstance(node.arrives, ImageType)
+        and node.arrives.height.constant == node.arrives.width.constant == 1
+    )
+    if not spans:
+        return
+    first, *others = spans
+    sink.add(
+        Diagnostic(
+            "W605",
+            "this image has one pixel: training with a batch of one image fails here",
+            first,
+            labels=tuple(Label(span, "here, too") for span in others),
+            notes=("each channel has one value then, which has no deviation to divide by",),
+            fixes=(
+                Fix("use `groupnorm`, or no norm, on an image of one pixel"),
+                Fix("or train with two images or more in each batch, the last one, too"),
+            ),
+        )
+    )

@@ -1,10 +1,12 @@
-"""Warnings say what is so: held against a count of the pixels that windows read."""
+"""Warnings say what is so: held against counts of pixels, and against what training changes."""
 
 import random
 from pathlib import Path
 
 import pytest
+import torch
 
+import cnndsl
 from cnndsl.check import check_source
 from cnndsl.diagnostics.fix import apply
 from cnndsl.source import Source
@@ -159,9 +161,114 @@ def test_an_honest_order_gets_no_warning(text):
     assert warnings(text) == []
 
 
-def test_no_example_is_said_to_have_its_channels_first():
+def test_no_example_gets_a_warning_of_what_is_rarely_meant():
     files = [*EXAMPLES.glob("*.cnn"), *EXAMPLES.glob("zoo/*.cnn")]
     assert len(files) > 15
     for path in files:
         found = check_source(Source(path.name, path.read_text(encoding="utf-8")), {}, path.parent)
-        assert "W603" not in [d.code for d in found.diagnostics], path.name
+        told = {d.code for d in found.diagnostics}
+        assert not told & {"W603", "W604", "W605"}, path.name
+
+
+# ── layers that nothing reads ────────────────────────────────────────────────────────────────────
+
+
+def unread(text: str) -> list[tuple[int, str]]:
+    found = report(text)
+    assert found.ok, [d.message for d in found.diagnostics]
+    return [(d.span.line, d.message) for d in found.diagnostics if d.code == "W604"]
+
+
+START = "input 8 x 8 x 4\nconv 4 3x3 pad=1 as a\n"
+BLOCK = "block b(n) { conv n 3x3 pad=1 as c; relu }\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("conv 5 1x1\nfrom a\nrelu\n", [(3, "this `conv`: it never runs")]),
+        (
+            "conv 5 1x1\nrelu\nfrom a\nrelu\n",
+            [(4, "this `relu`: it and the layer before it never run")],
+        ),
+        (
+            "conv 5 1x1\nrelu as b\nfrom a\nrelu\n",
+            [(4, "this `relu`: it and the layer before it never run")],
+        ),
+        ("relu\nadd a\nfrom a\nrelu\n", [(4, "this `add`: it and the layer before it never run")]),
+        ("relu\nfrom input\nrelu\n", [(3, "this `relu`: it and the layer before it never run")]),
+        (
+            "relu\nfrom a\ntanh\nfrom a\nrelu\n",
+            [(3, "this `relu`: it never runs"), (5, "this `tanh`: it never runs")],
+        ),
+        ("repeat 3 { relu; from a }\n", [(3, "this `relu`: it never runs")]),
+        (BLOCK + "b 4 as x\nfrom a\nb 4 as y\n", [(4, "this block's result: 2 layers never run")]),
+        (BLOCK + "b 4 as x\nfrom x.c\ntanh\n", [(3, "this `relu`: it never runs")]),
+        ("relu\ntanh as b\nfrom a\nrelu\noutput b\n", []),
+        ("relu as b\nfrom a\nadd b\n", []),
+        ("relu as b\nfrom a\nconcat b\n", []),
+        ("pool max 2\nupsample like a nearest\n", []),
+        ("add { skip } { relu }\n", []),
+        (BLOCK + "repeat 2 as r { b 4 }\n", []),
+    ],
+)
+def test_what_nothing_reads_is_reported_once_for_each_chain(text, expected):
+    assert unread(START + text) == [(line, f"nothing reads {what}") for line, what in expected]
+
+
+def test_the_ends_of_what_nothing_reads_are_those_of_a_walk_through_the_text():
+    rng = random.Random(10)
+    warned = 0
+    for _ in range(60):
+        lines, reads = ["input 4 x 4 x 2"], dict[str, set[str]]()
+        now = "input"
+        for index in range(rng.randint(2, 9)):
+            name = f"l{index}"
+            other = rng.choice([None, None, *reads])
+            lines.append(f"add {other} as {name}" if other else f"conv 2 1x1 as {name}")
+            reads[name] = {now, other} - {None, "input"}
+            now = name
+            if rng.random() < 0.4:
+                now = rng.choice([*reads])
+                lines.append(f"from {now}")
+        dead = set(reads) - needed(now, reads)
+        ends = dead - {name for end in dead for name in reads[end]}
+        told = [d for d in report("\n".join(lines)).diagnostics if d.code == "W604"]
+        assert {lines[d.span.line - 1].split()[-1] for d in told} == ends, lines
+        warned += bool(ends)
+    assert 20 < warned < 60
+
+
+def needed(name: str, reads: dict[str, set[str]]) -> set[str]:
+    """A layer and all that it is computed from."""
+    return {name}.union(*(needed(other, reads) for other in reads[name]))
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("input 8 x 8 x 4\nglobalpool avg\nconv 8 1x1; batchnorm\nconv 4 1x1\nbatchnorm\n", [3]),
+        ("input 3 x 3 x 4\nconv 8 3x3\nbatchnorm\n", [3]),
+        ("input H x W x 4\npool max to 1x1\nbatchnorm\n", [3]),
+        ("input H x W x 4\nbatchnorm\n", []),
+        ("input 1 x 2 x 4\nbatchnorm\n", []),
+        ("input 4\nbatchnorm\n", []),
+        ("input 3 x 3 x 4\nconv 8 3x3\nflatten\nbatchnorm\n", []),
+        ("input 3 x 3 x 4\nconv 8 3x3\ngroupnorm 2\n", []),
+    ],
+)
+def test_batchnorm_on_one_pixel_is_reported_once(text, lines):
+    found = report(text)
+    assert found.ok
+    assert [d.span.line for d in found.diagnostics if d.code == "W605"] == lines
+
+
+def test_what_the_warnings_say_of_training_is_so():
+    text = "input 3 x 3 x 4\nconv 8 3x3 as a\nconv 8 1x1 as idle\nfrom a\nbatchnorm\nflatten\n"
+    assert warnings(text) == ["W604", "W605"]
+    model = cnndsl.compile(source=text).train()
+    with pytest.raises(ValueError, match="more than 1 value"):
+        model(torch.randn(1, 4, 3, 3))
+    model(torch.randn(2, 4, 3, 3)).sum().backward()
+    without = {name for name, weight in model.named_parameters() if weight.grad is None}
+    assert without == {"idle.weight", "idle.bias"}
