@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 1
     try:
-        choices = load(arguments.choices) if arguments.choices else NONE
+        choices = load(arguments.choices) if arguments.choices is not None else NONE
         return _emit(arguments, graph, source, choices)
     except ChoicesError as error:
         terminal.complain(error.message, *error.fixes, color=arguments.color)

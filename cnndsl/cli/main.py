@@ -82,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 return options.USAGE
             case ModuleNotFoundError(name=str(name)) if name.split(".")[0] != "cnndsl":
                 return _not_installed(name)
+            case ValueError() if any("\0" in argument for argument in arguments):
+                terminal.complain("an argument has a NUL character, which no file name has")
+                return options.USAGE
             case OSError():
                 _give_up_output()
                 return _system_failed(error)

@@ -156,6 +156,8 @@ def _start(arguments: argparse.Namespace) -> int:
         )
     recipe = _recipe(arguments)
     _check_save_every(arguments.save_every)
+    if arguments.out == "":
+        raise UsageError("`--out` needs the name of a folder", "`--out runs/digits`")
     out = Path(arguments.out or Path("runs") / Path(arguments.file).stem)
     refuse_existing(out)
     seed_all(recipe.seed)

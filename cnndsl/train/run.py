@@ -116,6 +116,21 @@ def refuse_existing(path: Path) -> None:
         raise UsageError(
             f"`{path}` exists and is no run", "train into a folder that does not exist: `--out`"
         )
+    if path.is_symlink() and not path.exists():
+        raise UsageError(
+            f"`{path}` is a link that leads nowhere",
+            "train into a folder that does not exist: `--out`",
+        )
+    above = next(folder for folder in path.parents if folder.exists())
+    if not above.is_dir():
+        raise UsageError(
+            f"no run can be made at `{path}`: `{above}` is a file", "choose another place: `--out`"
+        )
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"no run can be made at `{path}`: you may not write in `{above}`",
+            "choose another place: `--out`",
+        )
 
 
 def create(
@@ -130,6 +145,7 @@ def create(
     `settings` are what config.json says; `choices` is the text of choices.json, or empty.
     """
     refuse_existing(path)
+    shown, path = path, Path(os.path.realpath(path))  # a link to an empty folder stays a link
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".{path.name}.*.new"):
         if not _alive(leftover.name.split(".")[-2]):
@@ -149,7 +165,7 @@ def create(
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     disk.settle(path.parent)
-    return Run(path, settings)
+    return Run(shown, settings)
 
 
 def _fill(fresh: Path, settings: dict[str, Any], origin: Origin | None, first: Checkpoint) -> None:

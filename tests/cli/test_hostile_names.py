@@ -12,8 +12,6 @@ from PIL import Image
 import cnndsl.train
 from cnndsl.cli import training
 from cnndsl.cli.main import main
-from cnndsl.emit.module import emit
-from cnndsl.runtime import load
 
 # Clear the screen, colour it in two ways, turn the reading direction, forge a line, a bad byte.
 EVIL = "\x1b[2J\x9b31m\u202e\u2028evil\nerror: forged\udcff"
@@ -21,21 +19,8 @@ SHOWN = r"\x1b[2J\x9b31m\u202e\u2028evil\nerror: forged\udcff"
 TEXT = "input 4 x 4 x 1\nconv 2 3x3; relu\nglobalpool avg\nflatten\nfc 2\n"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def written_once():
-    """Writing a module takes a second, and all tests here ask for the same one."""
-    known = {}
-
-    def first(graph, source):
-        return known.setdefault(source.text, emit(graph, source))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(load, "emit", lambda *given: known.get(given[1].text) or first(*given))
-        yield
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
+def place(tmp_path_factory, emitted_once):
     """A folder of a hostile name with a network, pictures and a run, and all that was printed."""
     folder = tmp_path_factory.mktemp("here") / EVIL
     folder.mkdir()
