@@ -290,7 +290,7 @@ class Network:
                 notes += story(self._by_path, end, claim.about, f"`{end.path}`'s")
         fixes: tuple[Fix, ...] = ()
         if claim.about in (0, 1):
-            fixes = resized(call, branches, self._by_path.get(branches[0].path), place)
+            fixes = resized(call, branches, self._by_path, place)
         return Context(labels, notes, fixes)
 
     def _add(

@@ -27,17 +27,26 @@ _NAMES = ("E1", "E2")  # what cannot be read, or names nothing: its line was nev
 _NO_INPUT = "E209"
 _LIMITS = "E5"
 
+# How many errors are left after a fix that helps.
+Outcome = int | Literal["untried", "no help"]
+
 
 def tried(
     report: Report, source: Source, check: Callable[[Source], Report], seconds: float = 0.0
 ) -> tuple[Diagnostic, ...]:
-    """The report's diagnostics with the fixes that proved good, those first that leave no error.
+    """The report's diagnostics with the fixes that proved good; the fewest errors left come first.
 
     `seconds` is what the check took of the processor, and so about what each trial will take.
     One that could not be tried, because it changes another file or there was too much to check
     again, is still told, without edits: nobody has seen that they help.
     """
     trial = _Trial(report, source, check, seconds)
+    # Where not all can be tried, then the first one of each message.
+    most = max((len(one.fixes) for one in report.diagnostics), default=0)
+    for rank in range(most):
+        for one in report.diagnostics:
+            if rank < len(one.fixes):
+                trial.make(one, rank)
     return tuple(
         one.replace(fixes=trial.proved(one)) if any(fix.edits for fix in one.fixes) else one
         for one in report.diagnostics
@@ -53,28 +62,31 @@ class _Trial:
         self._report = report
         self._cost = len(source.text) + CHARACTERS_A_LAYER * len(report.layers)
         self._left = MOST_WORK
+        self._outcomes: dict[tuple[int, int], Outcome] = {}
+
+    def make(self, diagnostic: Diagnostic, rank: int) -> None:
+        """Try one of the fixes of a diagnostic."""
+        outcome = self._outcome(diagnostic, diagnostic.fixes[rank])
+        self._outcomes[id(diagnostic), rank] = outcome
 
     def proved(self, diagnostic: Diagnostic) -> tuple[Fix, ...]:
         """The fixes of one diagnostic that may be offered, the best first."""
         found: list[tuple[int, Fix]] = []
-        for fix in diagnostic.fixes:
-            match self._outcome(diagnostic, fix):
-                case "good":
-                    found.append((0, fix))
-                case "more to mend":
-                    found.append((1, fix))
+        advice: list[Fix] = []
+        for rank, fix in enumerate(diagnostic.fixes):
+            match self._outcomes[id(diagnostic), rank]:
+                case int(left):
+                    found.append((left, fix))
                 case "untried":
-                    found.append((2, Fix(fix.message)))
+                    advice.append(Fix(fix.message))
                 case "no help":
                     pass
-        if not found and diagnostic.code.startswith(_NAMES):
+        if not found and not advice and diagnostic.code.startswith(_NAMES):
             # What is meant is said, though more is wrong.
             return (Fix(diagnostic.fixes[0].message),)
-        return tuple(fix for _, fix in sorted(found, key=lambda pair: pair[0]))
+        return (*(fix for _, fix in sorted(found, key=lambda pair: pair[0])), *advice)
 
-    def _outcome(
-        self, diagnostic: Diagnostic, fix: Fix
-    ) -> Literal["good", "more to mend", "untried", "no help"]:
+    def _outcome(self, diagnostic: Diagnostic, fix: Fix) -> Outcome:
         own = all(edit.span.source is self._source for edit in fix.edits)
         late = thread_time() + self._seconds > self._end
         if not fix.edits or not own or late or self._left < self._cost:
@@ -106,7 +118,7 @@ class _Trial:
             d.code.startswith(consequences) and d.span.source is mended and d.span.start >= below
             for d in shown
         ):
-            return "more to mend" if shown else "good"
+            return sum(d.severity == "error" for d in left.values())
         return "no help"
 
 
