@@ -121,7 +121,7 @@ def refuse_existing(path: Path) -> None:
             f"`{path}` is a link that leads nowhere",
             "train into a folder that does not exist: `--out`",
         )
-    above = next(folder for folder in path.parents if folder.exists())
+    above = next((folder for folder in path.parents if folder.exists()), path)
     if not above.is_dir():
         raise UsageError(
             f"no run can be made at `{path}`: `{above}` is a file", "choose another place: `--out`"

@@ -101,3 +101,10 @@ def test_a_link_to_an_empty_folder_gets_the_run(here, tmp_path):
     create(tmp_path / "link", {"a": 1}, None, Checkpoint(0, {}, {}, {}, {}))
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real/config.json").exists()
+
+
+def test_the_folder_that_one_is_in_can_be_taken_while_it_is_empty(tmp_path, monkeypatch):
+    from cnndsl.train.run import refuse_existing
+
+    monkeypatch.chdir(tmp_path)
+    refuse_existing(Path())
