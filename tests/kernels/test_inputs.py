@@ -154,7 +154,9 @@ def test_a_lazy_tensor_is_another_call(make) -> None:
 
 @pytest.mark.usefixtures("remembers")
 @pytest.mark.parametrize(
-    "hold", [Descriptor, lambda t: [t], lambda t: (1, (t,)), lambda t: {"a": t}], ids=str
+    "hold",
+    [Descriptor, lambda t: [t], lambda t: (1, (t,)), lambda t: {"a": t}],
+    ids=["descriptor", "list", "tuple", "dict"],
 )
 def test_what_may_hold_tensors_is_not_kept(hold) -> None:
     """Its tensor would be that of the first call for ever."""
