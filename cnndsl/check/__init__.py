@@ -10,14 +10,13 @@ from os import PathLike
 from pathlib import Path
 from time import thread_time
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.evaluate import size_problem
 from cnndsl.check.order import warn_of_order, with_swap
-from cnndsl.check.repair import Repaired, repaired
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
-from cnndsl.check.trial import tried
 from cnndsl.check.unread import warn_of_unread
 from cnndsl.check.warnings import warn_of_single_values
 from cnndsl.diagnostics.model import Sink
@@ -28,6 +27,9 @@ from cnndsl.sizes.limits import SizeError, one_account
 from cnndsl.source import Source
 from cnndsl.syntax.parse import parse
 from cnndsl.syntax.read import STANDARD_INPUT, read_source
+
+if TYPE_CHECKING:
+    from cnndsl.check.repair import Repaired
 
 TEXT = "<text>"  # what messages call a source that is no file
 NO_SETTINGS: Mapping[str, object] = {}
@@ -58,6 +60,10 @@ def check_tree(
     with one_account():
         report = _report(source, values, sink, root)
     took = thread_time() - start
+    if not any(fix.edits for found in report.diagnostics for fix in found.fixes):
+        return report
+    from cnndsl.check.trial import tried  # noqa: PLC0415 (most files have no mistakes)
+
     with one_account():  # all trials together may ask as much of isl as the check
         return report.replace(diagnostics=tried(report, source, again, took))
 
@@ -68,8 +74,10 @@ def repair_tree(
     settings: Mapping[str, object],
     sink: Sink,
     root: Path | None = None,
-) -> Repaired:
+) -> "Repaired":
     """Mend a checked text by the edits that help; `report` and `sink` are those of its check."""
+    from cnndsl.check.repair import repaired  # noqa: PLC0415 (only for --fix)
+
     values = read_settings(settings)
 
     def check(mended: Source, found: Sink) -> Report:

@@ -17,7 +17,6 @@ from cnndsl.layers.table import FORMS
 from cnndsl.record import Record
 from cnndsl.source import Span
 from cnndsl.syntax import tree
-from cnndsl.syntax.foreign.words import OPTIONS
 
 
 class Bound(Record):
@@ -332,6 +331,8 @@ class _Binding:
         if activation := habits.activation(self.call, argument):
             self._add(activation)
             return
+        from cnndsl.syntax.foreign.words import OPTIONS  # noqa: PLC0415 (most files have no mistakes)
+
         near = OPTIONS.get(word)
         if near is None and not self.sink.is_full:
             near = nearest(word, [*optional, *OPTIONS])

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from cnndsl.check.bind import Bound
 from cnndsl.check.conditions import Need
-from cnndsl.check.edits import insert_above, suggested
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.layers.base import Claim, Layer
@@ -100,6 +99,8 @@ def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> b
     if isinstance(x, layer.accepts):
         return True
     if isinstance(x, ImageType):
+        from cnndsl.check.edits import insert_above  # noqa: PLC0415 (most files have no mistakes)
+
         fixes = (
             Fix("make it a vector first: `flatten`", (insert_above(call.span, "flatten"),)),
             Fix(
@@ -170,6 +171,8 @@ def mismatch(
 def _diagnostic(
     claim: Claim, call: tree.LayerCall | tree.Merge, bound: Bound, context: Context
 ) -> Diagnostic:
+    from cnndsl.check.edits import suggested  # noqa: PLC0415 (most files have no mistakes)
+
     span = bound.places.get(claim.argument or "", call.head)
     return Diagnostic(
         claim.code,

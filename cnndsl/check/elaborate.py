@@ -16,7 +16,6 @@ from cnndsl.check.blocks import call_scope, define_block, set_defaults
 from cnndsl.check.conditions import Judge, Verdict
 from cnndsl.check.declare import Declarations
 from cnndsl.check.evaluate import Evaluator, describe, size_problem
-from cnndsl.check.holes import solve
 from cnndsl.check.include import Library, Location
 from cnndsl.check.network import MAX_LAYERS, Network, TooManyLayers
 from cnndsl.check.places import Place, Tensor
@@ -45,7 +44,7 @@ MAX_DEPTH = 80  # blocks, repeats, branches and conditions around a statement
 
 # Words that the language or the file does not know: wrong wherever they stand.
 _WORDS = ("E201", "E202", "E203", "E204", "E205", "E211")
-_WORD = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+_WORD = r"[A-Za-z_][A-Za-z0-9_.]*"
 
 
 class Where(Record):
@@ -208,7 +207,7 @@ class Elaborator:
         """What a text that is not walked would have defined is unknown, not missing."""
         if span not in self._doubted:
             self._doubted.add(span)
-            scope.put_in_doubt(_WORD.findall(span.text))
+            scope.put_in_doubt(re.findall(_WORD, span.text))
 
     def _lose(self) -> None:
         """After a mistake the current tensor is unknown."""
@@ -239,6 +238,8 @@ class Elaborator:
         x = self._current
         bound = bind(call, where.scope, lambda name: self._find(name, where), self._sink)
         if isinstance(bound, Unsolved):
+            from cnndsl.check.holes import solve  # noqa: PLC0415 (most files have none)
+
             is_asked = wanted is None or (is_known(wanted) and is_known(x.type))
             solved = solve(bound, x.type, wanted, self._sink) if is_asked else None
             if solved is None and wanted is not None:

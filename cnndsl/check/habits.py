@@ -12,13 +12,14 @@ from cnndsl.layers.table import BY_KIND
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Span
 from cnndsl.syntax import tree
-from cnndsl.syntax.foreign.words import LAYERS, OPTIONS
 
 _COUNT_THEMSELVES = ("batchnorm", "prelu")  # layers that know their channels from the line above
 
 
 def all_by_place(call: tree.LayerCall, form: type[Layer]) -> Fix:
     """The whole line with its arguments in their places, for those that were given by name."""
+    from cnndsl.syntax.foreign.words import OPTIONS  # noqa: PLC0415 (most files have no mistakes)
+
     places = [name for name, slot in form.slots.items() if slot.way == "place"]
     given: dict[str, str] = {}
     alone: list[str] = []
@@ -47,8 +48,10 @@ def swapped(
     known: Mapping[str, object],
 ) -> Diagnostic | None:
     """Two arguments in each other's place, such as `pool 2 max` or `conv 5x5 6`."""
+    if len(given) != 2:
+        return None
     slots = [(n, slot) for n, slot in form.slots.items() if slot.required and n not in known]
-    if len(slots) != 2 or len(given) != 2:
+    if len(slots) != 2:
         return None
     (first, one), (second, other) = slots
     values = given[0].value, given[1].value
@@ -98,7 +101,8 @@ def meant_elsewhere(
     call: tree.LayerCall, form: type[Layer], extra: Sequence[tree.Positional]
 ) -> Diagnostic | None:
     """Arguments too many that are a foreign call, a value of an option, or layers: `relu`."""
-    from cnndsl.syntax.foreign.find import in_head  # noqa: PLC0415 (most files have none)
+    from cnndsl.syntax.foreign.find import in_head  # noqa: PLC0415 (most files have no mistakes)
+    from cnndsl.syntax.foreign.words import LAYERS  # noqa: PLC0415 (most files have no mistakes)
 
     foreign = in_head(call.span.source, call.head.start, call.head.end)
     if foreign is not None:
@@ -133,6 +137,8 @@ def _as_option(form: type[Layer], word: str) -> tuple[str, str] | None:
 
 def activation(call: tree.LayerCall, argument: tree.Keyword) -> Diagnostic | None:
     """Keras's `activation=relu`."""
+    from cnndsl.syntax.foreign.words import LAYERS  # noqa: PLC0415 (most files have no mistakes)
+
     match argument.value:
         case tree.Text(word) | tree.Reference(word):
             layer = LAYERS.get(word.lower(), word)

@@ -16,7 +16,6 @@ from cnndsl.check.claims import (
     weights_are_fixed,
 )
 from cnndsl.check.conditions import Need
-from cnndsl.check.crop import resized
 from cnndsl.check.evaluate import Problem, compare
 from cnndsl.check.origin import last_change, more_room, story
 from cnndsl.check.places import Place, Tensor
@@ -290,6 +289,8 @@ class Network:
                 notes += story(self._by_path, end, claim.about, f"`{end.path}`'s")
         fixes: tuple[Fix, ...] = ()
         if claim.about in (0, 1):
+            from cnndsl.check.crop import resized  # noqa: PLC0415 (most files have no mistakes)
+
             fixes = resized(call, branches, self._by_path, place)
         return Context(labels, notes, fixes)
 

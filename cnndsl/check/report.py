@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from cnndsl.diagnostics.model import Diagnostic
-from cnndsl.diagnostics.render import summary as count
 from cnndsl.diagnostics.safe import safe
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph
@@ -76,7 +75,9 @@ class Report(Record):
     @property
     def _outcome(self) -> str:
         """Such as `LeNet, 12 layers`, or `2 errors, 1 warning`."""
-        counted = count(self.diagnostics)
+        from cnndsl.diagnostics import render  # noqa: PLC0415 (the command prints no report)
+
+        counted = render.summary(self.diagnostics)
         if not self.ok:
             return counted or "not checked"
         layers = "1 layer" if len(self.layers) == 1 else f"{len(self.layers):,} layers"

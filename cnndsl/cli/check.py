@@ -6,8 +6,6 @@ import time
 from pathlib import Path
 
 from cnndsl.check import check_file, repair_tree
-from cnndsl.check.annotate import annotate
-from cnndsl.check.repair import why_left
 from cnndsl.check.report import Report, is_whole, to_json
 from cnndsl.check.settings import parse_setting
 from cnndsl.cli import terminal
@@ -119,6 +117,8 @@ def _fix(
     name: str, source: Source, report: Report, settings: dict[str, object], sink: Sink
 ) -> tuple[Report, Source, Sink]:
     """Make the edits that help, say which they are and what is left, and write the file."""
+    from cnndsl.check.repair import why_left
+
     root = None if name == STANDARD_INPUT else Path(name).parent
     mended = repair_tree(source, report, settings, sink, root)
     for done in mended.done:
@@ -176,6 +176,7 @@ def _stamp(name: str) -> tuple[int, int] | None:
 
 
 def _print_json(report: Report) -> None:
+
     from cnndsl.diagnostics import machine
 
     found = [machine.to_json(diagnostic) for diagnostic in report.diagnostics]
@@ -209,6 +210,8 @@ def _print_text(
     if report.diagnostics:
         print()
     if arguments.annotate:
+        from cnndsl.check.annotate import annotate
+
         print("\n".join(expand(line) for line in annotate(source, graph).rstrip("\n").split("\n")))
         return
     print(f"{graph.name} ({safe(report.file)})\n")

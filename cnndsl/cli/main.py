@@ -18,8 +18,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cnndsl.cli import options, terminal
-from cnndsl.diagnostics.helpful import OutputError
-from cnndsl.diagnostics.safe import safe
 
 # Each is a module of this package with `configure(parser)` and `run(arguments) -> int`.
 COMMANDS = {
@@ -74,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_output()
         return CLOSED
     except Exception as error:  # no bug of ours may show a traceback unasked
+        from cnndsl.diagnostics.helpful import OutputError
+
         if "--traceback" in arguments:
             _print_traceback(error)
         match error:
@@ -170,6 +170,8 @@ _DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn"}
 
 
 def _system_failed(error: OSError) -> int:
+    from cnndsl.diagnostics.safe import safe
+
     where = f" {safe(error.filename)}:" if error.filename is not None else ""
     _last_words(f"the system refused:{where} {error.strerror or error}")
     return SYSTEM

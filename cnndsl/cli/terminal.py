@@ -3,19 +3,22 @@
 Knows streams and the environment; knows nothing of any command.
 """
 
-import json
 import os
 import sys
-from collections.abc import Sequence
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Literal, TextIO
 
-from cnndsl.diagnostics.model import Diagnostic
-from cnndsl.diagnostics.render import WIDTH, report
 from cnndsl.diagnostics.safe import MESSAGE, safe
-from cnndsl.diagnostics.style import COLOURED, PLAIN, Style
+
+# What draws messages is loaded with the first of them: a right file has none.
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cnndsl.diagnostics.model import Diagnostic
+    from cnndsl.diagnostics.style import Style
 
 ColorChoice = Literal["auto", "always", "never"]
 
+_USUAL = 100  # where there is no terminal
 _WIDEST = 160  # wider lines are hard to read, however wide the window is
 
 
@@ -27,12 +30,14 @@ def width(stream: TextIO) -> int:
     try:
         columns = os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):  # no terminal; no file at all
-        return WIDTH
-    return min(columns, _WIDEST) if columns else WIDTH
+        return _USUAL
+    return min(columns, _WIDEST) if columns else _USUAL
 
 
-def style(color: ColorChoice, stream: TextIO) -> Style:
+def style(color: ColorChoice, stream: TextIO) -> "Style":
     """The colours for a stream: `auto` means on a terminal, unless `NO_COLOR` is set."""
+    from cnndsl.diagnostics.style import COLOURED, PLAIN
+
     match color:
         case "always":
             return COLOURED
@@ -43,8 +48,12 @@ def style(color: ColorChoice, stream: TextIO) -> Style:
             return COLOURED if wanted and not os.environ.get("NO_COLOR") else PLAIN
 
 
-def show(diagnostics: Sequence[Diagnostic], color: ColorChoice, dropped: int = 0) -> None:
+def show(diagnostics: "Sequence[Diagnostic]", color: ColorChoice, dropped: int = 0) -> None:
     """Print diagnostics, and how many there are, to standard error."""
+    if not diagnostics and not dropped:
+        return
+    from cnndsl.diagnostics.render import report
+
     stream = sys.stderr
     text = report(diagnostics, width=width(stream), style=style(color, stream), dropped=dropped)
     stream.write(text)
@@ -52,6 +61,8 @@ def show(diagnostics: Sequence[Diagnostic], color: ColorChoice, dropped: int = 0
 
 def print_json(value: object) -> None:
     """Print a value as a line of JSON, in which a terminal finds nothing to obey either."""
+    import json
+
     text = json.dumps(value, ensure_ascii=False)
     # All that is no ASCII stands in a string, where JSON takes these escapes.
     print("".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text))

@@ -85,7 +85,10 @@ def is_open(dim: Dim) -> bool:
 
 def is_known(type_: TensorType) -> bool:
     """Whether it is an image or a vector, and every size of it is known."""
-    return not isinstance(type_, Unknown) and not any(is_open(dim) for dim in type_.dims)
+    if isinstance(type_, Unknown):
+        return False
+    # Asked of every layer: numbers, which most sizes are, cost no call.
+    return not any(dim.constant is None and is_open(dim) for dim in type_.dims)
 
 
 def elements(type_: TensorType) -> Dim:

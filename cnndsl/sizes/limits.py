@@ -8,7 +8,6 @@ the memory.
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import RLock
 
 MAX_WEIGHT = 2_000
 """Symbols, terms and divisions in one size, all counted; a real network stays below 200."""
@@ -48,15 +47,6 @@ MAX_PIECES = 64
 """Cases (`… or … or …`) into which one condition may fall before it is given up as too hard."""
 
 
-ISL = RLock()
-"""Held while isl works: it keeps one count of operations for all threads.
-
-It is the only lock of checking, so no two threads can each wait for a lock that the other holds.
-Nothing below it may take another one; `functools.cached_property`, which has one on Python 3.11,
-is replaced by `record.once`.
-"""
-
-
 class Account:
     """One budget of `MAX_OPERATIONS` for all questions of a check."""
 
@@ -67,12 +57,16 @@ class Account:
     def hold_isl(self) -> None:
         """Keep other threads from isl until the account closes: their work would be counted too."""
         if not self.holds_isl:
+            from cnndsl.sizes.lock import ISL  # noqa: PLC0415 (most files need no isl)
+
             ISL.acquire()
             self.holds_isl = True
 
     def close(self) -> None:
         """Let other threads ask."""
         if self.holds_isl:
+            from cnndsl.sizes.lock import ISL  # noqa: PLC0415 (most files need no isl)
+
             self.holds_isl = False
             ISL.release()
 

@@ -14,7 +14,8 @@ import islpy as isl
 from cnndsl.sizes.atoms import Symbol
 from cnndsl.sizes.dim import Dim
 from cnndsl.sizes.formula import Operator
-from cnndsl.sizes.limits import ISL, MAX_OPERATIONS, Account, TooHard, current_account
+from cnndsl.sizes.limits import MAX_OPERATIONS, Account, TooHard, current_account
+from cnndsl.sizes.lock import ISL
 
 Set = isl.Set
 Inequality = tuple[Dim, bool]

@@ -7,7 +7,6 @@ partner are told apart here, so that the opener is blamed and not the end of the
 
 from cnndsl.diagnostics.model import Sink
 from cnndsl.source import Source
-from cnndsl.syntax import errors
 from cnndsl.syntax.lex import Token, lexicon
 
 
@@ -106,6 +105,8 @@ def _close_blocks(source: Source, tokens: list[Token], missing: int, sink: Sink)
         guess = _Guess(source, tokens)
         guess.run(by_indentation=False)
     for opener, place in guess.unclosed:
+        from cnndsl.syntax import errors  # noqa: PLC0415 (most files have no mistakes)
+
         sink.add(errors.unclosed_brace(source, opener, place))
     return guess.read
 

@@ -15,13 +15,12 @@ from cnndsl.diagnostics.model import Diagnostic, Sink
 from cnndsl.source import Source
 from cnndsl.syntax import limits, slips, tree
 from cnndsl.syntax.build import BUILDERS
-from cnndsl.syntax.errors import mistake, second_statement
 from cnndsl.syntax.layout import settle
 from cnndsl.syntax.lex import Token, lexicon
-from cnndsl.syntax.situation import Situation
 
 if TYPE_CHECKING:
     from cnndsl.syntax.foreign.find import Region
+    from cnndsl.syntax.situation import Situation
 
 _STOPS = ("_NL", "LBRACE", "RBRACE", "$END")
 _FOREIGN = "FOREIGN"  # stands for all tokens of a line of another framework
@@ -207,6 +206,8 @@ class _Parser:
         if "JUNK" not in self.tables.rows[self.states[-1]]:
             # Not behind a broken head, whose mistake is known: a new one.
             if self._begins_statement(position):
+                from cnndsl.syntax.errors import second_statement  # noqa: PLC0415 (most files have no mistakes)
+
                 self.sink.add(second_statement(self._situation(position)))
                 self._end_line(position)
                 return position
@@ -225,6 +226,8 @@ class _Parser:
         if self.sink.is_full:
             self.sink.dropped += 1
             return
+        from cnndsl.syntax.errors import mistake  # noqa: PLC0415 (most files have no mistakes)
+
         known = self.foreign.get(self.tokens[position].start)
         self._report(known or mistake(self._situation(position)), position)
 
@@ -277,7 +280,9 @@ class _Parser:
             states.append(self.tables.rows[states[-1]][origin])
         return action is not None
 
-    def _situation(self, position: int) -> Situation:
+    def _situation(self, position: int) -> "Situation":
+        from cnndsl.syntax.situation import Situation  # noqa: PLC0415 (most files have no mistakes)
+
         first = position
         while first > 0 and self.tokens[first - 1].kind not in _STOPS:
             first -= 1

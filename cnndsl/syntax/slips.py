@@ -5,8 +5,6 @@ Looks at one finished layer or shape; knows no layer's arguments.
 
 from cnndsl.diagnostics.model import Diagnostic
 from cnndsl.syntax import tree
-from cnndsl.syntax.errors import misspelt, near_statement, spread_size
-from cnndsl.syntax.spelling import letters_in_size, spaced_dims
 
 
 def in_layer(call: tree.LayerCall) -> Diagnostic | None:
@@ -29,15 +27,21 @@ def in_layer(call: tree.LayerCall) -> Diagnostic | None:
                 pass
             case _:
                 continue
-        if meant := near_statement(call.name.text):
-            return misspelt(call.name.span, meant)
-        return spread_size(before.value.span.to(last.span))
+        from cnndsl.syntax import errors  # noqa: PLC0415 (most files have no mistakes)
+
+        if meant := errors.near_statement(call.name.text):
+            return errors.misspelt(call.name.span, meant)
+        return errors.spread_size(before.value.span.to(last.span))
     return None
 
 
 def in_shape(shape: tree.Shape) -> Diagnostic | None:
     """A row of dims that is one word."""
     for dim in shape.dims:
-        if isinstance(dim, tree.Reference) and (fixed := spaced_dims(dim.name)):
-            return letters_in_size(dim.span, fixed)
+        if not isinstance(dim, tree.Reference) or not {"x", "×"} & set(dim.name):
+            continue
+        from cnndsl.syntax import spelling  # noqa: PLC0415 (most files have no mistakes)
+
+        if fixed := spelling.spaced_dims(dim.name):
+            return spelling.letters_in_size(dim.span, fixed)
     return None
