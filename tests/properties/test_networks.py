@@ -94,9 +94,9 @@ def test_free_sizes_give_what_numbers_give(rng):
     text = text_of(network)
     note(text)
     free = check(text)
-    conditional = [
-        d for d in free.diagnostics if d.code in ("E304", "E401", "E402", "W601", "W602")
-    ]
+    # A network of an author may well leave layers unread, or have a batchnorm on one pixel.
+    allowed = ("E304", "E401", "E402", "W601", "W602", "W604", "W605")
+    conditional = [d for d in free.diagnostics if d.code in allowed]
     assert [d.code for d in free.diagnostics if d not in conditional] == []
     assert len([d for d in conditional if d.code in ("E401", "E402")]) <= 1
     tried = network.types
