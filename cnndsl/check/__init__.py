@@ -22,6 +22,7 @@ from cnndsl.check.warnings import warn_of_single_values
 from cnndsl.diagnostics.model import Sink
 from cnndsl.graph.facts import Totals
 from cnndsl.graph.graph import Graph
+from cnndsl.graph.shown import counted, shown
 from cnndsl.layers.arguments import Value
 from cnndsl.sizes.limits import SizeError, one_account
 from cnndsl.source import Source
@@ -94,9 +95,12 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     """What is found in a text, with fixes that nobody has tried."""
     elaborator = Elaborator(parse(source, sink), values, root, sink)
     graph = elaborator.graph()
-    counted = _totals(graph, elaborator, sink)
+    totals = _totals(graph, elaborator, sink)
     found = elaborator.tally.facts
     ok = not sink.failed
+    seen = shown(graph) if ok else graph
+    if seen is not graph and totals is not None:
+        found, totals = counted(seen)
     if ok and elaborator.input is not None:
         warn_of_order(elaborator.input, graph.source, graph.nodes, sink)
         warn_of_unread(graph, sink)
@@ -107,8 +111,8 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
         ok,
         graph.symbols,
         graph.valid,
-        layer_facts(graph, found),
-        counted,
+        layer_facts(seen, found),
+        totals,
         with_swap(sink.sorted(), elaborator.input, graph.source),
         graph if ok else None,
         found,

@@ -1,7 +1,8 @@
 """A file with the shape that each line makes beside it, for people, editors and notebooks."""
 
 from cnndsl.graph.graph import Graph
-from cnndsl.layers.types import is_known, show
+from cnndsl.graph.shown import promised, show, shown
+from cnndsl.layers.types import is_known
 from cnndsl.source import Source, display_width
 
 _WIDEST = 60  # cells of code up to which the shapes stand in one column
@@ -15,10 +16,11 @@ def shapes(source: Source, graph: Graph) -> dict[int, str]:
     """
     inside: dict[int, dict[str, str]] = {}  # line, then scope: what its last layer makes there
     called: dict[int, str] = {}
-    for node in graph.nodes:
+    known = promised(graph)
+    for node in shown(graph).nodes:
         if not is_known(node.output):
             continue
-        shape = show(node.output)
+        shape = show(node.output, known)
         if node.span.source is source:
             scope = node.path.rpartition(".")[0]
             inside.setdefault(node.span.line, {})[scope] = shape

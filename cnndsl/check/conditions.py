@@ -13,6 +13,7 @@ from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import Constraint
 from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
+from cnndsl.sizes.promised import remainders
 from cnndsl.source import Span
 
 if TYPE_CHECKING:
@@ -54,13 +55,15 @@ class _Unmet(Record):
 class Verdict(Record):
     """The exact valid set in lowest terms, its parts with their places, and a member of it.
 
-    `condition` is the set itself; None where it has all sizes, or none.
+    `condition` is the set itself; None where it has all sizes, or none. `promised` are the
+    remainders that a `require` leaves of the symbols.
     """
 
     valid: str
     constraints: tuple[Constraint, ...]
     example: tuple[tuple[str, int], ...] = ()
     condition: "Condition | None" = None
+    promised: tuple[tuple[str, int, int], ...] = ()
 
 
 class Judge:
@@ -118,7 +121,13 @@ class Judge:
             self._sink.add(self._message(unmet, promised, known))
             return Verdict(str(known), ())  # its parts are for modules, which there is none of
         constraints = tuple(_constraint(*part) for part in parts)
-        return Verdict(str(known), constraints, _example(known), known)
+        return Verdict(str(known), constraints, _example(known), known, self._remainders(known))
+
+    def _remainders(self, known: "Condition") -> tuple[tuple[str, int, int], ...]:
+        """What simplifies the sizes that are shown; without a promise there is nothing."""
+        if not self._promises:
+            return ()
+        return tuple((name, *left) for name, left in remainders(known).items())
 
     def _refuse_too_many(self, needs: tuple[tuple[Need, ...], ...]) -> None:
         """Raise `TooHard` where conditions speak of more symbols than isl can take in time."""

@@ -101,6 +101,7 @@ class Elaborator:
             said.input.span if said.input else None,
             tuple(self._outputs),
             said.takes_bytes,
+            verdict.promised,
         )
 
     @property

@@ -47,7 +47,8 @@ class Graph(Record):
     lowest terms (`True` where there is none), and `constraints` its parts, `example` values that
     meet it; `classes` the names of the last layer's outputs; `place` is that of the `input`;
     `outputs` are the labels that are returned too, each with the node that makes its tensor;
-    `takes_bytes` says that images come as bytes, which are scaled first.
+    `takes_bytes` says that images come as bytes, which are scaled first; `promised` has each symbol
+    of which every valid value, divided by the first number, leaves the second.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Graph(Record):
     place: Span | None = None
     outputs: tuple[tuple[str, str], ...] = ()
     takes_bytes: bool = False
+    promised: tuple[tuple[str, int, int], ...] = ()
 
     def __repr__(self) -> str:
         """One line, whatever the size of the network; its parts are in its fields."""

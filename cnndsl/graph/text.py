@@ -4,8 +4,12 @@ from collections.abc import Mapping, Sequence
 
 from cnndsl.graph.facts import Facts, ReceptiveField, Totals
 from cnndsl.graph.graph import Graph, Node
+from cnndsl.graph.shown import promised, shown
+from cnndsl.graph.shown import show as show_promised
+from cnndsl.layers.base import Merge
 from cnndsl.layers.types import factor, show
 from cnndsl.sizes.dim import Dim
+from cnndsl.sizes.promised import Promised
 from cnndsl.source import display_width
 
 _HEADER = ("layer", "", "output", "parameters", "MACs", "sees")
@@ -19,10 +23,11 @@ def table(graph: Graph, found: Mapping[str, Facts], *, explain: bool = False) ->
 
     With `explain`, the formula of each output size stands below its layer.
     """
+    graph, known = shown(graph), promised(graph)
     rows: list[tuple[str, ...]] = [
         ("input", "u8" if graph.takes_bytes else "", show(graph.source), "", "", "")
     ]
-    rows += [_row(node, found.get(node.path)) for node in graph.nodes]
+    rows += [_row(node, found.get(node.path), known) for node in graph.nodes]
     lines = _align([_HEADER, *rows])
     if not explain:
         return "\n".join(lines)
@@ -31,7 +36,7 @@ def table(graph: Graph, found: Mapping[str, Facts], *, explain: bool = False) ->
     for node, line in zip(graph.nodes, lines[2:], strict=True):
         text.append(line)
         if node.path in found:
-            text += [f"{indent}{formula}" for formula in node.layer.formula(node.arrives)]
+            text += [f"{indent}{formula}" for formula in _formulas(node, known)]
     return "\n".join(text)
 
 
@@ -66,19 +71,34 @@ def dump(graph: Graph) -> str:
     return "\n".join(lines)
 
 
-def _row(node: Node, known: Facts | None) -> tuple[str, ...]:
+def _row(node: Node, found: Facts | None, known: Promised) -> tuple[str, ...]:
     what = node.layer.write()
-    if known is None:
+    if found is None:
         return (node.path, what, "?", "", "", "")
-    params = known.params + known.buffers
+    params = found.params + found.buffers
     return (
         node.path,
         what,
-        show(node.output),
-        _count(known.params) if params != Dim.of(0) else "",
-        _count(known.macs) if known.macs != Dim.of(0) else "",
-        _field(known.receptive_field),
+        show_promised(node.output, known),
+        _count(found.params) if params != Dim.of(0) else "",
+        _count(found.macs, known) if found.macs != Dim.of(0) else "",
+        _field(found.receptive_field, known),
     )
+
+
+def _formulas(node: Node, known: Promised) -> list[str]:
+    """The formulas of a layer's output, each up to what the table shows of it."""
+    lines: list[str] = []
+    made = node.output if isinstance(node.layer, Merge) else node.layer.output(node.arrives)
+    ends = [(show(made), show_promised(node.output, known))]
+    for one, other in zip(made.dims, node.output.dims, strict=True):
+        ends.append((one.pretty(), known.pretty(other)))
+    for line in node.layer.formula(node.arrives):
+        start, end = next(((s, e) for s, e in ends if line.endswith(f" = {s}")), ("", ""))
+        if start.replace("⌊", "").replace("⌋", "") == end:
+            line = line.removesuffix(start) + end
+        lines.append(line if line.endswith(f" = {end}") or not end else f"{line} = {end}")
+    return lines
 
 
 def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
@@ -93,15 +113,18 @@ def _align(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return lines
 
 
-def _field(field: ReceptiveField | None) -> str:
+def _field(field: ReceptiveField | None, promise: Promised) -> str:
     if field is None:
         return ""
     known = all(size.constant is not None for size in field.size)
-    return ("x" if known else " x ").join(factor(size) for size in field.size)
+    sizes = (factor(size, promise.pretty(size)) for size in field.size)
+    return ("x" if known else " x ").join(sizes)
 
 
-def _count(dim: Dim) -> str:
-    return f"{dim.constant:,}" if dim.constant is not None else dim.pretty()
+def _count(dim: Dim, known: Promised | None = None) -> str:
+    if dim.constant is not None:
+        return f"{dim.constant:,}"
+    return known.pretty(dim) if known is not None else dim.pretty()
 
 
 def _bytes(dim: Dim) -> str:

@@ -111,9 +111,9 @@ def write(type_: TensorType) -> str:
     return " x ".join(str(dim) for dim in type_.dims)
 
 
-def factor(dim: Dim) -> str:
-    """A dim as one factor of a product: in parentheses where it is a sum."""
-    text = dim.pretty()
+def factor(dim: Dim, text: str = "") -> str:
+    """A dim, or its `text`, as one factor of a product: in parentheses where it is a sum."""
+    text = text or dim.pretty()
     depth = 0
     for character in text:
         depth += (character in "(⌊") - (character in ")⌋")
