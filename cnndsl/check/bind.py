@@ -364,6 +364,8 @@ class _Binding:
         meant = refused.slot.kind.meant.get(refused.value) if isinstance(refused.value, str) else ""
         if meant:
             fixes = (Fix(f"did you mean `{meant}`?", (Edit(refused.span, meant),)),)
+        elif flag := habits.as_flag(refused.slot.kind, refused.value):
+            fixes = (Fix(f"did you mean `{flag}`?", (Edit(refused.span, flag),)),)
         elif part := habits.as_part(refused.slot.kind, refused.value):
             fixes = (Fix(f"a part of 1: `{part}`", (Edit(refused.span, part),)),)
         elif not refused.slot.required and default is not None:

@@ -6,7 +6,7 @@ Each function looks at a call and gives what to report, or None where nothing of
 from collections.abc import Mapping, Sequence
 
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix
-from cnndsl.layers.arguments import Kind, Number, Size, Value
+from cnndsl.layers.arguments import Flag, Kind, Number, Size, Value
 from cnndsl.layers.base import Layer, Slot
 from cnndsl.layers.table import BY_KIND
 from cnndsl.sizes.dim import Dim
@@ -164,6 +164,13 @@ def without(argument: Span) -> Edit:
     """Delete an argument, and the blanks in front of it."""
     before = argument.source.text[: argument.start].rstrip(" \t")
     return Edit(argument.source.span(len(before), argument.end), "")
+
+
+def as_flag(kind: Kind, value: Value) -> str | None:
+    """A number where `yes` or `no` is asked for: `bias=0`."""
+    if not isinstance(kind, Flag) or not isinstance(value, Dim):
+        return None
+    return {0: "no", 1: "yes"}.get(value.constant) if value.constant is not None else None
 
 
 def as_part(kind: Kind, value: Value) -> str | None:

@@ -44,6 +44,8 @@ LAYERS: Mapping[str, str] = {
     "groupnormalization": "groupnorm",
     "hard_sigmoid": "hardsigmoid",
     "hard_swish": "hardswish",
+    "hsigmoid": "hardsigmoid",
+    "hswish": "hardswish",
     "identity": "skip",
     "innerproduct": "fc",
     "instance_norm": "groupnorm channels",
