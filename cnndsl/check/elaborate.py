@@ -37,6 +37,7 @@ from cnndsl.syntax import tree
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from cnndsl.check.holes import Solver
     from cnndsl.sizes.condition import Condition
 
 MAX_STEPS = 200_000  # statements, after blocks and repeats are expanded
@@ -66,6 +67,7 @@ class Elaborator:
         self._network = Network(sink)
         self._said = Declarations(settings, self._network, sink)
         self.library = Library(root, sink)
+        self._holes: Solver | None = None
         self._current = Tensor(INPUT, NO_INPUT)
         self._outputs: list[tuple[str, str]] = []
         self._steps = self._depth = 0
@@ -239,10 +241,8 @@ class Elaborator:
         x = self._current
         bound = bind(call, where.scope, lambda name: self._find(name, where), self._sink)
         if isinstance(bound, Unsolved):
-            from cnndsl.check.holes import solve  # noqa: PLC0415 (most files have none)
-
             is_asked = wanted is None or (is_known(wanted) and is_known(x.type))
-            solved = solve(bound, x.type, wanted, self._sink) if is_asked else None
+            solved = self._solver().solve(bound, x.type, wanted) if is_asked else None
             if solved is None and wanted is not None:
                 self._lose()  # the assertion says what is wanted
                 return
@@ -251,6 +251,14 @@ class Elaborator:
             self._current = self._network.after(call, bound, x)
         else:
             self._current = self._network.apply(call, bound, x, where.place)
+
+    def _solver(self) -> "Solver":
+        """What solves the holes of this file."""
+        if self._holes is None:
+            from cnndsl.check.holes import Solver  # noqa: PLC0415 (most files have none)
+
+            self._holes = Solver(self._sink)
+        return self._holes
 
     def _is_layer(self, call: tree.LayerCall, scope: Scope) -> bool:
         word = call.name.text

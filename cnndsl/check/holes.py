@@ -1,51 +1,99 @@
 """Holes: arguments `?` that are found from the assertion on their line."""
 
+from collections.abc import Sequence
+
 from cnndsl.check.bind import Bound, Unsolved, written
 from cnndsl.check.search import MOST_FOUND, Search
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
 from cnndsl.layers.arguments import Padding, Pair
 from cnndsl.layers.base import Layer
 from cnndsl.layers.types import TensorType, Unknown, show
+from cnndsl.record import Record
 from cnndsl.sizes.dim import Dim
 
 MOST_SHOWN = 8
+# Layers that are made on trial for one file, which takes about a second: some hundred holes.
+MOST_MADE = 15_000
 
 
-def solve(unsolved: Unsolved, x: TensorType, wanted: TensorType | None, sink: Sink) -> Bound | None:
-    """The layer whose output is the asserted one; None after reporting none, or several."""
-    span = unsolved.places[unsolved.holes[0]]
-    if wanted is None or isinstance(wanted, Unknown):
-        fix = Fix("say which shape you want behind the line: `-> 28 x 28 x 6`")
-        sink.add(
-            Diagnostic("E312", "a hole `?` needs an assertion on its line", span, fixes=(fix,))
-        )
+class Solver:
+    """The holes of one file; calls that are alike are solved once, and the work is bounded."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._layers_made = 0
+        self._answers: dict[tuple[object, ...], _Answer] = {}
+
+    def solve(self, unsolved: Unsolved, x: TensorType, wanted: TensorType | None) -> Bound | None:
+        """The layer whose output is the asserted one; None after reporting none, or several."""
+        span = unsolved.places[unsolved.holes[0]]
+        if wanted is None or isinstance(wanted, Unknown):
+            fix = Fix("say which shape you want behind the line: `-> 28 x 28 x 6`")
+            message = "a hole `?` needs an assertion on its line"
+            self._sink.add(Diagnostic("E312", message, span, fixes=(fix,)))
+            return None
+        if isinstance(x, Unknown):
+            return None
+        answer = self._answer(unsolved, x, wanted)
+        if answer is None:
+            message = "this file has too many holes `?`: no value was looked for here"
+            fix = Fix("fill in some of the holes above")
+            self._sink.add(Diagnostic("E312", message, span, fixes=(fix,)))
+            return None
+        found = answer.layers
+        if found and answer.free:
+            self._sink.add(_any_value(unsolved, found[0], answer.free[0]))
+        elif len(found) == 1:
+            return Bound(found[0], unsolved.places, unsolved.others, unsolved.defaults)
+        elif not found:
+            self._sink.add(_no_value(unsolved, answer, x, wanted))
+        else:
+            self._sink.add(_several_values(unsolved, found, x, wanted))
         return None
-    if isinstance(x, Unknown):
-        return None
-    search = Search(unsolved, x, wanted)
-    found = search.solutions()
-    if found and search.free:
-        sink.add(_any_value(unsolved, found[0], search.free[0]))
-        return None
-    if len(found) == 1:
-        return Bound(found[0], unsolved.places, unsolved.others, unsolved.defaults)
-    if not found:
-        message = f"no value of `?` makes the output {show(wanted)}"
-        near = tuple(
-            f"{_text(unsolved, layer)} gives {show(layer.output(x))}"
-            for layer in search.near_misses()[:4]
-        )
-        tried = search.tried()
-        notes = (*near, tried) if tried else near
-        sink.add(
-            Diagnostic("E312", message, span, notes=notes, fixes=_other_form(unsolved, wanted))
-        )
-        return None
+
+    def _answer(self, unsolved: Unsolved, x: TensorType, wanted: TensorType) -> "_Answer | None":
+        """What a search finds; None where there was too much to look for already."""
+        key = (unsolved.form, tuple(unsolved.known.items()), unsolved.holes, x, wanted)
+        answer = self._answers.get(key)
+        if answer is None and self._layers_made < MOST_MADE:
+            search = Search(unsolved, x, wanted)
+            layers = search.solutions()
+            near = [] if layers else search.near_misses()[:4]
+            answer = _Answer(tuple(layers), search.free, tuple(near), search.tried())
+            self._answers[key] = answer
+            self._layers_made += search.layers_made
+        return answer
+
+
+class _Answer(Record):
+    """The layers that solve a call, its holes that change no shape, near misses, what was tried."""
+
+    layers: tuple[Layer, ...]
+    free: tuple[str, ...]
+    near: tuple[Layer, ...]
+    tried: str
+
+
+def _no_value(unsolved: Unsolved, answer: _Answer, x: TensorType, wanted: TensorType) -> Diagnostic:
+    notes = [f"{_text(unsolved, layer)} gives {show(layer.output(x))}" for layer in answer.near]
+    if answer.tried:
+        notes.append(answer.tried)
+    return Diagnostic(
+        "E312",
+        f"no value of `?` makes the output {show(wanted)}",
+        unsolved.places[unsolved.holes[0]],
+        notes=tuple(notes),
+        fixes=_other_form(unsolved, wanted),
+    )
+
+
+def _several_values(
+    unsolved: Unsolved, found: Sequence[Layer], x: TensorType, wanted: TensorType
+) -> Diagnostic:
     fixes = tuple(_fix(unsolved, layer, x) for layer in found[:MOST_SHOWN])
     count = f"{len(found)} values" if len(found) < MOST_FOUND else f"{MOST_FOUND} values or more"
     message = f"{count} of `?` make the output {show(wanted)}"
-    sink.add(Diagnostic("E313", message, span, fixes=fixes))
-    return None
+    return Diagnostic("E313", message, unsolved.places[unsolved.holes[0]], fixes=fixes)
 
 
 def _any_value(unsolved: Unsolved, layer: Layer, name: str) -> Diagnostic:

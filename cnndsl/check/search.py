@@ -30,6 +30,7 @@ class Search:
     def __init__(self, unsolved: Unsolved, x: TensorType, wanted: TensorType) -> None:
         """The three as they are known: no size may be open."""
         self._unsolved, self._x, self._wanted = unsolved, x, wanted
+        self.layers_made = 0  # which is what the search costs
         self._form = unsolved.form
         slots = {name: self._form.slots[name] for name in unsolved.holes}
         self._pairs = [n for n, slot in slots.items() if isinstance(slot.kind, arguments.Size)]
@@ -118,6 +119,7 @@ class Search:
         )
 
     def _made(self, values: Values) -> Layer:
+        self.layers_made += 1
         return self._form(**self._unsolved.known, **values)
 
     def _placed(self, joint: Values, number: int) -> Values:

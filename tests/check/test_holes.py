@@ -2,6 +2,7 @@
 
 import os
 import random
+from time import thread_time
 
 import pytest
 
@@ -151,3 +152,36 @@ def test_what_nothing_solves_says_how_far_was_looked(line):
     assert error.code == "E312"
     if "=" in line.split("?")[0] or "pool" in line:
         assert "groups" in line or any("looked for from" in note for note in error.notes)
+
+
+# ── many holes ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_lines_that_are_alike_are_solved_once():
+    text = "input 28 x 60 x 1\n" + "conv 8 ? -> 28 x 58 x 8\nconv 8 1x3 pad=0x2\n" * 300
+    report = check_source(Source("a.cnn", text))
+    assert report.ok
+    assert len({str(layer.args["size"]) for layer in report.layers}) == 1  # all 1x3
+
+
+def test_of_too_many_holes_the_first_are_solved_and_the_others_named():
+    lines = [f"from s\nconv {n} ? -> 28 x 58 x {n}\n" for n in range(1, 401)]
+    text = "input 28 x 60 x 1\nskip as s\n" + "".join(lines)
+    start = thread_time()
+    report = check_source(Source("a.cnn", text))
+    assert thread_time() - start < 4  # 20 seconds for 2,000 lines before there was a bound
+    assert {d.code for d in report.diagnostics if d.severity == "error"} == {"E312"}
+    (first, *_) = [d for d in report.diagnostics if d.severity == "error"]
+    assert first.message == "this file has too many holes `?`: no value was looked for here"
+    assert first.span.line > 50
+    assert [fix.message for fix in first.fixes] == ["fill in some of the holes above"]
+
+
+def test_a_factor_for_each_side_is_said_as_a_size():
+    text = "input 28 x 28 x 8\nupsample ? nearest -> 28 x 56 x 8\n"
+    (error,) = check_source(Source("a.cnn", text)).diagnostics
+    assert error.code == "E312"
+    assert [fix.message for fix in error.fixes] == [
+        "for that height and width: `upsample to 28x56`"
+    ]
+    assert check_source(Source("a.cnn", text.replace("?", "to 28x56"))).ok
