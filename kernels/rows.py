@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .dispatch import is_watched
-from .module import runs_kernels
+from .module import is_unaltered, runs_kernels
 
 
 def are_by_rows(x: Tensor) -> bool:
@@ -31,6 +31,13 @@ def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:
     if block._forward_hooks or nn.modules.module._has_any_global_hook():
         return True
     return x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
+
+
+def laid_for(x: Tensor, layer: nn.Module, kind: type[nn.Module]) -> Tensor:
+    """Give an image to a layer that has no kernel: by rows, unless the layer is as compiled."""
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor) or is_unaltered(layer, kind):
+        return x
+    return x.contiguous()
 
 
 def with_gradient_by_rows(x: Tensor) -> Tensor:

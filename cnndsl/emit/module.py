@@ -24,11 +24,13 @@ from cnndsl.emit.share import Library, Taken
 from cnndsl.fuse.choices import NONE, Choices, pinned
 from cnndsl.fuse.regions import Region, alone, parts
 from cnndsl.graph.graph import Graph
+from cnndsl.layers.regularise import Scale
 from cnndsl.layers.types import ImageType, show
 from cnndsl.record import Record
 from cnndsl.source import Source
 
 LOSS, IMAGE = "loss.py", "image.py"
+SCALE = "scale.py"  # the one layer with weights that PyTorch has no module for
 # What every network needs. `network` and `region` write code with these names.
 _BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
 _BASE_NAMES = frozenset(
@@ -75,6 +77,8 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool =
     found = pinned(parts(graph), choices) if fused else alone(graph)
     regions = [part for part in found if isinstance(part, Region)]
     files = _files(regions, takes_bytes=graph.takes_bytes)
+    if any(isinstance(node.layer, Scale) for node in graph.nodes):
+        files[SCALE] = assets.read("kernels", SCALE)
     texts = _kernel_texts(regions)
     names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
     name = names.give(identifier(graph.name))
@@ -84,7 +88,8 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool =
         body.insert(0, _images(files.get(IMAGE), is_image=isinstance(graph.source, ImageType)))
     if regions and network.takes_classes(graph):
         body.append(_loss(files[LOSS]))
-    body.append(_network(graph, name, network.network(graph, found, sections, name, names.taken)))
+    class_ = network.network(graph, found, sections, name, names.taken)
+    body.append(_network(graph, name, class_, files.get(SCALE)))
     body = [*_shared(regions, files, body), *body]
     text = _file(graph, source, name, body, [_BASE, *files.values()])
     inspect(text)
@@ -302,10 +307,11 @@ def _words_of(text: str) -> frozenset[str]:
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _network(graph: Graph, name: str, text: str) -> str:
-    """The last section: what the network takes, and the class."""
+def _network(graph: Graph, name: str, text: str, scale: str | None) -> str:
+    """The last section: what the network takes, the layer that PyTorch lacks, and the class."""
     title = layout.banner("the network")
-    return layout.blocks([title, network.check(graph, name), text])
+    layers = [] if scale is None else [splice.bare(scale)[0]]
+    return layout.blocks([title, network.check(graph, name), *layers, text])
 
 
 def _file(

@@ -142,8 +142,20 @@ class Writer:
                 function = f"{start}{self._known.functions[step.path]}"
                 return layout.call(function, [*inputs, *weights], column=8)
             case Node():
-                module = self._expression(step.path) if step.path in self._known.leaves else ""
-                return layout.spread(start, step.layer.torch(step.arrives, module, *inputs), "", 8)
+                return layout.spread(start, self._call(step, inputs), "", 8)
+
+    def _call(self, node: Node, inputs: Sequence[str]) -> str:
+        """The expression that runs a layer by itself."""
+        if node.path not in self._known.leaves:
+            return node.layer.torch(node.arrives, "", *inputs)
+        module = self._expression(node.path)
+        call = node.layer.torch(node.arrives, module, *inputs)
+        kind = (node.layer.module(node.arrives) or "").partition("(")[0]
+        # Only regions lay images otherwise than by rows.
+        is_mixed = bool(self._known.functions) and isinstance(node.arrives, ImageType)
+        if is_mixed and call == f"{module}({inputs[0]})":
+            return f"{module}(laid_for({inputs[0]}, {module}, {kind}))"
+        return call
 
     def _expression(self, path: str) -> str:
         return self._known.leaves[path].expression(self._depth)

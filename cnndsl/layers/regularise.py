@@ -67,7 +67,7 @@ class Scale(Opaque):
     """A learned factor for each channel: C weights, `init` to begin with.
 
     A vector's features count as its channels. Source: the LayerScale of Touvron et al. (2021).
-    PyTorch: a product with a parameter.
+    PyTorch: a product with a parameter; `Scale` in the emitted file is a module of it.
     """
 
     kind = "scale"
@@ -81,10 +81,10 @@ class Scale(Opaque):
         return (Weight("weight", (x.dims[-1],)),)
 
     def module(self, x: ImageType | VectorType) -> str:
-        """PyTorch has no module for it: the parameter alone."""
-        return f'nn.ParameterDict({{"weight": torch.full(({x.dims[-1]},), {self.init!r})}})'
+        """`Scale(C, …)`, which the emitted file defines."""
+        return f"Scale({x.dims[-1]}, {self.init!r}, is_image={isinstance(x, ImageType)})"
 
     def torch(self, x: ImageType | VectorType, module: str, value: str) -> str:
-        """The product."""
-        weight = f"{module}.weight"
-        return f"{value} * {weight}" + ("[:, None, None]" if isinstance(x, ImageType) else "")
+        """A call of the module."""
+        del x
+        return f"{module}({value})"
