@@ -220,19 +220,16 @@ def differentiable(
     forward_op.register_autograd(gradients, setup_context=keep)
     backward_op.register_autograd(refuse_second)
 
-    class Region(torch.autograd.Function):
-        """The short way."""
+    def run_now(ctx: FunctionCtx, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        found = forward.compute(*given)
+        keep(ctx, given, found)
+        return found
 
-        @staticmethod
-        def forward(ctx: FunctionCtx, *given: Tensor | None) -> tuple[Tensor | None, ...]:
-            found = forward.compute(*given)
-            keep(ctx, given, found)
-            return found
-
-        backward = staticmethod(gradients)
-
-    # Region.apply looks for transforms first, of which needs_operators has found none.
-    apply = super(torch.autograd.Function, Region).apply
+    # A class of this name, because profilers and `grad_fn` show it.
+    methods = {"forward": staticmethod(run_now), "backward": staticmethod(gradients)}
+    region = type(name.split("::")[-1], (torch.autograd.Function,), methods)
+    # region.apply looks for transforms first, of which needs_operators has found none.
+    apply = super(torch.autograd.Function, region).apply
 
     def run(*given: Tensor | None) -> tuple[Tensor | None, ...]:
         if is_opaque(*given):

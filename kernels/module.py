@@ -22,6 +22,12 @@ TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
 )
+# What calls of PyTorch's layers run when this file is loaded: somebody may patch a class later.
+METHODS = {
+    nn.BatchNorm2d: (nn.BatchNorm2d.forward, None),
+    nn.Conv2d: (nn.Conv2d.forward, nn.Conv2d._conv_forward),
+    nn.Linear: (nn.Linear.forward, None),
+}
 
 
 def runs_kernels(x: Tensor) -> bool:
@@ -38,9 +44,10 @@ def runs_kernels(x: Tensor) -> bool:
 def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Say whether a call of a layer runs the code of this class and nothing else.
 
-    Not so with a class of its own (parametrizations give it one), a `forward` of its own, or hooks.
+    Not so with a class of its own (parametrizations give it one), a `forward` of its own, hooks, or
+    where the class was patched.
     """
-    if type(layer) is not kind:
+    if type(layer) is not kind or is_patched(kind):
         return False
     own = vars(layer)
     return not (
@@ -52,6 +59,14 @@ def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
         or "_conv_forward" in own
         or nn.modules.module._has_any_global_hook()
     )
+
+
+def is_patched(kind: type[nn.Module]) -> bool:
+    """Say whether somebody gave one of PyTorch's classes another method."""
+    forward, inner = METHODS.get(kind, (kind.forward, None))
+    if inner is not None and kind._conv_forward is not inner:
+        return True
+    return kind.forward is not forward
 
 
 def plain_weights(

@@ -133,7 +133,8 @@ def launch_parameters(kernel: triton.JITFunction) -> tuple[tuple[str, ...], tupl
     """Name a kernel's parameters; say of those before the first constant which are `COUNTS`."""
     constants = [parameter.is_constexpr for parameter in kernel.params]
     first = (*constants, True).index(True)
-    return tuple(kernel.arg_names), tuple(p.do_not_specialize for p in kernel.params[:first])
+    are_counts = tuple(p.do_not_specialize for p in kernel.params[:first])
+    return tuple(kernel.arg_names), are_counts
 
 
 def launch_kind(value: object, is_count: bool) -> object:
@@ -161,7 +162,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
         raise TypeError(f"a kernel takes {names} in this order, not {tuple(arguments)}")
     values = tuple(arguments.values())
     own = values[: len(are_counts)]
-    kinds = [launch_kind(value, is_count) for value, is_count in zip(own, are_counts, strict=True)]
+    pairs = zip(own, are_counts, strict=True)
+    kinds = [launch_kind(value, is_count) for value, is_count in pairs]
     key = (kernel.fn, values[0].device, *kinds, values[len(are_counts) :])
     compiled = COMPILED.get(key)
     if compiled is not None:

@@ -190,7 +190,11 @@ def _function(section: Section) -> str:
         body += _with_batchnorm(section, x, added)
     else:
         arguments = [x, "weight", "bias", *(f"{name}={name}" for name in added)]
-        body += ["    if weight is not None:", _return(use.operator, arguments, 12)]
+        test = "weight is not None"
+        if use.job.signature.family == "fc":
+            # `fc` takes images of any rank; its kernels do not.
+            test += f" and x.shape[1:] == fc_shape({use.geometry})"
+        body += [f"    if {test}:", _return(use.operator, arguments, 12)]
     body += _steps(region, held)
     return layout.function(f"def {section.function}", types, "Tensor", body)
 
