@@ -204,7 +204,7 @@ class Network:
         if isinstance(computed, Unknown):
             computed = settled(computed, kind is VectorType)
         node = self._by_path.get(got.path)
-        is_own = node is not None and node.output == got.type and is_known(node.arrives)
+        is_own = node is not None and node.output == got.type and _is_read(node)
         formula = node.layer.formula(node.arrives) if node is not None and is_own else ()
         if kind is not type(computed):
             self._sink.add(mismatch(expected, wanted, computed, formula))
@@ -392,3 +392,8 @@ def _counts(layer: Layer) -> Iterator[Claim]:
 
 class TooManyLayers(Exception):
     """The network outgrew `MAX_LAYERS`."""
+
+
+def _is_read(node: Node) -> bool:
+    """Whether what arrives is known and of a kind that the layer takes."""
+    return is_known(node.arrives) and isinstance(node.arrives, node.layer.accepts)
