@@ -4,6 +4,7 @@ Each is one tiled matrix product, or a sum; a gradient goes back through the act
 read.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -293,6 +294,7 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
+    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
@@ -305,7 +307,7 @@ def fc_launch_bias_gradient(
         OUTPUTS=geometry.outputs,
         ACTIVATION=geometry.activation,
         BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=64,
+        BLOCK_BATCH=block_batch,
         num_warps=4,
     )
 

@@ -249,7 +249,8 @@ def usages(target: str, only: list[str] | None = None) -> list[dict[str, Any]]:
             for launch in record_model(module, shape, dtype):
                 compiled.append(compile_launch(launch, target))
                 # A kernel that reads statistics first has these, not the region's type.
-                names.append({"region": name, "dtype": NAMES[dtype]})
+                row = {"region": name, "kernel": launch.kernel, "dtype": NAMES[dtype]}
+                names.append(row)
     found = zip(measure(compiled), names, strict=True)
     return [usage.json() | name for usage, name in found]
 

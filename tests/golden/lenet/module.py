@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_19399ae33ca8"
+NAMESPACE = "cnndsl_lenet_4a7de6500563"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -3166,6 +3166,7 @@ def fc_flat_relu_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
+    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
@@ -3177,7 +3178,7 @@ def fc_flat_relu_launch_bias_gradient(
         batch=gradient.shape[0],
         OUTPUTS=geometry.outputs,
         BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=64,
+        BLOCK_BATCH=block_batch,
         num_warps=4,
     )
 
@@ -3790,6 +3791,7 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
+    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
@@ -3800,7 +3802,7 @@ def fc_launch_bias_gradient(
         batch=gradient.shape[0],
         OUTPUTS=geometry.outputs,
         BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=64,
+        BLOCK_BATCH=block_batch,
         num_warps=4,
     )
 
