@@ -122,10 +122,13 @@ def count(block: Block) -> Counts:
     model = cnndsl.compile(source=block.source).to(
         device="meta", dtype=DTYPE, memory_format=torch.channels_last
     )
+    # Strides of their own, for an image of one channel is contiguous in both layouts.
     x = torch.empty(
-        (block.batch, block.channels, block.size, block.size), device="meta", dtype=DTYPE
-    )
-    x = x.contiguous(memory_format=torch.channels_last).requires_grad_(not block.is_first)
+        (block.batch, block.channels, block.size, block.size),
+        device="meta",
+        dtype=DTYPE,
+        memory_format=torch.channels_last,
+    ).requires_grad_(not block.is_first)
     weight, bias = model.conv1.weight, model.conv1.bias
     forward: list[Part] = []
     backward: list[Part] = []

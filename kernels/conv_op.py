@@ -310,6 +310,8 @@ def conv_differentiate(
     if not (needs[0] or needs[3]):
         weight = None
     *found, dresidual = run_backward(gradient, code, saved, x, weight, scale, ctx.size, needs[:4])
+    if geometry.activation == "none":
+        dresidual = gradient  # an operator may not return what it was given
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
     found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
     return *found, dresidual if needs[4] else None

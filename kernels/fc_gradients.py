@@ -294,7 +294,8 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
+    # In float64, 64 rows spill on sm_80.
+    block_batch = 32 if gradient.dtype == torch.float64 else 64
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(

@@ -22,7 +22,7 @@ TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
 )
-# What calls of PyTorch's layers run when this file is loaded: somebody may patch a class later.
+# What calls of PyTorch's layers run when this file is loaded: a class may be patched later.
 METHODS = {
     nn.BatchNorm2d: (nn.BatchNorm2d.forward, None),
     nn.Conv2d: (nn.Conv2d.forward, nn.Conv2d._conv_forward),

@@ -14,10 +14,13 @@ from .module import is_unaltered, runs_kernels
 
 
 def are_by_rows(x: Tensor) -> bool:
-    """Say whether what a network gives for x is to lie by rows."""
+    """Say whether what a network gives for x is to lie by rows.
+
+    Images of one channel are contiguous in both layouts: their strides say which is meant.
+    """
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting()
-    return isinstance(x, Tensor) and x.is_contiguous()
+    return isinstance(x, Tensor) and x.is_contiguous() and (x.dim() != 4 or x.stride(1) != 1)
 
 
 def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:

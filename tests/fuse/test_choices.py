@@ -110,7 +110,7 @@ def test_a_tile_that_a_kernel_cannot_have_is_refused():
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(ChoicesError, match="No such file"):
         load(tmp_path / "none.json")
-    with pytest.raises(ChoicesError, match="cannot be read"):
+    with pytest.raises(ChoicesError, match="is not a file"):
         load(tmp_path)
     (tmp_path / "x.json").write_bytes(b"\xff\x00")
     with pytest.raises(ChoicesError, match="not JSON"):

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_4a7de6500563"
+NAMESPACE = "cnndsl_lenet_877a4da78c4f"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -292,7 +292,7 @@ TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
 )
-# What calls of PyTorch's layers run when this file is loaded: somebody may patch a class later.
+# What calls of PyTorch's layers run when this file is loaded: a class may be patched later.
 METHODS = {
     nn.BatchNorm2d: (nn.BatchNorm2d.forward, None),
     nn.Conv2d: (nn.Conv2d.forward, nn.Conv2d._conv_forward),
@@ -3166,7 +3166,8 @@ def fc_flat_relu_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
+    # In float64, 64 rows spill on sm_80.
+    block_batch = 32 if gradient.dtype == torch.float64 else 64
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
@@ -3791,7 +3792,8 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
+    # In float64, 64 rows spill on sm_80.
+    block_batch = 32 if gradient.dtype == torch.float64 else 64
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_ad162b736415"
+NAMESPACE = "cnndsl_mobile_7737da533648"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -293,7 +293,7 @@ TRACED_TYPES = (
     torch._subclasses.FakeTensor,
     torch._subclasses.functional_tensor.FunctionalTensor,
 )
-# What calls of PyTorch's layers run when this file is loaded: somebody may patch a class later.
+# What calls of PyTorch's layers run when this file is loaded: a class may be patched later.
 METHODS = {
     nn.BatchNorm2d: (nn.BatchNorm2d.forward, None),
     nn.Conv2d: (nn.Conv2d.forward, nn.Conv2d._conv_forward),
@@ -1581,7 +1581,7 @@ def conv_keep(
 
 
 def conv_differentiate(
-    _geometry: ConvGeometry,
+    geometry: ConvGeometry,
     run_backward: Callable[..., tuple[Tensor | None, ...]],
     ctx: FunctionCtx,
     gradient: Tensor,
@@ -1603,6 +1603,8 @@ def conv_differentiate(
         ctx.size,
         needs[:4],
     )
+    if geometry.activation == "none":
+        dresidual = gradient  # an operator may not return what it was given
     dtypes = zip(found, needs, ctx.dtypes, strict=False)
     found = [d.to(dtype) if need else None for d, need, dtype in dtypes]
     return *found, dresidual if needs[4] else None
@@ -7789,7 +7791,8 @@ def fc_launch_bias_gradient(
 ) -> None:
     """Launch the kernel that fills dbias."""
     block_outputs = block_size(geometry.outputs, 64)
-    block_batch = 32 if gradient.dtype == torch.float64 else 64  # 64 rows of it spill on sm_80
+    # In float64, 64 rows spill on sm_80.
+    block_batch = 32 if gradient.dtype == torch.float64 else 64
     programs = count_blocks(geometry.outputs, block_outputs)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
