@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Kernels run in Triton's interpreter: there may be no GPU. Offline compilation needs the real
@@ -16,3 +17,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # How long an example takes says more of the machine's load than of the code.
 settings.register_profile("cnndsl", deadline=None)
 settings.load_profile("cnndsl")
+
+
+@pytest.fixture(autouse=True)
+def _interpreter_as_before():
+    """`cnndsl compile --stats` leaves the interpreter: called here, it must not for later tests."""
+    before = os.environ.get("TRITON_INTERPRET")
+    yield
+    if before is not None:
+        os.environ["TRITON_INTERPRET"] = before
