@@ -63,7 +63,10 @@ def conv_winners(geometry: ConvGeometry, z: Tensor, code: Tensor) -> Tensor:
 
 
 def conv_dead(
-    geometry: ConvGeometry, code: Tensor | None, saved: Tensor | None, shape: torch.Size
+    geometry: ConvGeometry,
+    code: Tensor | None,
+    saved: Tensor | None,
+    shape: torch.Size,
 ) -> Tensor:
     """Say of each value whether ReLU lets nothing through."""
     if geometry.pool == "none":

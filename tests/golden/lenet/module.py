@@ -1082,7 +1082,10 @@ def conv_winners(geometry: ConvGeometry, z: Tensor, code: Tensor) -> Tensor:
 
 
 def conv_dead(
-    _geometry: ConvGeometry, code: Tensor | None, _saved: Tensor | None, _shape: torch.Size
+    _geometry: ConvGeometry,
+    code: Tensor | None,
+    _saved: Tensor | None,
+    _shape: torch.Size,
 ) -> Tensor:
     """Say of each value whether ReLU lets nothing through."""
     return code == 0

@@ -1161,7 +1161,9 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        torch._C._set_cudnn_deterministic(
+            True
+        )  # torch.backends may forbid what is set by name
         try:
             return function(*given)
         finally:

@@ -1125,7 +1125,9 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        torch._C._set_cudnn_deterministic(
+            True
+        )  # torch.backends may forbid what is set by name
         try:
             return function(*given)
         finally:
@@ -1203,7 +1205,10 @@ def conv_again(
 
 
 def conv_dead(
-    _geometry: ConvGeometry, _code: Tensor | None, saved: Tensor | None, _shape: torch.Size
+    _geometry: ConvGeometry,
+    _code: Tensor | None,
+    saved: Tensor | None,
+    _shape: torch.Size,
 ) -> Tensor:
     """Say of each value whether ReLU lets nothing through."""
     return saved <= 0
