@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_877a4da78c4f"
+NAMESPACE = "cnndsl_lenet_ba38208ac07a"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────

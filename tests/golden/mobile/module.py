@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_7737da533648"
+NAMESPACE = "cnndsl_mobile_ea61a5da1777"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1161,9 +1161,7 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(
-            True
-        )  # torch.backends may forbid what is set by name
+        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
         try:
             return function(*given)
         finally:
@@ -1274,7 +1272,10 @@ def conv_winners(geometry: ConvGeometry, z: Tensor, code: Tensor) -> Tensor:
 
 
 def conv_dead(
-    geometry: ConvGeometry, code: Tensor | None, saved: Tensor | None, shape: torch.Size
+    geometry: ConvGeometry,
+    code: Tensor | None,
+    saved: Tensor | None,
+    shape: torch.Size,
 ) -> Tensor:
     """Say of each value whether ReLU lets nothing through."""
     if geometry.pool == "none":

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_09b7fe117636"
+NAMESPACE = "cnndsl_residual_fb54607d97b0"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1125,9 +1125,7 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(
-            True
-        )  # torch.backends may forbid what is set by name
+        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
         try:
             return function(*given)
         finally:
