@@ -349,12 +349,12 @@ def conv_product_flops(geometry: ConvGeometry, size: Sequence[int]) -> int:
     return 2 * size[0] * sizes.conv_height * sizes.conv_width * g.filters * terms
 
 
-def conv_flops(geometry: ConvGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+def conv_flops(geometry: ConvGeometry, x: Tensor, *_others: object, **_named: object) -> int:
     """Count those of forward."""
     return conv_product_flops(geometry, (x.shape[0], *x.shape[2:]))
 
 
-def conv_gradient_flops(geometry: ConvGeometry, *given: object, out_val: object) -> int:
+def conv_gradient_flops(geometry: ConvGeometry, *given: object, **_named: object) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     size, needs = given[-2:]
     return conv_product_flops(geometry, size) * (needs[0] + (needs[1] or needs[3]))

@@ -287,12 +287,12 @@ def fc_differentiate(
     return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
-def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, **_named: object) -> int:
     """Count those of forward."""
     return 2 * x.shape[0] * geometry.features * geometry.outputs
 
 
-def fc_gradient_flops(geometry: FcGeometry, *given: object, out_val: object) -> int:
+def fc_gradient_flops(geometry: FcGeometry, *given: object, **_named: object) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     gradient, needs = given[0], given[-1]
     return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
