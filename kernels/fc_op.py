@@ -295,7 +295,7 @@ def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, **_named: object
 def fc_gradient_flops(geometry: FcGeometry, *given: object, **_named: object) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     gradient, needs = given[0], given[-1]
-    return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
+    return fc_flops(geometry, gradient) * (needs[0] + needs[1])
 
 
 def fc_op(name: str, geometry: FcGeometry, launches: FcLaunches) -> Callable[..., Tensor]:
