@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_ba38208ac07a"
+NAMESPACE = "cnndsl_lenet_74452a54b417"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1394,13 +1394,17 @@ def conv_flops(
     geometry: ConvGeometry,
     x: Tensor,
     *_others: object,
-    out_val: object,
+    **_named: object,
 ) -> int:
     """Count those of forward."""
     return conv_product_flops(geometry, (x.shape[0], *x.shape[2:]))
 
 
-def conv_gradient_flops(geometry: ConvGeometry, *given: object, out_val: object) -> int:
+def conv_gradient_flops(
+    geometry: ConvGeometry,
+    *given: object,
+    **_named: object,
+) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     size, needs = given[-2:]
     return conv_product_flops(geometry, size) * (needs[0] + (needs[1] or needs[3]))
@@ -1698,15 +1702,20 @@ def fc_differentiate(
     return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
-def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+def fc_flops(
+    geometry: FcGeometry,
+    x: Tensor,
+    *_others: object,
+    **_named: object,
+) -> int:
     """Count those of forward."""
     return 2 * x.shape[0] * geometry.features * geometry.outputs
 
 
-def fc_gradient_flops(geometry: FcGeometry, *given: object, out_val: object) -> int:
+def fc_gradient_flops(geometry: FcGeometry, *given: object, **_named: object) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     gradient, needs = given[0], given[-1]
-    return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
+    return fc_flops(geometry, gradient) * (needs[0] + needs[1])
 
 
 def fc_op(

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_fb54607d97b0"
+NAMESPACE = "cnndsl_residual_cc42fbc197b9"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -1560,13 +1560,17 @@ def conv_flops(
     geometry: ConvGeometry,
     x: Tensor,
     *_others: object,
-    out_val: object,
+    **_named: object,
 ) -> int:
     """Count those of forward."""
     return conv_product_flops(geometry, (x.shape[0], *x.shape[2:]))
 
 
-def conv_gradient_flops(geometry: ConvGeometry, *given: object, out_val: object) -> int:
+def conv_gradient_flops(
+    geometry: ConvGeometry,
+    *given: object,
+    **_named: object,
+) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     size, needs = given[-2:]
     return conv_product_flops(geometry, size) * (needs[0] + (needs[1] or needs[3]))
@@ -2250,15 +2254,20 @@ def fc_differentiate(
     return tuple(d.to(dtype) if need else None for d, need, dtype in dtypes)
 
 
-def fc_flops(geometry: FcGeometry, x: Tensor, *_others: object, out_val: object) -> int:
+def fc_flops(
+    geometry: FcGeometry,
+    x: Tensor,
+    *_others: object,
+    **_named: object,
+) -> int:
     """Count those of forward."""
     return 2 * x.shape[0] * geometry.features * geometry.outputs
 
 
-def fc_gradient_flops(geometry: FcGeometry, *given: object, out_val: object) -> int:
+def fc_gradient_flops(geometry: FcGeometry, *given: object, **_named: object) -> int:
     """Count those of backward: a product for the gradient of x, and one for that of weight."""
     gradient, needs = given[0], given[-1]
-    return fc_flops(geometry, gradient, out_val=out_val) * (needs[0] + needs[1])
+    return fc_flops(geometry, gradient) * (needs[0] + needs[1])
 
 
 def fc_op(
