@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from cnndsl import sizes
+from cnndsl.check import habits
 from cnndsl.check.bind import Failed, Unsolved, bind
 from cnndsl.check.blocks import call_scope, define_block, set_defaults
 from cnndsl.check.conditions import Judge, Verdict
@@ -501,6 +502,9 @@ class Elaborator:
         `height` in it is that before the line.
         """
         if expected is None:
+            return None
+        if expected.span.text not in scope and (layer := habits.layer_asserted(expected)):
+            self._sink.add(layer)
             return None
         values = [Evaluator(scope, self._sink).value(dim) for dim in expected.dims]
         for dim, value in zip(expected.dims, values, strict=True):

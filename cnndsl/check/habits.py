@@ -179,3 +179,19 @@ def as_part(kind: Kind, value: Value) -> str | None:
         return None
     number = value.constant
     return f"{number / 100:g}" if number is not None and 1 < number <= 100 else None
+
+
+def layer_asserted(expected: tree.Shape) -> Diagnostic | None:
+    """A layer behind the arrow, such as `conv 8 3x3 -> relu`."""
+    match expected.dims:
+        case (tree.Reference(name=name),) if name in BY_KIND:
+            pass
+        case _:
+            return None
+    source = expected.span.source
+    before = source.text[: expected.span.start].rstrip()
+    arrow = len(before.removesuffix("->").rstrip())
+    edit = Edit(Span(source, arrow, expected.span.end), f"; {name}")
+    fix = Fix(f"write the layer behind a `;`: `; {name}`", (edit,))
+    message = f"`->` states the shape of the output, and `{name}` is a layer"
+    return Diagnostic("E305", message, expected.span, fixes=(fix,))

@@ -30,6 +30,8 @@ LINES = [
     ("conv 10 5x5 same", "conv 10 5x5 pad=same"),
     ("pool max 3 stride=1 same", "pool max 3 stride=1 pad=same"),
     ("conv 6 5x5 relu", "conv 6 5x5; relu"),
+    ("conv 6 5x5 -> relu", "conv 6 5x5; relu"),
+    ("conv 6 5x5 as c1 -> batchnorm", "conv 6 5x5 as c1; batchnorm"),
     ("conv 6 5x5 batchnorm relu", "conv 6 5x5; batchnorm; relu"),
     ("conv 6 5x5 relu as c1 -> 24 x 24 x 6", "conv 6 5x5 as c1 -> 24 x 24 x 6; relu"),
     ("conv 6 5x5 activation=relu", "conv 6 5x5; relu"),
