@@ -445,12 +445,15 @@ class Elaborator:
 
     def _output(self, statement: tree.Output, where: Where) -> None:
         tensor = self._find(statement.label, where)
-        if tensor is not None and tensor.path == INPUT:
+        if tensor is None:
+            return
+        if tensor.path != INPUT:
+            self._outputs.append((statement.label.text, tensor.path))
+        # A layer with a mistake has the path of what it reads.
+        elif statement.label.text == INPUT or not self._network.is_doubtful:
             message = "the input is no output of the network"
             fix = Fix("label a layer by `as NAME`, and write `output NAME`")
             self._report("E218", message, statement.label.span, fixes=(fix,))
-        elif tensor is not None:
-            self._outputs.append((statement.label.text, tensor.path))
 
     def _find(self, name: tree.Name, where: Where) -> Tensor | None:
         """The tensor with a label, or None after reporting that there is none."""

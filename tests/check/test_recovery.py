@@ -118,6 +118,8 @@ def test_what_is_known_behind_a_mistake_stays_known(line, shows, code):
 
 
 SILENT = {  # what may be right, whatever the mistake turns out to be
+    "cnov 8 3x3 as lost": ["output lost"],
+    "conv breadth 3x3 as lost": ["output lost"],
     "cnov 8 3x3": ["conv 3 99x99", "fc 3", "groupnorm 7", "add { skip } { conv 3 1x1 }"],
     "conv 8 4x4 pad=same": ["conv 3 99x99", "flatten; fc 3", "skip -> 40 x 40 x 8", "crop 9 9 9 9"],
     "conv 8 3x3 padd=5": ["conv 3 15x15", "pool max 20", "add { skip } { conv 8 3x3 pad=1 }"],
