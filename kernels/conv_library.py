@@ -27,7 +27,8 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        # torch.backends may forbid what is set by name.
+        torch._C._set_cudnn_deterministic(True)
         try:
             return function(*given)
         finally:

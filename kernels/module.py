@@ -62,7 +62,7 @@ def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_patched(kind: type[nn.Module]) -> bool:
-    """Say whether somebody gave one of PyTorch's classes another method."""
+    """Say whether one of PyTorch's classes has got another method."""
     forward, inner = METHODS.get(kind, (kind.forward, None))
     if inner is not None and kind._conv_forward is not inner:
         return True

@@ -1,4 +1,4 @@
-"""How images lie in memory where somebody outside sees them.
+"""How images lie in memory outside of the network.
 
 Within a network channels lie innermost. Images that are given by rows, as PyTorch lays them unless
 it is asked otherwise, come back by rows: `.view` works on them as on those of a network that is
@@ -20,7 +20,9 @@ def are_by_rows(x: Tensor) -> bool:
     """
     if torch.compiler.is_compiling():
         return not torch.compiler.is_exporting()
-    return isinstance(x, Tensor) and x.is_contiguous() and (x.dim() != 4 or x.stride(1) != 1)
+    if not isinstance(x, Tensor) or not x.is_contiguous():
+        return False
+    return x.dim() != 4 or x.stride(1) != 1
 
 
 def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:

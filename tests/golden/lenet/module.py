@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_74452a54b417"
+NAMESPACE = "cnndsl_lenet_70a45a166158"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -332,7 +332,7 @@ def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_patched(kind: type[nn.Module]) -> bool:
-    """Say whether somebody gave one of PyTorch's classes another method."""
+    """Say whether one of PyTorch's classes has got another method."""
     forward, inner = METHODS.get(kind, (kind.forward, None))
     if inner is not None and kind._conv_forward is not inner:
         return True

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_cc42fbc197b9"
+NAMESPACE = "cnndsl_residual_2ba99de049d7"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
@@ -333,7 +333,7 @@ def is_unaltered(layer: nn.Module, kind: type[nn.Module]) -> bool:
 
 
 def is_patched(kind: type[nn.Module]) -> bool:
-    """Say whether somebody gave one of PyTorch's classes another method."""
+    """Say whether one of PyTorch's classes has got another method."""
     forward, inner = METHODS.get(kind, (kind.forward, None))
     if inner is not None and kind._conv_forward is not inner:
         return True
@@ -1125,7 +1125,8 @@ def deterministic(function: Callable[..., object], *given: object) -> object:
     """
     with DETERMINISTIC_LOCK:
         chosen = torch._C._get_cudnn_deterministic()
-        torch._C._set_cudnn_deterministic(True)  # torch.backends may forbid what is set by name
+        # torch.backends may forbid what is set by name.
+        torch._C._set_cudnn_deterministic(True)
         try:
             return function(*given)
         finally:
