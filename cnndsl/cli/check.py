@@ -123,7 +123,7 @@ def _fix(
     mended = repair_tree(source, report, settings, sink, root)
     for done in mended.done:
         print(
-            f"{safe(source.name)}:{done.line}: fixed: {safe(done.message, MESSAGE)}",
+            f"{safe(source.name)}:{done.line}: fixed: {safe(_as_done(done.message), MESSAGE)}",
             file=sys.stderr,
         )
     left = [d for d in mended.report.diagnostics if d.severity == "error"]
@@ -141,6 +141,14 @@ def _fix(
     elif mended.done:
         _write(name, mended.source.text)
     return mended.report, mended.source, mended.sink
+
+
+def _as_done(message: str) -> str:
+    """What a fix says, without the question or condition with which it was offered."""
+    for offer in ("did you mean ", "if that is what you want: "):
+        if message.startswith(offer):
+            return f"now {message.removeprefix(offer).removesuffix('?')}"
+    return message
 
 
 def _write(path: str, content: str) -> None:
