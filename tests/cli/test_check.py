@@ -190,7 +190,7 @@ def test_fix_writes_what_helps_and_says_so(tmp_path):
     path.chmod(0o640)
     done = cnndsl("check", str(path), "--fix")
     assert done.returncode == 1  # the third mistake has no single fix
-    assert "did you mean `pad`?" in done.stderr
+    assert "fixed: now `pad`" in done.stderr
     text = path.read_text(encoding="utf-8")
     assert "conv 16 3x3 pad=1 " in text
     assert "pool max 2 " in text

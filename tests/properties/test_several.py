@@ -28,9 +28,9 @@ ENDS = {
 NAMES = ("l8", "e8", "e9", "z9", "b8")
 # A line of the network is broken so that what it makes stays known: its size, or its channels.
 BROKEN = (
-    (re.compile(r"^conv (\S+) (\S+)"), r"conv \1 \2 bias=5", "E206 E205"),
+    (re.compile(r"^conv (\w+) (\w+)(?= |$)"), r"conv \1 \2 bias=5", "E206 E205"),
     (re.compile(r"^(batchnorm|layernorm)\b"), r"\1 epsilom=1", "E204"),
-    (re.compile(r"^fc (\S+)"), r"fc \1 bias=5", "E206 E205"),
+    (re.compile(r"^fc (\w+)(?= |$)"), r"fc \1 bias=5", "E206 E205"),
     (re.compile(r"^(relu|tanh|silu|gelu|sigmoid)\b"), r"\1 slope=2", "E204"),
 )
 
