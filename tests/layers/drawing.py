@@ -4,6 +4,7 @@ import random
 
 import torch
 import torch.nn.functional as F  # noqa: F401 (layer.torch() names it)
+from cnndsl.kernels.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from torch import nn
 
 from cnndsl.check import check_source

@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+from cnndsl.kernels.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
