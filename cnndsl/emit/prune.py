@@ -20,6 +20,8 @@ _TRITON = frozenset(
     | {"max", "maximum", "min", "minimum", "num_programs", "permute", "program_id", "reshape"}
     | {"sigmoid", "split", "sqrt", "sqrt_rn", "sum", "trans", "where", "zeros"}
 )
+# Context managers that let every exception of their body through.
+_PASSING = ("torch.cuda.device_of(", "torch.enable_grad(", "torch.autocast(", "torch.no_grad(")
 _METHODS = frozenset({"dim", "element_size", "index", "numel", "size", "stride", "to"})
 _FUNCTIONS = frozenset(
     {"abs", "bool", "float", "int", "isinstance", "len", "list", "max", "min", "pow", "range"}
@@ -141,6 +143,11 @@ def _leaves(statement: ast.stmt) -> bool:
             return True
         case ast.If(body=[*_, last], orelse=[*_, other]):
             return _leaves(last) and _leaves(other)
+        case ast.With(items=items, body=[*_, last]):
+            # Others, like contextlib.suppress, may go on behind their body.
+            return all(ast.unparse(i.context_expr).startswith(_PASSING) for i in items) and (
+                _leaves(last)
+            )
         case _:
             return False
 

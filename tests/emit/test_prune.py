@@ -128,9 +128,21 @@ def second(a):
             x.append(1)
         return x
     return None
+
+
+def third(a):
+    with torch.cuda.device_of(a):
+        return a
+    return None
+
+
+def fourth(a):
+    with contextlib.suppress(ValueError):
+        return int(a)
+    return None
 """
     assert (
-        prune(text, ["first", "second"])
+        prune(text, ["first", "second", "third", "fourth"])
         == """\
 def first(a, _b):
     if a:
@@ -144,6 +156,17 @@ def second(a):
         if x:
             continue
         return x
+    return None
+
+
+def third(a):
+    with torch.cuda.device_of(a):
+        return a
+
+
+def fourth(a):
+    with contextlib.suppress(ValueError):
+        return int(a)
     return None
 """
     )

@@ -243,7 +243,8 @@ def test_a_batchnorm_of_several_processes_is_pytorchs(monkeypatch):
     assert not called
     on_cpu(module, monkeypatch)
     wanted = gradients(model, batch((5, 5, 1)), True, ramp)
-    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)  # not in the same layout
 
 
 def test_batchnorm_under_torch_compile():
