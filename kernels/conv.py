@@ -8,14 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_epilogue import conv_activation, conv_shifted, conv_statistics
-from .conv_geometry import ConvGeometry, ConvOutputs, conv_precision, conv_sizes
-from .conv_library import conv_product
-from .conv_pool import conv_quads, conv_windows
-from .conv_rows import conv_row_terms, conv_rows
-from .conv_stage import conv_launch_stage
-from .conv_sum import conv_sum
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry, ConvOutputs, conv_precision, conv_sizes
+from cnndsl.rt.conv_library import conv_product
+from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.shared import (
     COUNTS,
     Tile,
     block_size,
@@ -27,7 +23,12 @@ from .shared import (
     measured_tile,
     refuse_launch,
 )
-from .windows import pixel_place
+from cnndsl.rt.windows import pixel_place
+
+from .conv_epilogue import conv_activation, conv_shifted, conv_statistics
+from .conv_pool import conv_quads, conv_windows
+from .conv_stage import conv_launch_stage
+from .conv_sum import conv_sum
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

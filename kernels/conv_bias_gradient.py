@@ -9,10 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, conv_sizes
-from .conv_rebuild import conv_activation_gradient
-from .module import full_dtype
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_sizes
+from cnndsl.rt.module import full_dtype
+from cnndsl.rt.shared import (
     COUNTS,
     allocated,
     block_size,
@@ -22,7 +21,9 @@ from .shared import (
     refuse_launch,
     split_count,
 )
-from .windows import pixel_place, window_pixels
+from cnndsl.rt.windows import pixel_place, window_pixels
+
+from .conv_rebuild import conv_activation_gradient
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

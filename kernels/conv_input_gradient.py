@@ -6,9 +6,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
-from .conv_rebuild import conv_rebuilt, conv_unpooled
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_precision, conv_sizes
+from cnndsl.rt.shared import (
     COUNTS,
     Tile,
     block_size,
@@ -19,7 +18,9 @@ from .shared import (
     measured_tile,
     refuse_launch,
 )
-from .windows import pixel_place, window_pixels
+from cnndsl.rt.windows import pixel_place, window_pixels
+
+from .conv_rebuild import conv_rebuilt, conv_unpooled
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

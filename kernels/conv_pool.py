@@ -3,10 +3,11 @@
 import triton
 import triton.language as tl
 
+from cnndsl.rt.shared import full
+from cnndsl.rt.windows import is_better, window_pixels
+
 from .conv_epilogue import conv_activation, conv_each
 from .conv_sum import conv_sum
-from .shared import full
-from .windows import is_better, window_pixels
 
 
 @triton.jit

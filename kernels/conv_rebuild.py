@@ -7,7 +7,7 @@ pixel that the activation blocks gets none.
 import triton
 import triton.language as tl
 
-from .shared import full
+from cnndsl.rt.shared import full
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 

@@ -8,10 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
-from .conv_rows import conv_row_terms, conv_rows
-from .conv_sum import conv_products
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_precision, conv_sizes
+from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.shared import (
     COUNTS,
     Tile,
     block_size,
@@ -22,7 +21,9 @@ from .shared import (
     new_image,
     refuse_launch,
 )
-from .windows import pixel_place
+from cnndsl.rt.windows import pixel_place
+
+from .conv_sum import conv_products
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,8 +9,9 @@ sum.
 import triton
 import triton.language as tl
 
+from cnndsl.rt.shared import full
+
 from .conv_epilogue import conv_each
-from .shared import full
 
 
 @triton.jit

@@ -7,10 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry
-from .conv_rebuild import conv_rebuilt
-from .module import full_dtype
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.module import full_dtype
+from cnndsl.rt.shared import (
     COUNTS,
     allocated,
     block_size,
@@ -20,7 +19,9 @@ from .shared import (
     refuse_launch,
     split_count,
 )
-from .windows import pixel_place, window_pixels, windows_of_pixel
+from cnndsl.rt.windows import pixel_place, window_pixels, windows_of_pixel
+
+from .conv_rebuild import conv_rebuilt
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -8,11 +8,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .conv_geometry import ConvGeometry, conv_precision, conv_sizes
-from .conv_rebuild import conv_rebuilt, conv_unpooled
-from .conv_rows import conv_row_terms, conv_rows
-from .module import full_dtype
-from .shared import (
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_precision, conv_sizes
+from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.module import full_dtype
+from cnndsl.rt.shared import (
     COUNTS,
     Tile,
     allocated,
@@ -25,7 +24,9 @@ from .shared import (
     refuse_launch,
     split_count,
 )
-from .windows import pixel_place, window_pixels
+from cnndsl.rt.windows import pixel_place, window_pixels
+
+from .conv_rebuild import conv_rebuilt, conv_unpooled
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

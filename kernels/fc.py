@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .fc_op import FcGeometry, fc_precision
-from .shared import (
+from cnndsl.rt.fc_op import FcGeometry, fc_precision
+from cnndsl.rt.shared import (
     COUNTS,
     Tile,
     block_size,

@@ -9,9 +9,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cnndsl.rt.fc_op import FcGeometry, fc_precision
+from cnndsl.rt.shared import (
+    COUNTS,
+    block_size,
+    count_blocks,
+    full,
+    launch,
+    measured_tile,
+    refuse_launch,
+)
+
 from .fc import FC_BLOCK, fc_group, fc_places, fc_tile
-from .fc_op import FcGeometry, fc_precision
-from .shared import COUNTS, block_size, count_blocks, full, launch, measured_tile, refuse_launch
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 

@@ -9,9 +9,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .norm_op import NormGeometry, norm_sizes
-from .shared import COUNTS, block_size, channels_last, count_blocks, full, launch, refuse_launch
-from .windows import is_better, pixel_place, window_pixels
+from cnndsl.rt.norm_op import NormGeometry, norm_sizes
+from cnndsl.rt.shared import (
+    COUNTS,
+    block_size,
+    channels_last,
+    count_blocks,
+    full,
+    launch,
+    refuse_launch,
+)
+from cnndsl.rt.windows import is_better, pixel_place, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 

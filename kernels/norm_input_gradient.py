@@ -8,11 +8,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from cnndsl.rt.norm_op import NormGeometry, norm_sizes
+from cnndsl.rt.shared import (
+    COUNTS,
+    block_size,
+    channels_last,
+    count_blocks,
+    full,
+    launch,
+    refuse_launch,
+)
+from cnndsl.rt.windows import windows_of_pixel
+
 from .norm import norm_affine, norm_channel, norm_normal
-from .norm_op import NormGeometry, norm_sizes
 from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import COUNTS, block_size, channels_last, count_blocks, full, launch, refuse_launch
-from .windows import windows_of_pixel
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,9 +7,10 @@ computed anew, from what the batchnorm was given.
 import triton
 import triton.language as tl
 
+from cnndsl.rt.shared import full
+from cnndsl.rt.windows import pixel_place, window_holding, window_pixels
+
 from .norm import norm_activation, norm_affine
-from .shared import full
-from .windows import pixel_place, window_holding, window_pixels
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .shared import COUNTS, count_blocks, full, launch
+from cnndsl.rt.shared import COUNTS, count_blocks, full, launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,11 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .module import full_dtype
-from .norm import norm_channel, norm_normal
-from .norm_op import NormGeometry, norm_sizes
-from .norm_rebuild import norm_blocked, norm_unpooled
-from .shared import (
+from cnndsl.rt.module import full_dtype
+from cnndsl.rt.norm_op import NormGeometry, norm_sizes
+from cnndsl.rt.shared import (
     COUNTS,
     allocated,
     block_size,
@@ -24,7 +22,10 @@ from .shared import (
     refuse_launch,
     split_count,
 )
-from .windows import windows_of_pixel
+from cnndsl.rt.windows import windows_of_pixel
+
+from .norm import norm_channel, norm_normal
+from .norm_rebuild import norm_blocked, norm_unpooled
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,10 +1,11 @@
-"""From the files of kernels/ to the kernels of one signature: which files, and their text.
+"""From files of kernels/ and cnndsl/rt/ to the kernels of one signature: which, and their text.
 
 Knows which files there are; knows nothing of the file around the kernels.
 """
 
 from functools import lru_cache
 
+from cnndsl import assets
 from cnndsl.emit import splice
 from cnndsl.emit.jobs import Family, Signature
 from cnndsl.emit.prune import prune
@@ -49,6 +50,12 @@ KERNELS: dict[Family, tuple[str, ...]] = {
     ),
 }
 _LAUNCHES_OF_NORM = ("statistics", "forward", "gradient_sums", "input_gradient")
+
+
+def read(name: str) -> str:
+    """The text of a file: of kernels/, or of what all programs share."""
+    own = any(name in files for files in KERNELS.values())
+    return assets.read("kernels" if own else "rt", name)
 
 
 def launches(own: Signature) -> tuple[str, ...]:

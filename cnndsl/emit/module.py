@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib import metadata
 
-from cnndsl import assets
 from cnndsl.emit import imports, kernels, layout, network, region, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
@@ -78,7 +77,7 @@ def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool =
     regions = [part for part in found if isinstance(part, Region)]
     files = _files(regions, takes_bytes=graph.takes_bytes)
     if any(isinstance(node.layer, Scale) for node in graph.nodes):
-        files[SCALE] = assets.read("kernels", SCALE)
+        files[SCALE] = kernels.read(SCALE)
     texts = _kernel_texts(regions)
     names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
     name = names.give(identifier(graph.name))
@@ -119,13 +118,13 @@ def emit_region(part: Region) -> WrittenRegion:
 def _files(regions: Sequence[Region], *, takes_bytes: bool = False) -> dict[str, str]:
     """The texts of the files of kernels/ that these regions need, in the order of their use."""
     if not regions:
-        return {n: assets.read("kernels", n) for n in kernels.AROUND} if takes_bytes else {}
+        return {n: kernels.read(n) for n in kernels.AROUND} if takes_bytes else {}
     found = families(regions)
     names = [*kernels.AROUND, *kernels.SHARED, LOSS]
     names += [IMAGE] if takes_bytes else []
     names += [name for kind in found for name in kernels.OPERATORS[kind]]
     names += [name for kind in found for name in kernels.KERNELS[kind]]
-    return {name: assets.read("kernels", name) for name in names}
+    return {name: kernels.read(name) for name in names}
 
 
 def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
@@ -135,7 +134,7 @@ def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
         loose[job.signature] = loose.get(job.signature, frozenset()) | job.loose
     return {
         own: kernels.specialised(
-            "\n\n".join(assets.read("kernels", name) for name in kernels.KERNELS[own.family]),
+            "\n\n".join(kernels.read(name) for name in kernels.KERNELS[own.family]),
             own,
             sizes,
         )
@@ -331,7 +330,7 @@ def _with_head(
     head = f"{title}\n\n"
     used = {n.id for n in ast.walk(ast.parse(written)) if isinstance(n, ast.Name)}
     found = [statement for text in texts for statement in imports.statements(text)]
-    head += imports.write([s for s in found if not getattr(s, "level", 0)], used) + "\n"
+    head += imports.write([s for s in found if not splice.is_own(s)], used) + "\n"
     if "NAMESPACE" in used:
         space = f"cnndsl_{name.lower()}_{digest[:12]}"
         head += "\n# Of this module's operators in PyTorch, so that two modules never meet.\n"

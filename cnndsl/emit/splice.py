@@ -334,6 +334,13 @@ def docstring(text: str) -> str:
     return ast.get_docstring(ast.parse(text)) or ""
 
 
+def is_own(statement: ast.stmt) -> bool:
+    """Whether it imports from another file of kernels/ or cnndsl/rt/."""
+    return isinstance(statement, ast.ImportFrom) and (
+        statement.level > 0 or (statement.module or "").startswith("cnndsl.rt")
+    )
+
+
 @lru_cache(maxsize=64)
 def bare(text: str) -> tuple[str, tuple[ast.Import | ast.ImportFrom, ...]]:
     """The definitions of a kernel file, and what it imports from outside kernels/.
@@ -346,7 +353,7 @@ def bare(text: str) -> tuple[str, tuple[ast.Import | ast.ImportFrom, ...]]:
     for statement in source.tree.body:
         is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
         if isinstance(statement, ast.Import | ast.ImportFrom):
-            if not (isinstance(statement, ast.ImportFrom) and statement.level):
+            if not is_own(statement):
                 imports.append(statement)
         elif not is_docstring:
             continue

@@ -62,7 +62,7 @@ def test_heads_describe_the_kernels_that_are_there(path: Path) -> None:
     defined = re.findall(r"^def (\w+)", text, re.M)
     for family, files in kernels.KERNELS.items():
         for name in files:
-            file = (ROOT / "kernels" / name).read_text("utf-8")
+            file = kernels.read(name)
             title = " ".join(splice.docstring(file).split("\n\n")[0].split())
             endings = [n.removeprefix(family) for n in splice.definitions(file)]
             is_there = any(

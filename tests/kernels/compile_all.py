@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 import triton
-from cnndsl.kernels.conv_geometry import ConvGeometry
-from cnndsl.kernels.conv_op import conv_op
-from cnndsl.kernels.fc_op import FcGeometry, fc_op, fc_shape
-from cnndsl.kernels.image import image_op
-from cnndsl.kernels.loss import loss_op
-from cnndsl.kernels.norm_op import NormGeometry, norm_op
 
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.fc_op import FcGeometry, fc_op, fc_shape
+from cnndsl.rt.image import image_op
+from cnndsl.rt.loss import loss_op
+from cnndsl.rt.norm_op import NormGeometry, norm_op
 from cnndsl.runtime.target import DTYPES as NAMES
 from cnndsl.runtime.target import compile_launch, measure, record_model
 
@@ -232,7 +232,7 @@ SIZES = {f"{prefix}{side}" for prefix in ("", "conv_", "out_") for side in ("hei
 def free_sizes() -> None:
     """Make the sizes of images values at run time, in all kernels of this process."""
     for name, module in list(sys.modules.items()):
-        if name.startswith("cnndsl.kernels."):
+        if name.startswith(("cnndsl.kernels.", "cnndsl.rt.")):
             for value in vars(module).values():
                 for parameter in value.params if isinstance(value, triton.JITFunction) else ():
                     if parameter.name in SIZES:

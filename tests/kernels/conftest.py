@@ -57,6 +57,6 @@ def hostile(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     monkeypatch.setattr(JITFunction, "run", noting)
     # Triton does not see launches that are remembered.
-    monkeypatch.setattr("cnndsl.kernels.shared.COMPILED", NeverFull())
-    monkeypatch.setattr("cnndsl.kernels.replay.REMEMBERS", False)
+    monkeypatch.setattr("cnndsl.rt.shared.COMPILED", NeverFull())
+    monkeypatch.setattr("cnndsl.rt.replay.REMEMBERS", False)
     yield SimpleNamespace(launches=launches)

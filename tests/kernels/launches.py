@@ -12,12 +12,12 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from cnndsl.kernels import shared
 from torch import Tensor
 from triton.compiler import CompiledKernel
 from triton.runtime.jit import JITFunction
 
 import cnndsl
+from cnndsl.rt import shared
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from host import NoDriver

@@ -5,11 +5,16 @@ an `other`, a sign, a split, a cast, NaN, ties. `planted.py` puts them in and le
 `same` says of a mistake why it changes nothing; the tests hold that, too.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+ROOT = Path(__file__).parent.parent.parent
+FOLDERS = {"cnndsl.kernels": ROOT / "kernels", "cnndsl.rt": ROOT / "cnndsl" / "rt"}
 
 
 class Mistake(NamedTuple):
-    """In `file` of kernels/, `old` stands `times` times, and becomes `new`."""
+    """In `file` of these folders, `old` stands `times` times, and becomes `new`."""
 
     file: str
     name: str
@@ -17,6 +22,11 @@ class Mistake(NamedTuple):
     new: str
     times: int = 1
     same: str = ""
+
+
+def place(mistake: Mistake, folders: Iterable[Path] = tuple(FOLDERS.values())) -> Path:
+    """The file of a mistake."""
+    return next(f / mistake.file for f in folders if (f / mistake.file).is_file())
 
 
 def conv(part: str, name: str, old: str, new: str, times: int = 1, same: str = "") -> Mistake:

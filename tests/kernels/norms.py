@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.conv_geometry import ConvGeometry
-from cnndsl.kernels.conv_op import conv_op
 from cnndsl.kernels.norm import norm_launch_forward
 from cnndsl.kernels.norm_input_gradient import norm_launch_input_gradient
-from cnndsl.kernels.norm_op import NormGeometry, NormLaunches, norm_op
 from cnndsl.kernels.norm_statistics import norm_launch_statistics
 from cnndsl.kernels.norm_sums import norm_launch_gradient_sums
 from torch import Tensor, nn
+
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.norm_op import NormGeometry, NormLaunches, norm_op
 
 from .regions import LAUNCHES, UNIT, Case, pooled, worst
 

@@ -3,8 +3,9 @@
 `python -m tests.kernels.planted` prints a table: which test finds each, and why the others change
 nothing. `--sample N` takes every Nth; `--write` puts the table into `tests/golden/mistakes.md`.
 
-Each mistake is planted in a copy of kernels/, which a process of its own imports as
-`cnndsl.kernels`: so tests run as they are, a fault may kill that process, and nothing lives on.
+Each mistake is planted in a copy of kernels/ and cnndsl/rt/, which a process of its own imports as
+`cnndsl.kernels` and `cnndsl.rt`: so tests run as they are, a fault may kill that process, and
+nothing lives on.
 The looks are tests of the suite, some of each file: what one of them finds, the suite finds.
 """
 
@@ -35,9 +36,8 @@ import torch
 from cnndsl.emit.kernels import KERNELS
 
 from .hostile import HostileInterpreter
-from .mistakes import MISTAKES, Mistake
+from .mistakes import FOLDERS, MISTAKES, Mistake, place
 
-FOLDER = Path(__file__).parent.parent.parent / "kernels"
 TABLE = Path(__file__).parent.parent / "golden" / "mistakes.md"
 SECONDS = 300  # of the processor, for all looks at one mistake
 Look = tuple[str, Callable[[], object]]
@@ -69,7 +69,8 @@ def conv_looks() -> Iterator[Look]:
         importlib.import_module(f"tests.kernels.test_{name}")
         for name in ("regions", "semantics", "text")
     )
-    text.FOLDER = Path(importlib.import_module("cnndsl.kernels").__file__ or "").parent
+    for name, package in (("FOLDER", "cnndsl.kernels"), ("RT", "cnndsl.rt")):
+        setattr(text, name, Path(importlib.import_module(package).__file__ or "").parent)
     for name, indices in (
         ("float32", FUSED),
         ("a_librarys_products", LIBRARY),
@@ -183,11 +184,11 @@ def committed() -> dict[tuple[str, str], str]:
 
 
 def planted(mistake: Mistake, folder: Path) -> None:
-    """Copy kernels/, with the mistake in its place."""
-    shutil.copytree(
-        FOLDER, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    file = folder / mistake.file
+    """Copy both packages, with the mistake in its place."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    for package, own in FOLDERS.items():
+        shutil.copytree(own, folder / package, ignore=ignored)
+    file = place(mistake, [folder / package for package in FOLDERS])
     text = file.read_text("utf-8")
     count = text.count(mistake.old)
     if count != mistake.times:
@@ -196,15 +197,17 @@ def planted(mistake: Mistake, folder: Path) -> None:
 
 
 def use(folder: Path) -> None:
-    """Let this process import `cnndsl.kernels` from a folder."""
-    spec = importlib.util.spec_from_file_location(
-        "cnndsl.kernels", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cnndsl.kernels"] = module
-    spec.loader.exec_module(module)
+    """Let this process import both packages from a folder."""
+    for package in reversed(FOLDERS):  # kernels import what they share
+        own = folder / package
+        spec = importlib.util.spec_from_file_location(
+            package, own / "__init__.py", submodule_search_locations=[str(own)]
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[package] = module
+        spec.loader.exec_module(module)
 
 
 def look_for(mistake: Mistake, say: Any) -> None:

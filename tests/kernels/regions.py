@@ -7,9 +7,7 @@ import torch
 import torch.nn.functional as F
 from cnndsl.kernels.conv import conv_launch_forward, conv_launch_windows
 from cnndsl.kernels.conv_bias_gradient import conv_launch_bias_gradient
-from cnndsl.kernels.conv_geometry import ConvGeometry, conv_sizes
 from cnndsl.kernels.conv_input_gradient import conv_launch_input_gradient
-from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from cnndsl.kernels.conv_unpool import conv_launch_unpool
 from cnndsl.kernels.conv_weight_gradient import conv_launch_weight_gradient
 from cnndsl.kernels.fc import fc_launch_activate, fc_launch_forward
@@ -19,8 +17,11 @@ from cnndsl.kernels.fc_gradients import (
     fc_launch_slope,
     fc_launch_weight_gradient,
 )
-from cnndsl.kernels.fc_op import FcLaunches
 from torch import Tensor
+
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_sizes
+from cnndsl.rt.conv_op import ConvLaunches, conv_op
+from cnndsl.rt.fc_op import FcLaunches
 
 LAUNCHES = ConvLaunches(
     forward=conv_launch_forward,

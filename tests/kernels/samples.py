@@ -18,8 +18,9 @@ os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.conv_geometry import ConvGeometry
 from torch import Tensor
+
+from cnndsl.rt.conv_geometry import ConvGeometry
 
 from .hostile import HostileInterpreter
 from .regions import Case, check, conv_geometry, ours

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cnndsl.kernels.conv_geometry import ConvGeometry
-from cnndsl.kernels.shared import Tile
 from triton.runtime import interpreter
+
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.shared import Tile
 
 from .conftest import ON_GPU
 from .hostile import HostileInterpreter

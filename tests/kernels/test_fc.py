@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.fc_op import FcGeometry, fc_op
 from torch import Tensor
+
+from cnndsl.rt.fc_op import FcGeometry, fc_op
 
 from .hostile import HostileInterpreter
 from .regions import FC_LAUNCHES as LAUNCHES

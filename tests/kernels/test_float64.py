@@ -5,14 +5,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.conv_op import conv_op
-from cnndsl.kernels.fc_op import FcGeometry, fc_op
-from cnndsl.kernels.loss import loss_op
-from cnndsl.kernels.norm_op import norm_op
 from torch import Tensor
 from torch.autograd import gradcheck
 
 import cnndsl
+from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.fc_op import FcGeometry, fc_op
+from cnndsl.rt.loss import loss_op
+from cnndsl.rt.norm_op import norm_op
 
 from .hostile import HostileInterpreter
 from .norms import NORM_LAUNCHES, new_norm, norm_geometry

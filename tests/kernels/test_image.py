@@ -2,8 +2,9 @@
 
 import pytest
 import torch
-from cnndsl.kernels.image import image_op
 from torch import Tensor
+
+from cnndsl.rt.image import image_op
 
 from .hostile import HostileInterpreter
 

@@ -3,13 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels import replay, shared
-from cnndsl.kernels.conv_op import conv_op
-from cnndsl.kernels.fc_op import FcGeometry, fc_op
-from cnndsl.kernels.norm_op import norm_op
 from torch import Tensor, nn
 
 import cnndsl
+from cnndsl.rt import replay, shared
+from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.fc_op import FcGeometry, fc_op
+from cnndsl.rt.norm_op import norm_op
 
 from .norms import NORM_LAUNCHES, norm_geometry
 from .regions import FC_LAUNCHES, LAUNCHES, Case, conv_geometry

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from cnndsl.kernels.conv_library import conv_product_gradients, deterministic
+
+from cnndsl.rt.conv_library import conv_product_gradients, deterministic
 
 from .regions import conv_geometry
 

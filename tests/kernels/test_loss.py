@@ -5,11 +5,11 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels import loss as kernels
-from cnndsl.kernels.loss import loss_op
 from torch import Tensor
 
 import cnndsl
+from cnndsl.rt import loss as kernels
+from cnndsl.rt.loss import loss_op
 
 from .hostile import HostileInterpreter
 

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_op import conv_op
-from cnndsl.kernels.norm_op import norm_op
+
+from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.norm_op import norm_op
 
 from .hostile import HostileInterpreter
 from .norms import (

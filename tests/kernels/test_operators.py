@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_op import conv_op
+
+from cnndsl.rt.conv_op import conv_op
 
 from .conftest import ON_GPU
 from .hostile import HostileInterpreter

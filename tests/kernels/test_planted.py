@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .mistakes import MISTAKES
+from .mistakes import MISTAKES, place
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "tests" / "golden" / "mistakes.md"
@@ -35,5 +35,5 @@ def test_the_table_is_of_these_mistakes() -> None:
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda m: f"{m.file} {m.name}")
 def test_what_is_replaced_stands_there(mistake) -> None:
-    text = (ROOT / "kernels" / mistake.file).read_text("utf-8")
+    text = place(mistake).read_text("utf-8")
     assert text.count(mistake.old) == mistake.times

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_geometry import ConvGeometry, conv_sizes
+
+from cnndsl.rt.conv_geometry import ConvGeometry, conv_sizes
 
 from .hostile import HostileInterpreter
 from .norms import check_whole, norm_geometry

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from cnndsl.kernels.conv_geometry import ConvGeometry
-from cnndsl.kernels.conv_op import conv_op, conv_outputs
 from torch import Tensor
+
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.conv_op import conv_op, conv_outputs
 
 from .hostile import HostileInterpreter
 from .regions import LAUNCHES, Case, Result, check, conv_geometry, ours, reference

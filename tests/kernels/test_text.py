@@ -10,26 +10,25 @@ from typing import Any
 
 import pytest
 import torch
-from cnndsl.kernels.conv_geometry import ConvGeometry
-from cnndsl.kernels.conv_op import ConvLaunches, conv_op
 from torch import Tensor
 
 from cnndsl.emit.kernels import KERNELS
+from cnndsl.rt.conv_geometry import ConvGeometry
+from cnndsl.rt.conv_op import ConvLaunches, conv_op
 
 from .hostile import HostileInterpreter
 from .regions import Case, conv_geometry, ours
 
 FOLDER = Path(__file__).parent.parent.parent / "kernels"
+RT = Path(__file__).parent.parent.parent / "cnndsl" / "rt"
 SIZES = ("height", "width", "conv_height", "conv_width", "out_height", "out_width")
 
 
 def changed(folder: Path, name: str, replacements: dict[str, str]) -> ModuleType:
     """Import the kernels of convolutions as one module, with some of the text replaced."""
-    files = ("windows.py", *KERNELS["conv"])
-    text = "\n\n".join((FOLDER / file).read_text("utf-8") for file in files)
-    own = "|".join(file.removesuffix(".py") for file in files)
-    text = re.sub(rf"from \.({own}) import .*\n", "", text)
-    text = re.sub(r"from \.(\w+) import", r"from cnndsl.kernels.\1 import", text)
+    files = [RT / "windows.py", *(FOLDER / file for file in KERNELS["conv"])]
+    text = "\n\n".join(file.read_text("utf-8") for file in files)
+    text = re.sub(r"from (?:\.\w+|cnndsl\.rt\.windows) import .*\n", "", text)
     for old, new in replacements.items():
         text, count = re.subn(old, new, text)
         assert count, old

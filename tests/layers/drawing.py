@@ -4,7 +4,6 @@ import random
 
 import torch
 import torch.nn.functional as F  # noqa: F401 (layer.torch() names it)
-from cnndsl.kernels.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from torch import nn
 
 from cnndsl.check import check_source
@@ -14,6 +13,7 @@ from cnndsl.layers.base import Layer, Merge
 from cnndsl.layers.merge import Multiply
 from cnndsl.layers.types import ImageType, TensorType, VectorType
 from cnndsl.record import Record
+from cnndsl.rt.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source
 

@@ -9,7 +9,6 @@ import re
 
 import pytest
 import torch
-from cnndsl.kernels.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,6 +16,7 @@ from cnndsl.check import check_source
 from cnndsl.layers.base import Layer, Merge
 from cnndsl.layers.table import BY_KIND, FORMS, LAYERS
 from cnndsl.layers.types import ImageType, VectorType
+from cnndsl.rt.scale import Scale  # noqa: F401 (what layers write is evaluated here)
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source
 from tests.layers.drawing import Case, Holder, check, draw, draw_layer, image, run, source, tensor

@@ -1,0 +1,1 @@
+"""What every emitted program shares: launches, memory, operators, what is refused, the loss."""
