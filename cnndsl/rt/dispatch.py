@@ -6,8 +6,9 @@ that looks into a network gets PyTorch's operators, so that it sees what it sees
 written by hand. This file knows nothing of what regions compute.
 """
 
+import threading
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,24 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
 PLAIN_TYPES = (Tensor, nn.Parameter)
+
+
+class Tools(threading.local):
+    """What a tool, such as the tuner, puts in the place of a step, in its thread.
+
+    `takes(x)` says whether kernels compute with x. `launches(kernel, arguments)` is told of each
+    launch, and says whether it is done. `copies(tensor)` is told of each tensor that is copied to
+    lie otherwise in memory. None leaves the step as it is. Where `is_blind`, a mode that looks on
+    does not keep kernels from being called.
+    """
+
+    takes: Callable[[Tensor], bool] | None = None
+    launches: Callable[[Any, dict[str, Any]], bool] | None = None
+    copies: Callable[[Tensor], None] | None = None
+    is_blind = False
+
+
+tools = Tools()
 
 
 class Direction(NamedTuple):
@@ -66,6 +85,8 @@ def needs_operators(x: Tensor) -> bool:
     torch.export: what is saved of these runs where this module is not. torch.compile is none of
     them: to it, a region is one operator.
     """
+    if tools.is_blind:
+        return False
     if torch.compiler.is_compiling():
         is_exporting = torch.compiler._is_exporting_flag
         return is_exporting or torch._C._are_functorch_transforms_active()

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor, nn
 
-from .dispatch import PLAIN_TYPES, needs_operators
+from .dispatch import PLAIN_TYPES, needs_operators, tools
 
 # Triton decides this for each kernel when it is defined.
 INTERPRETED = triton.knobs.runtime.interpret
@@ -32,6 +32,8 @@ METHODS = {
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
+    if tools.takes is not None:
+        return tools.takes(x)
     if needs_operators(x):
         return False
     if x.is_cuda:

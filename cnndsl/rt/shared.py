@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 from triton.compiler import CompiledKernel
 
+from .dispatch import tools
 from .module import GPU_TYPES, INTERPRETED
 
 # What Triton compiled, by all that it compiles for. On AMD's GPUs it looks at more than we do.
@@ -154,6 +155,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     Triton looks for what it compiled at each launch anew, which takes longer than many a kernel
     runs. Here that is remembered. Tools that record launches, or hook into them, see each.
     """
+    if tools.launches is not None and not tools.launches(kernel, arguments):
+        return
     if not REMEMBERS:
         kernel[(programs,)](**arguments)
         return
@@ -195,6 +198,8 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     if tensor.is_contiguous(memory_format=layout):
         return tensor
+    if tools.copies is not None:
+        tools.copies(tensor)
     return done(laid_out, tensor, layout)
 
 
@@ -233,7 +238,7 @@ def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     Programs, pixels and the place of a value within its image are counted in 32 bits; an image
     starts at a 64-bit address. The margin is for tiles that are not full.
     """
-    if not INTERPRETED and x.device.type == "cpu":
+    if not INTERPRETED and x.device.type == "cpu" and tools.launches is None:
         raise RuntimeError(f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1")
     if max(programs, pixels, math.prod(x.shape[1:])) >= 2**31 - 2**20:
         raise ValueError("this batch has 2³¹ pixels or more, or an image 2³¹ values: split it")

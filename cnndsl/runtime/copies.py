@@ -1,8 +1,8 @@
 """Counts the images and weights that a step copies only to lay them out otherwise in memory.
 
 Goes through a step on the CPU as a GPU would, but launches no kernel, so that what is computed is
-nonsense, but lies where it would lie. Knows nothing of networks but that emitted ones do all such
-copies in `packed`; what PyTorch's own operators copy within themselves, it does not see.
+nonsense, but lies where it would lie. What PyTorch's own operators copy within themselves, it does
+not see.
 """
 
 import sys
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cnndsl.runtime.scaling import takes_bytes
 from cnndsl.runtime.some_loss import some_labels, some_loss
+from cnndsl.runtime.using import always, never, using
 
 # Emitted modules carry no types.
 Untyped = Any
@@ -28,39 +29,18 @@ def copies(model: nn.Module, images: Tensor) -> list[str]:
     shape and strides of the images count. `TypeError` for a module that `cnndsl.compile` did not
     make.
     """
-    space = vars(sys.modules[type(model).__module__])
-    if "refuse_input" not in space:
+    if "refuse_input" not in vars(sys.modules[type(model).__module__]):
         raise TypeError(f"{type(model).__name__} is no module that cnndsl.compile made")
-    if "packed" not in space:
-        return []  # no layer has kernels
     found: list[str] = []
-    laid_out = space["packed"]
 
-    def noting(tensor: Tensor | None) -> Tensor | None:
-        result: Tensor | None = laid_out(tensor)
-        if tensor is not None and result is not tensor:
-            found.append(f"{tuple(tensor.shape)} with strides {tensor.stride()}")
-        return result
-
-    def nothing(*_given: Untyped, **_more: Untyped) -> None:
-        """Launch nothing, refuse nothing."""
+    def note(tensor: Tensor) -> None:
+        found.append(f"{tuple(tensor.shape)} with strides {tensor.stride()}")
 
     twin: Untyped = deepcopy(model).to("cpu", torch.float32).train()
     dtype = torch.uint8 if takes_bytes(model) else torch.float32
     x = torch.empty_strided(images.shape, images.stride(), dtype=dtype)
-    changed: dict[str, Untyped] = {"packed": noting, "runs_kernels": _always}
-    changed |= {"launch": nothing, "refuse_launch": nothing}
-    kept = {name: space[name] for name in changed if name in space}
-    try:
-        space.update({name: changed[name] for name in kept})
+    with using(model, takes=always, launches=never, copies=note):
         y = some_labels(twin, twin.logits(x))
         found.clear()  # a step is the loss and its gradients
         torch.autograd.backward(some_loss(twin, x, y))
-    finally:
-        space.update(kept)
     return found
-
-
-def _always(x: Tensor) -> bool:
-    del x
-    return True

@@ -23,6 +23,7 @@ from cnndsl.runtime import machine
 from cnndsl.runtime.machine import TargetError
 from cnndsl.runtime.scaling import takes_bytes
 from cnndsl.runtime.some_loss import some_labels, some_loss
+from cnndsl.runtime.using import using
 
 # Triton carries no types: this is what it takes and gives.
 Untyped = Any
@@ -151,23 +152,8 @@ def without_operators(model: torch.nn.Module) -> Generator[_WithoutOperators]:
     direct = _WithoutOperators()
     for value in namespace.values():
         direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
-    changed = {"runs_kernels": _is_float, "needs_operators": _never}
-    kept = {name: namespace[name] for name in changed if name in namespace}
-    namespace.update({name: changed[name] for name in kept})
-    try:
-        with direct:
-            yield direct
-    finally:
-        namespace.update(kept)
-
-
-def _is_float(x: torch.Tensor) -> bool:
-    return x.is_floating_point()
-
-
-def _never(x: torch.Tensor) -> bool:
-    del x
-    return False
+    with using(model, takes=torch.Tensor.is_floating_point, is_blind=True), direct:
+        yield direct
 
 
 def record_model(

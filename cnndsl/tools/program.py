@@ -4,8 +4,8 @@ The program consists of PyTorch's own operators, not of fused kernels, so that a
 reads one can run it. Knows `torch.export` and its limits; knows no file formats.
 """
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from torch.fx.experimental import _config
 from cnndsl.diagnostics.safe import safe
 from cnndsl.runtime.errors import ExportError
 from cnndsl.runtime.scaling import takes_bytes
+from cnndsl.runtime.using import never, using_in
 
 Shapes = Mapping[int, Any]  # by axis, what torch.export calls a Dim
 _patch = cast("Any", _config).patch
@@ -138,13 +139,7 @@ def _size(dim: Any, times: int) -> int:  # noqa: ANN401 (see `name_of`)
     return value if root is dim else int(dim.fn(value))
 
 
-@contextmanager
-def _pytorchs_operators(model: nn.Module) -> Generator[None]:
+def _pytorchs_operators(model: nn.Module) -> AbstractContextManager[None]:
     """Run the layers as PyTorch's operators on the CPU, also where kernels are interpreted."""
-    namespace = cast("Any", model).dynamic_shapes.__func__.__globals__
-    interpreted = namespace.get("INTERPRETED", False)
-    namespace["INTERPRETED"] = False
-    try:
-        yield
-    finally:
-        namespace["INTERPRETED"] = interpreted
+    space = cast("Any", model).dynamic_shapes.__func__.__globals__
+    return using_in(space, takes=never)

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from itertools import count
 from typing import Any
 
-from torch import Tensor
-
 from cnndsl.emit.module import Operator, Written, emit_region
 from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Kernel, Pin, Role, Tile, TileOf
@@ -18,6 +16,7 @@ from cnndsl.fuse.regions import Region
 from cnndsl.layers.conv import Conv
 from cnndsl.record import Record
 from cnndsl.runtime.load import import_text
+from cnndsl.runtime.using import never, using_in
 
 # Emitted code has no types that are known here.
 Untyped = Any
@@ -90,34 +89,21 @@ class Built:
     def noting(self) -> Generator[dict[Kernel, Tile]]:
         """Note the tiles with which kernels are launched in the block."""
         found: dict[Kernel, Tile] = {}
-        launch = self.space["launch"]
 
-        def note(kernel: Untyped, programs: int, **arguments: Untyped) -> Untyped:
+        def note(kernel: Untyped, arguments: Mapping[str, Untyped]) -> bool:
             for name, sides in (_CONV if self.text.is_conv else _FC).items():
                 if _name(kernel).endswith(f"_{name}"):
                     found[name] = _tile(sides, arguments)
-            return launch(kernel, programs, **arguments)
+            return True
 
-        self.space["launch"] = note
-        try:
+        with using_in(self.space, launches=note):
             yield found
-        finally:
-            self.space["launch"] = launch
 
     @contextmanager
     def by_operators(self) -> Generator[Untyped]:
         """Give the region's function, as PyTorch's operators compute it."""
-        kept = self.space["runs_kernels"]
-        self.space["runs_kernels"] = _never
-        try:
+        with using_in(self.space, takes=never):
             yield self.space[self.text.name]
-        finally:
-            self.space["runs_kernels"] = kept
-
-
-def _never(x: Tensor) -> bool:
-    del x
-    return False
 
 
 def _name(kernel: Untyped) -> str:

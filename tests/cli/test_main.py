@@ -195,7 +195,7 @@ def test_a_reader_who_leaves_early_is_no_error():
 def test_a_full_disk_under_the_output_is_said():
     with Path("/dev/full").open("w") as full:
         process = start("--help", stdout=full)
-        assert process.communicate(timeout=30)[1] == (
+        assert process.communicate(timeout=120)[1] == (
             "error: the system refused: No space left on device\n"
         )
     assert process.returncode == 74
@@ -212,14 +212,14 @@ def test_ctrl_c_from_outside(tmp_path):
     )
     assert process.stdout.readline() == "up\n"
     process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=30) == ("", "")
+    assert process.communicate(timeout=120) == ("", "")
     assert process.returncode == 130
 
 
 def test_signs_that_the_terminal_lacks_do_no_harm():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     process = start("--help", env=environment)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "\\u2026" in out
 

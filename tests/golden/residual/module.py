@@ -27,13 +27,31 @@ from torch.utils.flop_counter import flop_registry
 from triton.compiler import CompiledKernel
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_2ba99de049d7"
+NAMESPACE = "cnndsl_residual_255d3dad8318"
 
 
 # ── what all regions share ────────────────────────────────────────────────────────────
 
 
 PLAIN_TYPES = (Tensor, nn.Parameter)
+
+
+class Tools(threading.local):
+    """What a tool, such as the tuner, puts in the place of a step, in its thread.
+
+    `takes(x)` says whether kernels compute with x. `launches(kernel, arguments)` is told of each
+    launch, and says whether it is done. `copies(tensor)` is told of each tensor that is copied to
+    lie otherwise in memory. None leaves the step as it is. Where `is_blind`, a mode that looks on
+    does not keep kernels from being called.
+    """
+
+    takes: Callable[[Tensor], bool] | None = None
+    launches: Callable[[Any, dict[str, Any]], bool] | None = None
+    copies: Callable[[Tensor], None] | None = None
+    is_blind = False
+
+
+tools = Tools()
 
 
 class Direction(NamedTuple):
@@ -84,6 +102,8 @@ def needs_operators(x: Tensor) -> bool:
     torch.export: what is saved of these runs where this module is not. torch.compile is none of
     them: to it, a region is one operator.
     """
+    if tools.is_blind:
+        return False
     if torch.compiler.is_compiling():
         is_exporting = torch.compiler._is_exporting_flag
         return is_exporting or torch._C._are_functorch_transforms_active()
@@ -303,6 +323,8 @@ METHODS = {
 
 def runs_kernels(x: Tensor) -> bool:
     """Say whether kernels compute with x: on a GPU, or in Triton's interpreter."""
+    if tools.takes is not None:
+        return tools.takes(x)
     if needs_operators(x):
         return False
     if x.is_cuda:
@@ -525,6 +547,8 @@ def launch(kernel: triton.JITFunction, programs: int, **arguments: Any) -> None:
     Triton looks for what it compiled at each launch anew, which takes longer than many a kernel
     runs. Here that is remembered. Tools that record launches, or hook into them, see each.
     """
+    if tools.launches is not None and not tools.launches(kernel, arguments):
+        return
     if not REMEMBERS:
         kernel[(programs,)](**arguments)
         return
@@ -566,6 +590,8 @@ def packed(tensor: Tensor | None) -> Tensor | None:
     layout = torch.channels_last if tensor.dim() == 4 else torch.contiguous_format
     if tensor.is_contiguous(memory_format=layout):
         return tensor
+    if tools.copies is not None:
+        tools.copies(tensor)
     return done(laid_out, tensor, layout)
 
 
@@ -604,7 +630,7 @@ def refuse_launch(x: Tensor, programs: int, pixels: int) -> None:
     Programs, pixels and the place of a value within its image are counted in 32 bits; an image
     starts at a 64-bit address. The margin is for tiles that are not full.
     """
-    if not INTERPRETED and x.device.type == "cpu":
+    if not INTERPRETED and x.device.type == "cpu" and tools.launches is None:
         raise RuntimeError(
             f"x is on {x.device}: Triton needs a GPU, or TRITON_INTERPRET=1",
         )
