@@ -43,12 +43,14 @@ BATCH = 32
 def configure(parser: Parser) -> None:
     """Declare what the command takes."""
     parser.description = (
-        "Write the network as one readable Python file that needs only torch and triton: an\n"
-        "ordinary torch.nn.Module, with the fused kernels that it runs on a GPU."
+        "Write the network as one readable Python file: an ordinary torch.nn.Module, with the\n"
+        "fused kernels that it runs on a GPU. The file imports from cnndsl what programs share;\n"
+        "with --standalone it holds that, too, and needs only torch and triton."
     )
     parser.epilog = (
         "examples:\n"
         "  cnndsl compile lenet.cnn -o lenet.py      then: from lenet import LeNet\n"
+        "  cnndsl compile lenet.cnn --standalone -o lenet.py   for a machine without cnndsl\n"
         "  cnndsl compile lenet.cnn --emit regions   which layers share a kernel\n"
         "  cnndsl compile lenet.cnn --stats          registers and spills of each kernel, on\n"
         "                                            any machine, for a GPU of your choice"
@@ -70,6 +72,11 @@ def configure(parser: Parser) -> None:
         choices=(*PLAIN, *STAGES),
         default="python",
         help="graph, regions or python; ttir, ttgir, ptx or asm, of each kernel",
+    )
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="let the file need torch and triton only, not cnndsl",
     )
     parser.add_argument(
         "--choices",
@@ -130,7 +137,8 @@ def _emit(arguments: argparse.Namespace, graph: Graph, source: Source, choices: 
     if arguments.emit in STAGES or arguments.stats:
         return _with_kernels(arguments, graph, emit(graph, source, choices))
     if arguments.emit == "python":
-        return _write(arguments, emit(graph, source, choices))
+        written = emit(graph, source, choices, standalone=arguments.standalone)
+        return _write(arguments, written)
     if arguments.emit == "graph":
         dump = graph_text.dump(graph)
     else:

@@ -48,7 +48,7 @@ commands:
 
 examples:
   cnndsl check lenet.cnn                    is it right, and what does it cost?
-  cnndsl compile lenet.cnn -o lenet.py      a module that needs only torch and triton
+  cnndsl compile lenet.cnn -o lenet.py      an nn.Module with fused kernels
   cnndsl train digits.cnn --data digits     train it on scikit-learn's digits
   cnndsl explain E301                       what does that message mean?
 

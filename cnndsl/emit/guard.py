@@ -6,9 +6,20 @@ is not written. Knows which Python the emitter uses; knows nothing of networks.
 
 import ast
 from collections.abc import Iterator
+from typing import TypeGuard
+
+from cnndsl.emit import splice
 
 IMPORTS = frozenset(
-    {"collections.abc", "functools", "math", "torch", "torch.autograd.function"}
+    {
+        "__future__",
+        "cnndsl.rt",
+        "collections.abc",
+        "functools",
+        "math",
+        "torch",
+        "torch.autograd.function",
+    }
     | {"torch.autograd.graph", "torch.nn.functional", "torch.utils._python_dispatch"}
     | {"torch.utils.flop_counter"}
     | {"threading", "triton", "triton.compiler", "triton.language", "typing"}
@@ -70,6 +81,9 @@ def inspect(text: str) -> None:
                 raise Unsafe(f"line {node.lineno}: a {type(node).__name__}")
             case _:
                 continue
+    unknown = splice.read_names(text) - BUILTINS - set(_of_the_module(tree))
+    if unknown:
+        raise Unsafe(f"names that nothing defines: {', '.join(sorted(unknown))}")
 
 
 def _defined(tree: ast.AST) -> Iterator[str]:
@@ -86,6 +100,22 @@ def _defined(tree: ast.AST) -> Iterator[str]:
                 continue
         _demand(name.isascii() and not _is_hidden(name), node, f"the name {name!r}")
         yield name
+
+
+def _of_the_module(tree: ast.Module) -> Iterator[str]:
+    """The names that a file defines or imports at its top."""
+    for statement in tree.body:
+        match statement:
+            case ast.Import(names=names) | ast.ImportFrom(names=names):
+                yield from (alias.asname or alias.name.split(".")[0] for alias in names)
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                yield name
+            case _:
+                yield from (n.id for n in ast.walk(statement) if _is_stored(n))
+
+
+def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:
+    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _attribute(node: ast.Attribute) -> None:

@@ -2,8 +2,10 @@
 
 import ast
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+
+from cnndsl.emit.layout import WIDTH, call
 
 Import = ast.Import | ast.ImportFrom
 
@@ -21,6 +23,8 @@ def write(found: Iterable[Import], used: set[str]) -> str:
             else:
                 plain.add((alias.name, alias.asname))
     sections: list[str] = []
+    if future := sorted(members.pop("__future__", ())):
+        sections.append(f"from __future__ import {', '.join(future)}")
     for standard in (True, False):
         lines = [
             f"import {name} as {other}" if other else f"import {name}"
@@ -28,13 +32,18 @@ def write(found: Iterable[Import], used: set[str]) -> str:
             if _is_standard(name) == standard
         ]
         lines += [
-            f"from {module} import {', '.join(sorted(names, key=_member))}"
+            _from(module, sorted(names, key=_member))
             for module, names in sorted(members.items())
             if _is_standard(module) == standard
         ]
         if lines:
             sections.append("\n".join(lines))
     return "\n\n".join(sections)
+
+
+def _from(module: str, names: Sequence[str]) -> str:
+    line = f"from {module} import {', '.join(names)}"
+    return line if len(line) <= WIDTH else call(f"from {module} import ", names)
 
 
 @lru_cache(maxsize=64)

@@ -1,4 +1,4 @@
-"""From files of kernels/ and cnndsl/rt/ to the kernels of one signature: which, and their text.
+"""From the files of kernels/ to the kernels of one signature: which files, and their text.
 
 Knows which files there are; knows nothing of the file around the kernels.
 """
@@ -10,23 +10,7 @@ from cnndsl.emit import splice
 from cnndsl.emit.jobs import Family, Signature
 from cnndsl.emit.prune import prune
 
-# Who looks on, and where kernels run: what they need to decide on their path.
-AROUND = ("dispatch.py", "module.py")
-# What every network with kernels needs besides, and what those over images need.
-SHARED, WINDOWS = ("shared.py", "replay.py", "rows.py", "cpu.py"), "windows.py"
 # In the order in which they are emitted.
-OPERATORS: dict[Family, tuple[str, ...]] = {
-    "conv": (
-        WINDOWS,
-        "conv_geometry.py",
-        "conv_rows.py",
-        "conv_library.py",
-        "conv_second.py",
-        "conv_op.py",
-    ),
-    "fc": ("fc_op.py",),
-    "norm": ("norm_op.py",),
-}
 KERNELS: dict[Family, tuple[str, ...]] = {
     "conv": (
         "conv_epilogue.py",
@@ -53,9 +37,8 @@ _LAUNCHES_OF_NORM = ("statistics", "forward", "gradient_sums", "input_gradient")
 
 
 def read(name: str) -> str:
-    """The text of a file: of kernels/, or of what all programs share."""
-    own = any(name in files for files in KERNELS.values())
-    return assets.read("kernels" if own else "rt", name)
+    """The text of a file."""
+    return assets.read("kernels", name)
 
 
 def launches(own: Signature) -> tuple[str, ...]:

@@ -6,36 +6,40 @@ The same network and version give the same bytes. Nothing from the source gets i
 names that are identifiers, strings as literals, and numbers.
 """
 
-import ast
 import hashlib
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 
-from cnndsl.emit import imports, kernels, layout, network, region, splice
+from cnndsl.emit import imports, kernels, layout, network, region, shared, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.jobs import Signature, families, jobs
+from cnndsl.emit.jobs import Family, Signature, families, jobs
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
-from cnndsl.emit.prune import prune
 from cnndsl.emit.region import Section, Use
 from cnndsl.emit.share import Library, Taken
 from cnndsl.fuse.choices import NONE, Choices, pinned
 from cnndsl.fuse.regions import Region, alone, parts
 from cnndsl.graph.graph import Graph
-from cnndsl.layers.regularise import Scale
-from cnndsl.layers.types import ImageType, show
+from cnndsl.layers.types import show
 from cnndsl.record import Record
 from cnndsl.source import Source
 
-LOSS, IMAGE = "loss.py", "image.py"
-SCALE = "scale.py"  # the one layer with weights that PyTorch has no module for
 # What every network needs. `network` and `region` write code with these names.
-_BASE = "import torch\nimport torch.nn.functional as F\nfrom torch import Tensor, nn\n"
+_BASE = """\
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+"""
 _BASE_NAMES = frozenset(
-    {"F", "NAMESPACE", "Tensor", "nn", "refuse_input", "self", "torch", "x", "y"}
+    {"F", "NAMESPACE", "Tensor", "nn", "partial", "refuse_input", "self", "torch", "x", "y"}
     | {"cross_entropy", "cross_entropy_op", "scaled", "scaled_op"}
 )
+
+
+# The text that programs share stands behind what it is written in.
+_ANNOTATIONS = "from __future__ import annotations\n"
 
 
 class Written(Record):
@@ -67,43 +71,50 @@ def unbound(graph: Graph) -> tuple[str, ...]:
     return tuple(symbol for symbol in graph.symbols if symbol not in sizes)
 
 
-def emit(graph: Graph, source: Source, choices: Choices = NONE, *, fused: bool = True) -> Written:
+def emit(
+    graph: Graph,
+    source: Source,
+    choices: Choices = NONE,
+    *,
+    fused: bool = True,
+    standalone: bool = False,
+) -> Written:
     """Write the module of a network that was checked.
 
     `choices` are what was measured for its regions; `ChoicesError` where they are for others.
-    Without `fused` each layer is PyTorch's operator: what ours is measured against.
+    Without `fused` each layer is PyTorch's operator: what ours is measured against. What programs
+    share is imported from cnndsl.rt; a file that is `standalone` holds it.
     """
     found = pinned(parts(graph), choices) if fused else alone(graph)
     regions = [part for part in found if isinstance(part, Region)]
-    files = _files(regions, takes_bytes=graph.takes_bytes)
-    if any(isinstance(node.layer, Scale) for node in graph.nodes):
-        files[SCALE] = kernels.read(SCALE)
     texts = _kernel_texts(regions)
-    names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
+    files = _files(regions)
+    if standalone:
+        files += [_ANNOTATIONS, *(shared.read(n) for n in shared.files(families(regions)))]
+    names = _names(texts, files)
     name = names.give(identifier(graph.name))
-    sections = _sections(regions, files, texts, names)
-    body = [region.write(section) for section in sections]
-    if graph.takes_bytes:
-        body.insert(0, _images(files.get(IMAGE), is_image=isinstance(graph.source, ImageType)))
-    if regions and network.takes_classes(graph):
-        body.append(_loss(files[LOSS]))
+    sections = _sections(regions, texts, names)
     class_ = network.network(graph, found, sections, name, names.taken)
-    body.append(_network(graph, name, class_, files.get(SCALE)))
-    body = [*_shared(regions, files, body), *body]
-    text = _file(graph, source, name, body, [_BASE, *files.values()])
+    body = [layout.blocks([class_, network.check(graph, name)])]
+    body += [region.write(section, bound=not standalone) for section in sections]
+    if standalone:
+        bound = [region.bindings(section) for section in sections]
+        more = shared.text(_switches(regions), [*body, *bound])
+        body = [body[0], *shared.early([*body, *more]), *body[1:], *more, *_bound(bound)]
+    version = _version()
+    title = f'"""{_docstring(graph, source, name, version, standalone=standalone)}\n"""'
+    text = _with_head(title, name, body, files, "\n".join([version, graph.name, source.text]))
     inspect(text)
     return Written(text, name)
 
 
 def emit_region(part: Region) -> WrittenRegion:
     """Write one region without a network around it, to try it out."""
-    files, texts = _files([part]), _kernel_texts([part])
-    names = Names(_BASE_NAMES | BUILTINS | KEYWORDS | _words([*texts.values(), *files.values()]))
-    (section,) = _sections([part], files, texts, names)
-    body = [region.write(section)]
-    body = [*_shared([part], files, body), *body]
+    texts = _kernel_texts([part])
+    names = _names(texts)
+    (section,) = _sections([part], texts, names)
     title = f'"""Region {section.function}, alone."""'
-    text = _with_head(title, section.function, body, [_BASE, *files.values()])
+    text = _with_head(title, section.function, [region.write(section)], _files([part]))
     inspect(text)
     operators = tuple(
         (u.job.role, Operator(u.operator, u.geometry, f"{u.job.signature.name}_launches"))
@@ -115,16 +126,15 @@ def emit_region(part: Region) -> WrittenRegion:
 # ── kernels ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _files(regions: Sequence[Region], *, takes_bytes: bool = False) -> dict[str, str]:
-    """The texts of the files of kernels/ that these regions need, in the order of their use."""
-    if not regions:
-        return {n: kernels.read(n) for n in kernels.AROUND} if takes_bytes else {}
-    found = families(regions)
-    names = [*kernels.AROUND, *kernels.SHARED, LOSS]
-    names += [IMAGE] if takes_bytes else []
-    names += [name for kind in found for name in kernels.OPERATORS[kind]]
-    names += [name for kind in found for name in kernels.KERNELS[kind]]
-    return {name: kernels.read(name) for name in names}
+def _files(regions: Sequence[Region]) -> list[str]:
+    """The texts of the files of kernels/ that these regions need."""
+    return [kernels.read(n) for family in families(regions) for n in kernels.KERNELS[family]]
+
+
+def _bound(texts: Sequence[str]) -> list[str]:
+    """The last section of a file that stands alone."""
+    title = layout.banner("the regions' operators, made of all this")
+    return ["\n".join([title, *texts])] if texts else []
 
 
 def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
@@ -143,10 +153,7 @@ def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
 
 
 def _sections(
-    regions: Sequence[Region],
-    files: dict[str, str],
-    texts: dict[Signature, str],
-    names: Names,
+    regions: Sequence[Region], texts: Mapping[Signature, str], names: Names
 ) -> list[Section]:
     """The regions with their names; the first that needs a kernel shows it."""
     library = Library()
@@ -166,9 +173,10 @@ def _sections(
             defined = set(splice.definitions(texts[own]))
             for name in kernels.KERNELS[own.family]:
                 # Of a file from which nothing is taken there is nothing to explain.
-                if name not in explained and defined & set(splice.definitions(files[name])):
+                file = kernels.read(name)
+                if name not in explained and defined & set(splice.definitions(file)):
                     explained.add(name)
-                    about.append(splice.docstring(files[name]))
+                    about.append(splice.docstring(file))
             if own not in shown:
                 prefix = _free_prefix(own.name, [name for _, name in shown.values()])
                 shown[own] = (number, prefix)
@@ -209,149 +217,67 @@ def _free_prefix(wanted: str, taken: Sequence[str]) -> str:
     return name
 
 
-def _shared(regions: Sequence[Region], files: dict[str, str], body: Sequence[str]) -> list[str]:
-    """What the sections use together, without what no region needs."""
-    found: list[str] = []
-    users = list(body)
-    operators = [name for kind in families(regions) for name in kernels.OPERATORS[kind]]
-    for name in [*reversed(operators), *reversed(kernels.SHARED), *reversed(kernels.AROUND)]:
-        if name not in files:
-            continue
-        text, _ = splice.bare(files[name])
-        if name in operators:
-            switches = _common_switches(regions, name)
-            text = splice.settle(text, switches)
-            if switches.get("geometry.tiles") is False:
-                text = splice.without_field(text, "tiles")
-            if switches.get("geometry.pixels") == 1:
-                text = splice.without_field(splice.without_field(text, "size"), "pixels")
-        roots = _words(users)
-        text = prune(text, [n for n in splice.definitions(text) if n in roots])
-        if text.strip():
-            found.insert(0, text)
-            users.append(text)
-    title = layout.banner("what all regions share")
-    return [title, *found] if found else []
-
-
-def _images(text: str | None, *, is_image: bool) -> str:
-    """The section that scales images of bytes: its kernel, if there is one, and how it runs."""
-    of_channels = ".view(-1, 1, 1)" if is_image else ""
-    lines = [
-        '"""Put bytes x as (x / 255 − mean) / deviation, a channel each."""',
-        f"shift = 255 * widened(mean){of_channels}",
-        f"factor = 255 * widened(deviation){of_channels}",
-        "return ((x - shift) / factor).to(mean.dtype)",
-    ]
-    title, kernel = layout.banner("the images"), list[str]()
-    if text is not None:
-        bare, _ = splice.bare(text)
-        title += "\n" + layout.comment(region.paragraphs(splice.docstring(text)))
-        kernel = [prune(bare, ["image_op"]), 'scaled_op = image_op(f"{NAMESPACE}::scaled")\n']
-        lines[1:1] = [
-            "if runs_kernels(mean) and not needs_operators(x):",
-            "    return scaled_op(x, mean, deviation)",
-        ]
-    parameters = ["x: Tensor", "mean: Tensor", "deviation: Tensor"]
-    return layout.blocks(
-        [title, *kernel, layout.function("def scaled", parameters, "Tensor", lines)]
-    )
-
-
-def _loss(text: str) -> str:
-    """The section of the loss: its kernels, its operator, and how it runs."""
-    bare, _ = splice.bare(text)
-    about = layout.comment(region.paragraphs(splice.docstring(text)))
-    return layout.blocks(
-        [
-            "\n".join([layout.banner("the loss"), about]),
-            prune(bare, ["loss_op"]),
-            'cross_entropy_op = loss_op(f"{NAMESPACE}::cross_entropy")\n',
-            layout.function(
-                "def cross_entropy", ["logits: Tensor", "target: Tensor"], "Tensor", _CROSS_ENTROPY
-            ),
-        ]
-    )
-
-
-_CROSS_ENTROPY = (
-    '"""Mean cross-entropy: one kernel each way on a GPU, PyTorch\'s operators elsewhere."""',
-    "if runs_kernels(logits) and not target.is_floating_point():",
-    "    return cross_entropy_op(logits, target)",
-    "return F.cross_entropy(logits, target)",
-)
-
-
-def _common_switches(regions: Sequence[Region], operators: str) -> dict[str, object]:
-    """The switches that have one value in all regions of a family."""
-    values: dict[str, set[object]] = {}
+def _switches(regions: Sequence[Region]) -> dict[Family, dict[str, object]]:
+    """For each family the switches that have one value in all regions."""
+    values: dict[Family, dict[str, set[object]]] = {}
     for own in (job.signature for part in regions for job in jobs(part)):
-        if operators in kernels.OPERATORS[own.family]:
-            for name, value in own.switches:
-                values.setdefault(f"geometry.{name}", set()).add(value)
-    return {name: next(iter(found)) for name, found in values.items() if len(found) == 1}
+        for name, value in own.switches:
+            found = values.setdefault(own.family, {}).setdefault(f"geometry.{name}", set())
+            found.add(value)
+    return {
+        family: {name: next(iter(v)) for name, v in found.items() if len(v) == 1}
+        for family, found in values.items()
+    }
 
 
-def _words(texts: Iterable[str]) -> frozenset[str]:
-    """All names in these texts."""
-    return frozenset[str]().union(*(_words_of(text) for text in texts))
-
-
-@lru_cache(maxsize=256)
-def _words_of(text: str) -> frozenset[str]:
-    names = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
-    return frozenset(names.union(splice.definitions(text)))
+def _names(texts: Mapping[Signature, str], more: Sequence[str] = ()) -> Names:
+    """The names that are free in a file with these kernels, and more."""
+    own = splice.words([*texts.values(), *more])
+    return Names(_BASE_NAMES | BUILTINS | KEYWORDS | shared.names() | own)
 
 
 # ── the file ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _network(graph: Graph, name: str, text: str, scale: str | None) -> str:
-    """The last section: what the network takes, the layer that PyTorch lacks, and the class."""
-    title = layout.banner("the network")
-    layers = [] if scale is None else [splice.bare(scale)[0]]
-    return layout.blocks([title, network.check(graph, name), *layers, text])
-
-
-def _file(
-    graph: Graph, source: Source, name: str, body: Sequence[str], texts: Iterable[str]
-) -> str:
-    version = _version()
-    title = f'"""{_docstring(graph, source, name, version)}\n"""'
-    return _with_head(title, name, body, texts, "\n".join([version, graph.name, source.text]))
-
-
 def _with_head(
-    title: str, name: str, body: Sequence[str], texts: Iterable[str], origin: str = ""
+    title: str, name: str, body: Sequence[str], files: Sequence[str], origin: str = ""
 ) -> str:
-    """The file below its docstring: imports, the name of its operators, and the body."""
+    """The file below its docstring: imports, the name of its operators, and the body.
+
+    `files` are the texts whose imports the body may need.
+    """
     written = fit(layout.blocks(body))
     digest = hashlib.sha256(f"{origin}\n{written}".encode()).hexdigest()
-    head = f"{title}\n\n"
-    used = {n.id for n in ast.walk(ast.parse(written)) if isinstance(n, ast.Name)}
-    found = [statement for text in texts for statement in imports.statements(text)]
-    head += imports.write([s for s in found if not splice.is_own(s)], used) + "\n"
+    used = splice.read_names(written)
+    found = [s for text in (_BASE, *files) for s in imports.statements(text)]
+    found = [s for s in found if not splice.is_own(s)]
+    package = shared.statement(used - set(splice.definitions(written)))
+    used |= {"annotations", *(alias.name for alias in package.names)}
+    head = [title, "", imports.write([*found, package], used), ""]
+    if package.names:
+        head += [f"requires({shared.VERSION})  # the version of {shared.PACKAGE}", ""]
     if "NAMESPACE" in used:
         space = f"cnndsl_{name.lower()}_{digest[:12]}"
-        head += "\n# Of this module's operators in PyTorch, so that two modules never meet.\n"
-        head += f"NAMESPACE = {layout.literal(space)}\n\n"
-    return f"{head}\n{written}"
+        head += ["# Of this module's operators in PyTorch, so that two modules never meet."]
+        head += [f"NAMESPACE = {layout.literal(space)}", ""]
+    return "\n".join([*head, "", written])
 
 
-def _docstring(graph: Graph, source: Source, name: str, version: str) -> str:
+def _docstring(graph: Graph, source: Source, name: str, version: str, *, standalone: bool) -> str:
     digest = hashlib.sha256(source.text.encode()).hexdigest()
     valid = f"valid where {graph.valid}" if graph.symbols else "valid for this size of image only"
     made = f"Made by cnndsl {version} from a source with this SHA-256; {valid}."
+    needs = "torch and triton" if standalone else "torch, triton and cnndsl"
     lines = [
         f"{name}, a convolutional network: {show(graph.source)} to {network.outcome(graph)}.",
         "",
         *layout.folded(made),
         digest,
         "",
-        "It needs torch and triton. A region is a few layers in a row that one kernel computes",
-        "forward, and a few kernels backward. They run on CUDA, and in Triton's interpreter where",
-        "TRITON_INTERPRET=1 is set before the import; elsewhere the layers run as PyTorch's",
-        "operators. To see how, begin with the function at the end of a region.",
+        f"It needs {needs}. A region is a few layers in a row that one kernel",
+        "computes forward, and a few kernels backward. They run on CUDA, and in Triton's",
+        "interpreter where TRITON_INTERPRET=1 is set before the import; elsewhere the layers run",
+        "as PyTorch's operators. To see how, begin with the function at the end of a region.",
     ]
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from cnndsl.emit.tree import Block, Step, tree
 from cnndsl.fuse.regions import Part
 from cnndsl.graph.graph import INPUT, Graph, Node
 from cnndsl.layers.activations import Sigmoid, Softmax
-from cnndsl.layers.types import show
+from cnndsl.layers.types import ImageType, show
 from cnndsl.sizes.dim import Dim
 
 # A size of the input that is no symbol by itself, such as the second of `H x H x 3`.
@@ -101,7 +101,10 @@ def _conditions(
     if not needs:
         return lines
     rows = [_row(text, line, renamed) for text, line in needs]
-    lines += ["for holds, condition, line in (", *(layout.indent(f"{r},") for r in rows), "):"]
+    if len(rows) == 1:
+        lines.append(f"for holds, condition, line in ({rows[0]},):")
+    else:
+        lines += ["for holds, condition, line in (", *(layout.indent(f"{r},") for r in rows), "):"]
     sizes = " x ".join(f"{{given[{i}]}}" for i in (*range(2, len(order) + 1), 1))
     lines += [
         "    if not holds:",
@@ -142,7 +145,7 @@ def network(
     name: str,
     taken: frozenset[str],
 ) -> str:
-    """The classes of blocks, then that of the network.
+    """The class of the network, then those of its blocks.
 
     `taken` are the names that the file has at its top.
     """
@@ -195,7 +198,7 @@ def network(
     shapes = f"dict[str, dict[int, {dynamic.DIM}]]"
     body.append(layout.method("dynamic_shapes", ["self"], shapes, dynamic.method(graph)))
     text = f"class {name}(nn.Module):\n" + layout.indent("\n\n".join(body)) + "\n"
-    return layout.blocks([*(form.text for form in forms.classes), text])
+    return layout.blocks([text, *(form.text for form in forms.classes)])
 
 
 def _arrival(graph: Graph, steps: Sequence[Step], *, rows: bool, fused: bool) -> list[str]:
@@ -209,7 +212,10 @@ def _arrival(graph: Graph, steps: Sequence[Step], *, rows: bool, fused: bool) ->
         if any(isinstance(step, Block) and INPUT in step.inputs for step in steps):
             lines.append("x = for_blocks(x)")
     if graph.takes_bytes:
-        lines.append("x = scaled(x, self.input_mean, self.input_deviation)")
+        function = "scaled" if fused else "scaled_by_operators"
+        given = ["x", "self.input_mean", "self.input_deviation"]
+        given.append(f"axes={2 if isinstance(graph.source, ImageType) else 0}")
+        lines.append(layout.call(f"x = {function}", given, column=8))
     return lines
 
 

@@ -66,23 +66,37 @@ class Section(Record):
     same: tuple[tuple[int, Region], ...] = ()
 
 
-def write(section: Section) -> str:
-    """The section's text."""
+def write(section: Section, *, bound: bool = True) -> str:
+    """The section's text; without its operators, if these are to be `bound` further down."""
     head = [layout.banner(f"region {section.number}: {title(section.region)}"), _story(section)]
     parts = ["\n".join(head)]
     for use in section.uses:
-        own = use.job.signature
-        names = use.kernels.names
-        if names or not kernels.launches(own):
-            functions = {n: names[f"{own.family}_launch_{n}"] for n in kernels.launches(own)}
-            functions |= dict(own.functions)
-            arguments = [f"{name}={function}" for name, function in functions.items()]
-            launches = f"{own.family.capitalize()}Launches"
+        if use.kernels.names or not kernels.launches(use.job.signature):
             parts.append(use.kernels.text)
-            parts.append(layout.call(f"{own.name}_launches = {launches}", arguments))
-    parts += [f"{_geometry(use)}\n{_operator(use)}" for use in section.uses]
+            if bound:
+                parts.append(_launches(use))
+    if bound:
+        parts += [f"{_geometry(use)}\n{_operator(use)}" for use in section.uses]
     parts.append(_function(section))
     return layout.blocks(parts)
+
+
+def bindings(section: Section) -> str:
+    """The geometries and operators of a section."""
+    parts: list[str] = []
+    for use in section.uses:
+        if use.kernels.names or not kernels.launches(use.job.signature):
+            parts.append(_launches(use))
+        parts += [_geometry(use), _operator(use)]
+    return "\n".join(parts)
+
+
+def _launches(use: Use) -> str:
+    own, names = use.job.signature, use.kernels.names
+    functions = {n: names[f"{own.family}_launch_{n}"] for n in kernels.launches(own)}
+    functions |= dict(own.functions)
+    arguments = [f"{name}={function}" for name, function in functions.items()]
+    return layout.call(f"{own.name}_launches = {own.family.capitalize()}Launches", arguments)
 
 
 def functions(sections: Iterable[Section]) -> dict[str, str]:

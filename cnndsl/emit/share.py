@@ -38,7 +38,7 @@ class Library:
 
         Their names begin with `start`; new ones get `prefix` in its place.
         """
-        parts = _definitions(text)
+        parts = definitions(text)
         names: dict[str, str] = {}
         new: list[str] = []
         regions: set[int] = set()
@@ -56,7 +56,7 @@ class Library:
         return Taken("\n\n\n".join(written), names, frozenset(regions - {region}))
 
 
-def _definitions(text: str) -> dict[str, str]:
+def definitions(text: str) -> dict[str, str]:
     """The text of each definition, with its decorators and the comments above it."""
     source = Lines(text)
     found: dict[str, str] = {}

@@ -8,8 +8,9 @@ are built; knows no layers.
 import ast
 import io
 import re
+import symtable
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
 from cnndsl.emit.lines import Edit, Lines, apply, tidy
@@ -321,6 +322,35 @@ def definitions(text: str) -> tuple[str, ...]:
             case _:
                 pass
     return tuple(found)
+
+
+def read_names(text: str) -> set[str]:
+    """The names of the module that a text reads, at its top or within functions."""
+    found: set[str] = set()
+    tables = [symtable.symtable(text, "emitted", "exec")]
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        is_top = table.get_type() == "module"
+        found.update(
+            symbol.get_name()
+            for symbol in table.get_symbols()
+            if symbol.is_referenced()
+            and (is_top or symbol.is_global())
+            and symbol.get_name() != "__class__"  # of `super()`
+        )
+    return found
+
+
+def words(texts: Iterable[str]) -> frozenset[str]:
+    """All names in these texts."""
+    return frozenset[str]().union(*(_words(text) for text in texts))
+
+
+@lru_cache(maxsize=256)
+def _words(text: str) -> frozenset[str]:
+    names = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+    return frozenset(names.union(definitions(text)))
 
 
 # ── what stands around the definitions ───────────────────────────────────────────────────────────

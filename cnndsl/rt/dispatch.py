@@ -16,6 +16,8 @@ from torch.autograd.function import FunctionCtx
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils.flop_counter import flop_registry
 
+# Of these operators in PyTorch. A file that stands alone has a namespace of its own for them.
+NAMESPACE = "cnndsl_rt"
 PLAIN_TYPES = (Tensor, nn.Parameter)
 
 

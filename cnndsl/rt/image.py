@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .dispatch import is_opaque
-from .module import widened
+from .dispatch import NAMESPACE, is_opaque, needs_operators
+from .module import runs_kernels, widened
 from .replay import remembered
 from .shared import COUNTS, count_blocks, is_lazy, launch, packed, power_of_two, refuse_launch
 
@@ -125,3 +125,21 @@ def image_op(name: str) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
     run.operators = {name: compute}
     return run
+
+
+scaled_op = image_op(f"{NAMESPACE}::scaled")
+
+
+def scaled(x: Tensor, mean: Tensor, deviation: Tensor, axes: int) -> Tensor:
+    """Put bytes x as (x / 255 − mean) / deviation, a channel each, before `axes` of pixels."""
+    if runs_kernels(mean) and not needs_operators(x):
+        return scaled_op(x, mean, deviation)
+    return scaled_by_operators(x, mean, deviation, axes)
+
+
+def scaled_by_operators(x: Tensor, mean: Tensor, deviation: Tensor, axes: int) -> Tensor:
+    """Give the same, as PyTorch's operators compute it."""
+    shape = (-1, *(1,) * axes)
+    shift = 255 * widened(mean).view(shape)
+    factor = 255 * widened(deviation).view(shape)
+    return ((x - shift) / factor).to(mean.dtype)

@@ -14,8 +14,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .dispatch import Direction, as_inputs, differentiable
-from .module import full_dtype
+from .dispatch import NAMESPACE, Direction, as_inputs, differentiable
+from .module import full_dtype, runs_kernels
 from .replay import remembered
 from .shared import COUNTS, count_blocks, full, launch, packed, power_of_two, refuse_launch
 
@@ -292,3 +292,13 @@ def loss_op(name: str) -> Callable[[Tensor, Tensor], Tensor]:
 
     run.operators = region.operators
     return run
+
+
+cross_entropy_op = loss_op(f"{NAMESPACE}::cross_entropy")
+
+
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy: one kernel each way on a GPU, PyTorch's operators elsewhere."""
+    if runs_kernels(logits) and not target.is_floating_point():
+        return cross_entropy_op(logits, target)
+    return F.cross_entropy(logits, target)

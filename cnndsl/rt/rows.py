@@ -40,9 +40,9 @@ def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:
 
 def laid_for(x: Tensor, layer: nn.Module, kind: type[nn.Module]) -> Tensor:
     """Give an image to a layer that has no kernel: by rows, unless the layer is as compiled."""
-    if torch.compiler.is_compiling() or not isinstance(x, Tensor) or is_unaltered(layer, kind):
+    if torch.compiler.is_compiling() or not isinstance(x, Tensor):
         return x
-    return x.contiguous()
+    return x if is_unaltered(layer, kind) else x.contiguous()
 
 
 def with_gradient_by_rows(x: Tensor) -> Tensor:

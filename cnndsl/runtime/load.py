@@ -54,9 +54,14 @@ def origin_of(model: nn.Module) -> Origin | None:
 
 
 def text_of(model: nn.Module) -> str | None:
-    """The emitted text that a model runs; None for one that was not compiled here."""
-    written = _WRITTEN.get(type(model).__module__)
-    return written.text if written is not None else None
+    """The text of a model as a file that needs no cnndsl; None for one not compiled here."""
+    origin = origin_of(model)
+    return None if origin is None else standalone(origin)
+
+
+def standalone(origin: Origin) -> str:
+    """The emitted text as a file that needs torch and triton only."""
+    return emit(origin.graph, origin.source, origin.choices, standalone=True).text
 
 
 def compile_model(

@@ -146,12 +146,15 @@ class _WithoutOperators(TorchDispatchMode):
 def without_operators(model: torch.nn.Module) -> Generator[_WithoutOperators]:
     """Let an emitted module call its launches, on shapes without memory, too.
 
-    Regions of the module are functions with an attribute `operators`; they stand beside its class.
+    Regions of the module are functions with an attribute `operators`; they stand beside its class,
+    or beside a function that it imports.
     """
     namespace: dict[str, Any] = type(model).forward.__globals__
     direct = _WithoutOperators()
-    for value in namespace.values():
-        direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
+    spaces = [namespace, *(getattr(value, "__globals__", {}) for value in namespace.values())]
+    for space in {id(space): space for space in spaces}.values():
+        for value in space.values():
+            direct.implementations = {**direct.implementations, **getattr(value, "operators", {})}
     with using(model, takes=torch.Tensor.is_floating_point, is_blind=True), direct:
         yield direct
 

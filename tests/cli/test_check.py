@@ -224,6 +224,6 @@ def test_watch_checks_again_when_a_file_changes(tmp_path):
             path.write_text("input 8 x 8 x 1\nsoftmax\n")
             assert any("softmax1" in line for line in seen)
             watching.send_signal(signal.SIGINT)
-            assert watching.wait(10) == 130
+            assert watching.wait(60) == 130
         finally:
             watching.kill()  # or a failure would wait for it for ever

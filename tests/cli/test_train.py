@@ -35,7 +35,7 @@ softmax
 def on_the_cpu():
     """Train with PyTorch's operators: Triton's interpreter would take minutes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "0")
+        patch.setattr("cnndsl.rt.module.INTERPRETED", False)
         yield
 
 
@@ -426,8 +426,10 @@ def test_an_image_that_is_not_there(run, capsys):
 def test_ctrl_c_saves_and_resume_goes_on(network, tmp_path):
     run = tmp_path / "my run"
     command = [sys.executable, "-m", "cnndsl"]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
     process = subprocess.Popen(
         [*command, *train(network, run, "--epochs", "15")],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -440,7 +442,7 @@ def test_ctrl_c_saves_and_resume_goes_on(network, tmp_path):
     assert process.returncode == 130
     assert err == f"stopped and saved; go on: cnndsl train --resume '{run}'\n"
     ended = subprocess.run(
-        [*command, "train", "--resume", str(run)], capture_output=True, text=True
+        [*command, "train", "--resume", str(run)], env=environment, capture_output=True, text=True
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     lines = (run / "metrics.jsonl").read_text().splitlines()

@@ -1,7 +1,6 @@
 """Small networks of each kind of region, in the language and as somebody writes them by hand."""
 
 import copy
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -201,7 +200,7 @@ def pair(name: str, path: str, monkeypatch: Any) -> tuple[Plain, nn.Module]:
             nn.init.uniform_(norm.weight, 0.5, 1.5)
             nn.init.normal_(norm.bias)
     ours = copy.deepcopy(compiled(kind.text)).train(kind.training)
-    monkeypatch.setattr(sys.modules[type(ours).__module__], "INTERPRETED", path == "kernels")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", path == "kernels")
     names = [n for n in ours.state_dict() if not n.startswith("input_")]
     state = dict(zip(names, plain.state_dict().values(), strict=True))
     ours.load_state_dict(state, strict=False)

@@ -74,10 +74,10 @@ def side(name: str) -> Iterator[tuple[nn.Module, set[str]]]:
     seen: set[str] = set()
     with contextlib.ExitStack() as stack:
         set_to = stack.enter_context
-        set_to(mock.patch.object(MODULE, "INTERPRETED", name == "kernels"))
+        set_to(mock.patch("cnndsl.rt.module.INTERPRETED", name == "kernels"))
         # Everything on a CPU is worth a short cut.
         for limit in ("LEAST_TO_LOOK_FOR", "LEAST_TO_FOLD_FOR_A_WEIGHT"):
-            set_to(mock.patch.object(MODULE, limit, 0))
+            set_to(mock.patch(f"cnndsl.rt.cpu.{limit}", 0))
         for operator, value in list(vars(MODULE).items()):
             if operator.endswith("_op") and hasattr(value, "operators"):
                 set_to(mock.patch.object(MODULE, operator, _noting(value, operator, seen)))

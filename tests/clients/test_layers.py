@@ -1,7 +1,5 @@
 """Layers that have no kernel are called as modules, and those that have one until they change."""
 
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +27,6 @@ fc 5 as fc1; relu
 fc 3 as fc2
 """
 OURS = cnndsl.compile(source=TEXT)
-MODULE = sys.modules[type(OURS).__module__]
 PLAIN = type(eager(OURS, origin_of(OURS)))
 LAYERS = [name for name, _ in OURS.named_children()]
 X = torch.randn(3, 2, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -89,7 +86,7 @@ def step(model):
 @pytest.mark.parametrize("change", [replace, hook, backward_hook, parametrize])
 @pytest.mark.parametrize("name", LAYERS)
 def test_each_layer_is_called(name, change, monkeypatch):
-    monkeypatch.setattr(MODULE, "INTERPRETED", False)
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     found = []
     for kind in (type(OURS), PLAIN):
         model = sides.started(kind())
@@ -120,7 +117,7 @@ def test_methods_patched_on_a_class_are_run(kind, method, side, monkeypatch):
 
 def test_fc_takes_vectors_of_another_rank(monkeypatch):
     found = []
-    monkeypatch.setattr(MODULE, "INTERPRETED", True)
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", True)
     for kind in (type(OURS), PLAIN):
         model = sides.started(kind())
         model.fc1 = nn.Sequential(model.fc1, nn.Unflatten(1, (1, 5)))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import cnndsl
+from cnndsl.rt import for_blocks
 from tests.clients import sides
 
 IMAGES = """
@@ -18,13 +19,12 @@ output middle
 conv 2 3x3 pad=1 as last; relu
 """
 MODEL = cnndsl.compile(source=IMAGES)
-MODULE = sys.modules[type(MODEL).__module__]
 X = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture(params=["cpu", "kernels"])
 def model(request, monkeypatch):
-    monkeypatch.setattr(MODULE, "INTERPRETED", request.param == "kernels")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", request.param == "kernels")
     return type(MODEL)()
 
 
@@ -49,7 +49,7 @@ def test_blocks_give_rows_to_others_and_nothing_is_copied_between_them(model):
     assert flat(model.second(x)).shape == (2, 60)
     model.second.register_forward_hook(lambda _block, _x, y: seen.append(flat(y)))
     with torch.no_grad():
-        first = model.first(MODULE.for_blocks(X))
+        first = model.first(for_blocks(X))
         assert not first.is_contiguous()
         model(X)
     assert len(seen) == 1

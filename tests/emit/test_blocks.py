@@ -3,7 +3,6 @@
 import copy
 import io
 import pickle
-import sys
 
 import pytest
 import torch
@@ -41,9 +40,12 @@ softmax
 
 def model_of(text: str) -> nn.Module:
     torch.manual_seed(0)
-    model = cnndsl.compile(source=text)
-    sys.modules[type(model).__module__].INTERPRETED = False
-    return model
+    return cnndsl.compile(source=text)
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
 
 
 class Blocks(torch.fx.Tracer):

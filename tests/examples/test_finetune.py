@@ -19,7 +19,8 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def test_the_head_learns_and_the_trunk_stays(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "0")  # PyTorch's operators: the interpreter is slow
+    # PyTorch's operators: the interpreter is slow.
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     torch.manual_seed(1)
     state = cnndsl.compile(EXAMPLES / "zoo" / "resnet18.cnn").state_dict()
@@ -41,7 +42,7 @@ def test_the_head_learns_and_the_trunk_stays(tmp_path, capsys, monkeypatch):
 
 
 def test_weights_of_another_network_stop_it(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "other.safetensors")
     monkeypatch.setattr(sys, "argv", ["finetune.py", str(tmp_path / "other.safetensors")])
     with pytest.raises(AssertionError, match="missing_keys"):

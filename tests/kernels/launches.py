@@ -5,7 +5,9 @@ No GPU is needed: a kernel that is launched is noted, and computes nothing.
 """
 
 import sys
+import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from triton.runtime.jit import JITFunction
 
 import cnndsl
 from cnndsl.rt import shared
+from cnndsl.runtime.load import text_of
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from host import NoDriver
@@ -42,6 +45,8 @@ conv 20 3x3 pad=same; relu; pool max 3 stride=2 pad=1
 globalpool avg; flatten
 fc 1030; tanh
 """
+REMEMBERED = "REMEMBERS = not INTERPRETED and"
+NUMBERS = count()
 LENET = Path(__file__).parents[2] / "examples" / "lenet.cnn"
 noted: list[tuple[str, Any, tuple[Any, ...]]] = []
 
@@ -99,21 +104,25 @@ def inputs() -> dict[str, Tensor]:
 def networks() -> list[torch.nn.Module]:
     """Give the same network twice: one remembers, one does not."""
     torch.manual_seed(0)
-    first = cnndsl.compile(source=TEXT)
-    state = first.state_dict()
-    namespace = type(first).forward.__globals__
-    assert namespace["REMEMBERS"]
-    text = Path(namespace["__file__"]).read_text("utf-8")
-    text = text.replace("REMEMBERS = not INTERPRETED and", "REMEMBERS = False and")
-    text = text.replace('NAMESPACE = "', 'NAMESPACE = "plain_')
-    space: dict[str, Any] = {"__name__": "plain"}
-    exec(compile(text, namespace["__file__"], "exec"), space)
-    second = space[type(first).__name__]()
-    second.load_state_dict(state)
-    for names in (space, namespace):  # take the CPU's tensors to kernels
-        names["runs_kernels"] = lambda _: True
-        names["refuse_launch"] = lambda *_: None
+    first = alone(TEXT, REMEMBERED, REMEMBERED)
+    second = alone(TEXT, REMEMBERED, "REMEMBERS = False and")
+    second.load_state_dict(first.state_dict())
     return [first, second]
+
+
+def alone(source: str, old: str, new: str) -> torch.nn.Module:
+    """Give a network whose file stands alone, with a change, that takes the CPU's tensors."""
+    plain = cnndsl.compile(source=source)
+    text = text_of(plain) or ""
+    assert old in text
+    text = text.replace(old, new).replace('NAMESPACE = "', f'NAMESPACE = "n{next(NUMBERS)}_')
+    place = Path(tempfile.mkdtemp()) / "network.py"  # Triton reads the text of its kernels there
+    place.write_text(text, "utf-8")
+    space: dict[str, Any] = {"__name__": "network", "__file__": str(place)}
+    exec(compile(text, str(place), "exec"), space)
+    space["runs_kernels"] = lambda _: True
+    space["refuse_launch"] = lambda *_: None
+    return space[type(plain).__name__]()
 
 
 def gradients(model: torch.nn.Module) -> list[str]:
@@ -125,7 +134,7 @@ def gradients(model: torch.nn.Module) -> list[str]:
 def first_region(model: torch.nn.Module) -> Callable[..., Tensor]:
     """Give its operator, which may be handed images in any layout."""
     namespace = type(model).forward.__globals__
-    return next(value for value in namespace.values() if hasattr(value, "operators"))
+    return next(v for name, v in namespace.items() if name[:5] == "conv1" and name[-3:] == "_op")
 
 
 def compare_networks() -> torch.nn.Module:
@@ -247,15 +256,12 @@ def count_compilations(mixed: torch.nn.Module) -> None:
 
     JITFunction._do_compile = note
     models = {
-        "lenet": cnndsl.compile(source=LENET.read_text("utf-8")),
+        "lenet": alone(LENET.read_text("utf-8"), REMEMBERED, REMEMBERED),
         "mixed": mixed.float(),
-        "other": cnndsl.compile(source=OTHER),
+        "other": alone(OTHER, REMEMBERED, REMEMBERED),
     }
     for name, model in models.items():
-        namespace = type(model).forward.__globals__
-        namespace["COMPILED"].clear()
-        namespace["runs_kernels"] = lambda _: True
-        namespace["refuse_launch"] = lambda *_: None
+        type(model).forward.__globals__["COMPILED"].clear()
         shape = [9 if size is None else size for size in model.input_shape]
         is_bytes = getattr(model, "input_dtype", None) == torch.uint8
         for batch in (64, 40, 1):

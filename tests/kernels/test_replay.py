@@ -5,7 +5,6 @@ interpreter runs in the place of compiled ones; only the numbers and tensors of 
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from triton.compiler import CompiledKernel
 
 import cnndsl
+from cnndsl.runtime.load import text_of
 
 from .launches import TEXT
 
@@ -41,7 +41,7 @@ class Interpreted(CompiledKernel):
 
 def remembering(model: nn.Module) -> tuple[nn.Module, list[object], list[object]]:
     """Give a network with the same weights that remembers, its repeated calls, and its new ones."""
-    text = Path(vars(type(model))["forward"].__globals__["__file__"]).read_text("utf-8")
+    text = text_of(model) or ""
     text = text.replace("REMEMBERS = not INTERPRETED and", "REMEMBERS = INTERPRETED and")
     text = text.replace('NAMESPACE = "', 'NAMESPACE = "remembering_')
     space: dict[str, Any] = {"__name__": "remembering"}

@@ -1,7 +1,6 @@
 """What a CPU computes where nothing looks on: the layers' values, from the weights as they are."""
 
 import copy
-import sys
 
 import pytest
 import torch
@@ -10,6 +9,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 import cnndsl
+from cnndsl.rt import cpu
 
 torch.set_num_threads(1)
 
@@ -26,7 +26,6 @@ fc 3
 output sum
 """
 CLASS = type(cnndsl.compile(source=TEXT))
-MODULE = sys.modules[CLASS.__module__]
 CONV = nn.Conv2d(2, 2, 1)
 X = torch.randn(4, 3, 12, 10, generator=torch.Generator().manual_seed(3))
 
@@ -34,9 +33,9 @@ X = torch.randn(4, 3, 12, 10, generator=torch.Generator().manual_seed(3))
 @pytest.fixture
 def model(monkeypatch):
     """A model with statistics that change something; everything is worth folding."""
-    monkeypatch.setattr(MODULE, "INTERPRETED", False)
-    monkeypatch.setattr(MODULE, "LEAST_TO_LOOK_FOR", 0)
-    monkeypatch.setattr(MODULE, "LEAST_TO_FOLD_FOR_A_WEIGHT", 0)
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
+    monkeypatch.setattr("cnndsl.rt.cpu.LEAST_TO_LOOK_FOR", 0)
+    monkeypatch.setattr("cnndsl.rt.cpu.LEAST_TO_FOLD_FOR_A_WEIGHT", 0)
     torch.manual_seed(0)
     model = CLASS().eval()
     for norm in model.modules():
@@ -70,13 +69,13 @@ def agrees(model):
 def folds(monkeypatch):
     """Count what is folded."""
     seen = []
-    scale_and_shift = MODULE.scale_and_shift
+    scale_and_shift = cpu.scale_and_shift
 
     def counted(norm, bias):
         seen.append(norm)
         return scale_and_shift(norm, bias)
 
-    monkeypatch.setattr(MODULE, "scale_and_shift", counted)
+    monkeypatch.setattr(cpu, "scale_and_shift", counted)
     return seen
 
 
@@ -128,7 +127,7 @@ def test_changed_weights_are_seen_at_once(model, change):
 
 def test_training_and_gradients_fold_nothing(model, monkeypatch):
     seen = folds(monkeypatch)
-    wanted = plainly(model, MODULE.in_layout_for(X, model.c1))[0]
+    wanted = plainly(model, cpu.in_layout_for(X, model.c1))[0]
     found = model.logits(X)
     assert torch.equal(found, wanted)
     ours = torch.autograd.grad(found.sum(), list(model.parameters()))
@@ -137,7 +136,7 @@ def test_training_and_gradients_fold_nothing(model, monkeypatch):
     twin = copy.deepcopy(model).train()
     with torch.no_grad():  # statistics move without gradients, too
         model.train().logits(X)
-        plainly(twin, MODULE.in_layout_for(X, model.c1))
+        plainly(twin, cpu.in_layout_for(X, model.c1))
     assert all(torch.equal(a, b) for a, b in zip(model.buffers(), twin.buffers(), strict=True))
     assert not seen
 
@@ -206,19 +205,19 @@ def test_the_pool_of_slices_is_pytorchs(size, channels):
     x = torch.randn(2, channels, *size)
     x[0, 0, 0, 1] = float("nan")
     x[1, 0, :2, :2] = -float("inf")
-    for given in (x, MODULE.in_layout_for(x, CONV), x.double(), x.bfloat16(), x[:0]):
+    for given in (x, cpu.in_layout_for(x, CONV), x.double(), x.bfloat16(), x[:0]):
         with torch.no_grad():
-            found = MODULE.max_pool2(given)
+            found = cpu.max_pool2(given)
         torch.testing.assert_close(found, F.max_pool2d(given, 2), rtol=0, atol=0, equal_nan=True)
 
 
 def test_channels_are_laid_innermost_without_a_copy_where_they_are():
     image = X.contiguous(memory_format=torch.channels_last)
-    assert MODULE.in_layout_for(image, CONV) is image
+    assert cpu.in_layout_for(image, CONV) is image
     grey = torch.randn(2, 1, 5, 4)
-    assert MODULE.in_layout_for(grey, CONV).data_ptr() == grey.data_ptr()
-    assert MODULE.in_layout_for(grey, CONV).stride() == (20, 1, 4, 1)
-    assert torch.equal(MODULE.in_layout_for(grey, CONV), grey)
+    assert cpu.in_layout_for(grey, CONV).data_ptr() == grey.data_ptr()
+    assert cpu.in_layout_for(grey, CONV).stride() == (20, 1, 4, 1)
+    assert torch.equal(cpu.in_layout_for(grey, CONV), grey)
 
 
 def test_vmap_and_fake_tensors_pass(model):
@@ -234,14 +233,14 @@ def test_few_images_are_laid_as_the_weights_that_outweigh_them():
     conv, image = nn.Conv2d(64, 64, 3), torch.randn(1, 64, 4, 4)
     inner = image.contiguous(memory_format=torch.channels_last)
     for given in (image, inner):  # 36,864 weights, 1,024 values
-        assert MODULE.in_layout_for(given, conv).is_contiguous()
-    assert MODULE.in_layout_for(image, nn.Conv2d(64, 64, 1)).stride() == inner.stride()  # 4,096
+        assert cpu.in_layout_for(given, conv).is_contiguous()
+    assert cpu.in_layout_for(image, nn.Conv2d(64, 64, 1)).stride() == inner.stride()  # 4,096
     conv.to(memory_format=torch.channels_last)
-    assert MODULE.in_layout_for(image, conv).stride() == inner.stride()
+    assert cpu.in_layout_for(image, conv).stride() == inner.stride()
     conv.to(memory_format=torch.contiguous_format)
     more = torch.randn(4, 64, 4, 4)
-    assert MODULE.in_layout_for(
+    assert cpu.in_layout_for(
         more, conv
     ).is_contiguous()  # the gradient of weights is laid anew, too
     with torch.no_grad():
-        assert not MODULE.in_layout_for(more, conv).is_contiguous()
+        assert not cpu.in_layout_for(more, conv).is_contiguous()

@@ -43,7 +43,7 @@ CLASS = type(cnndsl.compile(source=TEXT))
 def model(request, monkeypatch):
     """A model whose layers run as kernels, or as PyTorch's operators."""
     interpreted = request.param == "kernels"
-    monkeypatch.setattr(sys.modules[CLASS.__module__], "INTERPRETED", interpreted)
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", interpreted)
     torch.manual_seed(0)
     return CLASS()
 

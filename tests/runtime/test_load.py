@@ -169,7 +169,7 @@ for name in ("cnndsl", "lark", "islpy", "platformdirs", "sklearn", "scipy", "ric
 import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
-from tiny import Net, INTERPRETED
+from tiny import INTERPRETED, Net
 if INTERPRETED:
     from triton.runtime import interpreter
     options = interpreter.InterpreterOptions(sanitize_overflow=False)
@@ -201,7 +201,8 @@ def test_alone_it_trains_the_same_with_kernels_as_without(tmp_path):
         fc(3),
         Softmax(),
     )
-    (tmp_path / "tiny.py").write_text(emit(graph, SOURCE).text, encoding="utf-8")
+    text = emit(graph, SOURCE, standalone=True).text
+    (tmp_path / "tiny.py").write_text(text, encoding="utf-8")
     losses = []
     for value in ("0", "1"):
         done = subprocess.run(

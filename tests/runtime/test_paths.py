@@ -45,7 +45,7 @@ def small():
 
 def on_cpu(module, monkeypatch):
     """As where TRITON_INTERPRET is not set."""
-    monkeypatch.setattr(module, "INTERPRETED", False, raising=False)
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
 
 
 def batch(shape, size=2):

@@ -2,8 +2,8 @@
 
 import json
 import os
-import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import onnxruntime
@@ -17,6 +17,7 @@ from cnndsl.cli.main import main
 from cnndsl.tools import onnx, program
 
 torch.set_num_threads(1)
+INTERPRETED = "cnndsl.rt.module.INTERPRETED"
 ZOO = Path(__file__).parents[2] / "examples" / "zoo"
 MANY = os.environ.get("CNNDSL_MANY") == "1"  # the zoo as well: a few minutes
 
@@ -60,14 +61,11 @@ def ramp(model):
 def compare(model, path, sizes):
     """Run the ONNX file on batches of these sizes against the model."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    sys.modules[type(model).__module__].INTERPRETED = False
-    try:
+    with mock.patch(INTERPRETED, False):
         for batch, *size in sizes:
             x = torch.randn(batch, model.input_shape[0], *size)
             (found,) = session.run(None, {"input": x.numpy()})
             np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
-    finally:
-        sys.modules[type(model).__module__].INTERPRETED = True
 
 
 @pytest.mark.parametrize(
@@ -99,14 +97,12 @@ def test_what_a_file_puts_out_has_its_label_and_is_computed_once(tmp_path):
     cnndsl.export_onnx(model, tmp_path / "net.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"))
     assert [value.name for value in session.get_outputs()] == ["output", "a.mid", "output_"]
-    sys.modules[type(model).__module__].INTERPRETED = False
     for shape in ((1, 2, 2, 2), (3, 2, 9, 6)):
         x = torch.randn(shape)
-        with torch.no_grad():
+        with torch.no_grad(), mock.patch(INTERPRETED, False):
             wanted = (model(x), *model.outputs(x).values())
         for found, tensor in zip(session.run(None, {"input": x.numpy()}), wanted, strict=True):
             np.testing.assert_allclose(found, tensor.numpy(), rtol=1e-4, atol=1e-5)
-    sys.modules[type(model).__module__].INTERPRETED = True
     kinds = [node.op_type for node in load_onnx(tmp_path / "net.onnx").graph.node]
     assert kinds.count("Conv") == 2
     told = "output batch x 4, a.mid batch x 3 x (H//2) x (W//2), output_ batch x 3 x H x W"
@@ -158,9 +154,8 @@ def test_a_program_has_the_symbols_within_their_bounds(text, ranges):
     run = exported.module()
     smallest = [ranges[program.name_of(free[axis])][0] for axis in (2, 3)]
     x = torch.randn(3, 1, *smallest)
-    sys.modules[type(model).__module__].INTERPRETED = False
-    torch.testing.assert_close(run(x), model(x))
-    sys.modules[type(model).__module__].INTERPRETED = True
+    with mock.patch(INTERPRETED, False):
+        torch.testing.assert_close(run(x), model(x))
     with pytest.raises((AssertionError, RuntimeError)):
         run(torch.randn(3, 1, smallest[0] - 1, smallest[1] - 1))
     assert not [n for n in exported.graph.nodes if "cnndsl" in str(n.target)]

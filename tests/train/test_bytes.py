@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("uninterpreted")
 def uninterpreted():
     """As where TRITON_INTERPRET is not set."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "0")
+        patch.setattr("cnndsl.rt.module.INTERPRETED", False)
         yield
 
 

@@ -19,7 +19,7 @@ TEXT = "model Small\ninput 6 x 6 x 1\nflatten\nfc 3\n"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs of a network from a file."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TRITON_INTERPRET", "0")
+        patch.setattr("cnndsl.rt.module.INTERPRETED", False)
         path = tmp_path_factory.mktemp("finished") / "run"
         file = path.with_name("small.cnn")
         file.write_text(TEXT)
@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 

@@ -18,7 +18,7 @@ X, Y = trainee.images(12)
 @pytest.fixture(autouse=True)
 def uninterpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where TRITON_INTERPRET is not set."""
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
 
 
 ONCE = trainee.RECIPE.replace(epochs=1, batch=4)

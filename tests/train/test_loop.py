@@ -150,7 +150,7 @@ def test_every_way_to_give_data_survives_an_interruption(tmp_path: Path, kind: s
 @pytest.fixture
 def operators(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train compiled networks with PyTorch's operators: Triton's interpreter would take minutes."""
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
 
 
 @pytest.mark.usefixtures("operators")

@@ -26,7 +26,7 @@ def device(monkeypatch, tmp_path):
     monkeypatch.setattr("cnndsl.train.tuned.device_of", lambda x: found)
     monkeypatch.setattr(door.Store, "_folder", lambda self: tmp_path)
     monkeypatch.setattr(door, "text_of", quick_text)
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     return found
 
 
@@ -67,7 +67,7 @@ def test_a_run_keeps_its_choices_and_goes_on_with_them(device, network, capsys):
 
 
 def test_on_a_cpu_a_note_says_that_there_is_nothing_to_choose(network, capsys, monkeypatch):
-    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr("cnndsl.rt.module.INTERPRETED", False)
     assert main(["train", str(network), *FEW, "--tune", "--out", "run"]) == 0
     assert "`tune` has nothing to choose on cpu" in capsys.readouterr().out
     assert not Path("run/choices.json").exists()
