@@ -134,11 +134,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _emit(arguments: argparse.Namespace, graph: Graph, source: Source, choices: Choices) -> int:
-    if arguments.emit in STAGES or arguments.stats:
-        return _with_kernels(arguments, graph, emit(graph, source, choices))
-    if arguments.emit == "python":
+    if arguments.emit in STAGES or arguments.stats or arguments.emit == "python":
         written = emit(graph, source, choices, standalone=arguments.standalone)
-        return _write(arguments, written)
+        if arguments.emit == "python" and not arguments.stats:
+            return _write(arguments, written)
+        return _with_kernels(arguments, graph, written)
     if arguments.emit == "graph":
         dump = graph_text.dump(graph)
     else:

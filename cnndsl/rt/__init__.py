@@ -6,7 +6,14 @@ be compiled again. `cnndsl compile --standalone` writes this text into the file 
 
 import triton
 
-from .conv_geometry import ConvGeometry, ConvOutputs, conv_precision, conv_sizes, conv_weights
+from .conv_geometry import (
+    ConvGeometry,
+    ConvOutputs,
+    conv_keeps_output,
+    conv_precision,
+    conv_sizes,
+    conv_weights,
+)
 from .conv_library import conv_product
 from .conv_op import ConvLaunches, conv_op
 from .conv_rows import conv_row_terms, conv_rows
@@ -59,6 +66,7 @@ __all__ = [
     "are_seen_by_rows",
     "block_size",
     "channels_last",
+    "conv_keeps_output",
     "conv_norm",
     "conv_op",
     "conv_precision",

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from cnndsl.check.settings import parse_setting
-from cnndsl.runtime.load import instance, text_of, write_file
+from cnndsl.runtime.load import instance, write_file
 from cnndsl.train.errors import UsageError
 from cnndsl.train.run import Origin, Run
 from cnndsl.train.tuned import followed
@@ -23,8 +23,7 @@ def compile_file(
     """
     written, source, used = write_file(path, dict(parse_setting(text) for text in settings), root)
     texts = tuple((file.name, file.text) for file in used)
-    model = instance(written)
-    return model, Origin(source.text, tuple(settings), text_of(model) or "", texts)
+    return instance(written), Origin(source.text, tuple(settings), used=texts)
 
 
 def compile_run(run: Run) -> nn.Module:

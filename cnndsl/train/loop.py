@@ -80,14 +80,7 @@ def train(
         shown = _heard(reporter, ranks)
         if tune:
             model = tuned(model, images, used, ranks, shown)
-            origin = _with_module(origin, model)
         return _begin(model, images, used, shown, ranks, path, origin, save_every)
-
-
-def _with_module(origin: Origin | None, model: nn.Module) -> Origin | None:
-    """The module that people find in the run folder has the kernels that are run."""
-    text = text_of(model)
-    return origin if origin is None or text is None else origin.replace(module=text)
 
 
 def _begin(
@@ -108,6 +101,8 @@ def _begin(
         try:
             choices = choices_of(model)
             text = write(choices) if choices.regions else ""
+            if origin is not None:
+                origin = origin.replace(module=text_of(model) or origin.module)
             create(path, session.config(origin), origin, session.checkpoint(), text)
         except OSError as error:
             raise TrainError(

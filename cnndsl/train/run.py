@@ -27,14 +27,15 @@ from cnndsl.train.errors import UsageError
 
 
 class Origin(Record):
-    """Where a network comes from: its source, what was set (`width=64`), the emitted module.
+    """Where a network comes from: its source, and what was set (`width=64`).
 
-    `used` are the paths and texts of the files that the source uses.
+    `used` are the paths and texts of the files that the source uses; `module` is what a run folder
+    shows of the network: a file that stands alone, with the kernels that are run.
     """
 
     source: str
     settings: tuple[str, ...]
-    module: str
+    module: str = ""
     used: tuple[tuple[str, str], ...] = ()
 
 

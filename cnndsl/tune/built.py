@@ -6,6 +6,7 @@ emitted text calls things (kernels/README.md); knows nothing of time.
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from itertools import count
 from typing import Any
 
@@ -18,8 +19,9 @@ from cnndsl.record import Record
 from cnndsl.runtime.load import import_text
 from cnndsl.runtime.using import never, using_in
 
-# Emitted code has no types that are known here.
+# Emitted code has no types that are known here, nor has what it shares.
 Untyped = Any
+RT: Untyped = import_module("cnndsl.rt")
 _NUMBERS = count(1)
 # Makes the emitter write the field and the question; it is replaced before anything runs.
 _PLACEHOLDER = (TileOf("forward", "fp32", 1, Tile(16, 32, 16, 4, 2)),)
@@ -76,10 +78,10 @@ class Built:
 
     def operators(self, tiles: Sequence[tuple[Kernel, Tile]] = (), dtype: str = "") -> Operators:
         """Its operators with these tiles for this type."""
-        tile = self.space["Tile"]
+        tile = RT.Tile
         given = tuple((kernel, dtype, 1, tile(*found.values())) for kernel, found in tiles)
         name = f"{self.space['NAMESPACE']}::trial{next(_NUMBERS)}"
-        make = self.space["conv_op" if self.text.is_conv else "fc_op"]
+        make = RT.conv_op if self.text.is_conv else RT.fc_op
         run = make(
             name, self.geometry._replace(tiles=given), self.space[self.text.operator.launches]
         )

@@ -16,7 +16,7 @@ from cnndsl.fuse.pins import Kernel, Tile
 from cnndsl.layers.conv import Conv
 from cnndsl.record import Record
 from cnndsl.tune import trial
-from cnndsl.tune.built import Built, Text, write
+from cnndsl.tune.built import RT, Built, Text, write
 from cnndsl.tune.expected import Expected
 from cnndsl.tune.reference import Reference
 from cnndsl.tune.task import Candidate, Direction, Static, Task, direction_of
@@ -157,7 +157,7 @@ class Subject:
         if not isinstance(layer, Conv) or size is None:
             return g.features * g.outputs
         terms = g.channels // g.groups * g.kernel[0] * g.kernel[1]
-        sizes = self._any.space["conv_sizes"](g, *size)
+        sizes = RT.conv_sizes(g, *size)
         return int(sizes.conv_height * sizes.conv_width * g.filters * terms)
 
     @cached_property

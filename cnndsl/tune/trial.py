@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cnndsl.record import Record
-from cnndsl.tune.built import Built, Operators
+from cnndsl.tune.built import RT, Built, Operators
 from cnndsl.tune.task import Task
 
 Untyped = Any
@@ -76,7 +76,7 @@ def given(task: Task, built: Built, images: int, draw: Draw) -> Given:
     g = built.geometry
     if not task.is_conv or task.size is None:
         keep = min(1.0, SPREAD**2 / (g.features * 4 / 9))
-        x = draw(images, *built.space["fc_shape"](g))
+        x = draw(images, *RT.fc_shape(g))
         weight = draw(g.outputs, g.features, keep=keep)
         bias = draw(g.outputs) if g.bias else None
         needs = (task.needs_input_gradient, True, g.bias)
@@ -85,7 +85,7 @@ def given(task: Task, built: Built, images: int, draw: Draw) -> Given:
     keep = min(1.0, SPREAD**2 / (terms * 4 / 9))
     x = draw(images, g.channels, *task.size)
     weight = draw(g.filters, g.channels // g.groups, *g.kernel, keep=keep)
-    sizes = built.space["conv_sizes"](g, *task.size)
+    sizes = RT.conv_sizes(g, *task.size)
     shape = (images, g.filters, sizes.out_height, sizes.out_width)
     scale = None
     if g.scale != "none":
@@ -114,7 +114,7 @@ def backward(operators: Operators, built: Built, tensors: Given, made: Forward) 
         return operators.backward(t.gradient, saved, t.x, t.weight, list(t.needs))
     code, before, _ = made.kept
     saved = before if slope == "input" else None
-    if built.space["conv_keeps_output"](built.geometry):
+    if RT.conv_keeps_output(built.geometry):
         saved = made.y
     size = [t.x.shape[0], *t.x.shape[2:]]
     winner = code if code.numel() else None
