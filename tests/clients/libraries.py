@@ -22,6 +22,7 @@ class Use(NamedTuple):
     client: str
     module: str
     run: Callable[[nn.Module], dict[str, torch.Tensor]]
+    rounding: float = 1e-5  # see `sides.same`
 
     @property
     def about(self) -> str:
@@ -32,11 +33,11 @@ class Use(NamedTuple):
 USES: list[Use] = []
 
 
-def use(client: str, module: str):
+def use(client: str, module: str, rounding: float = 1e-5):
     """Make a row of a function."""
 
     def add(run):
-        USES.append(Use(client, module, run))
+        USES.append(Use(client, module, run, rounding))
         return run
 
     return add

@@ -126,9 +126,13 @@ def training(model: nn.Module, x: torch.Tensor = X, y: torch.Tensor = Y) -> dict
     return found | {name: b.clone() for name, b in model.named_buffers()}
 
 
-def same(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> None:
-    """Raise where they differ by more than rounding."""
+def same(
+    found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], rounding: float = 1e-5
+) -> None:
+    """Raise where they differ by more than rounding, or more than so much of a value of 1."""
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
         message = f"{name}: {{}}".format
-        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-5, msg=message)
+        torch.testing.assert_close(
+            found[name], value, rtol=10 * rounding, atol=rounding, msg=message
+        )

@@ -1,6 +1,6 @@
 """The table of clients in docs/pytorch.md, written from what the tests run."""
 
-from tests.clients import sides
+from tests.clients import sides, transforms  # noqa: F401 (its rows are in USES)
 from tests.clients.changes import ROWS
 from tests.clients.libraries import USES
 

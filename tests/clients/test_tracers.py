@@ -122,6 +122,7 @@ def in_a_fresh_process(folder, loader, x, wanted):
     assert done.stdout == "same\n", done.stderr
 
 
+@pytest.mark.skipif(not MANY, reason="`saved` in test_libraries.py has one: CNNDSL_MANY=1")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes are looked at
 def test_a_trace_is_loaded_where_this_module_is_not(name, monkeypatch, tmp_path):
     _, ours = pair(name, "kernels", monkeypatch)
@@ -130,6 +131,7 @@ def test_a_trace_is_loaded_where_this_module_is_not(name, monkeypatch, tmp_path)
     in_a_fresh_process(tmp_path, "torch.jit.load('traced.pt')", x, ours(x))
 
 
+@pytest.mark.skipif(not MANY, reason="`saved` in test_libraries.py has one: CNNDSL_MANY=1")
 @pytest.mark.filterwarnings("ignore:The TorchScript type system")  # of a layer of PyTorch's own
 def test_a_script_is_loaded_where_this_module_is_not(name, monkeypatch, tmp_path):
     _, ours = pair(name, "kernels", monkeypatch)
@@ -138,7 +140,8 @@ def test_a_script_is_loaded_where_this_module_is_not(name, monkeypatch, tmp_path
     in_a_fresh_process(tmp_path, "torch.jit.load('scripted.pt')", x, ours(x))
 
 
-@pytest.mark.parametrize("strict", [False, True] if MANY else [False])
+@pytest.mark.skipif(not MANY, reason="`saved` in test_libraries.py has one: CNNDSL_MANY=1")
+@pytest.mark.parametrize("strict", [False, True])
 def test_an_export_is_loaded_where_this_module_is_not(name, strict, monkeypatch, tmp_path):
     _, ours = pair(name, "kernels", monkeypatch)
     x, _ = batch(name)
