@@ -290,13 +290,17 @@ class _Binding:
         needed = [s.kind.what if s.kind.words else f"its {n}: {s.kind.what}" for n, s in slots]
         place = before.before() if before is not None else self.call.head.after()
         fixes: list[Fix] = []
-        for word in slots[0][1].kind.words if len(slots) == 1 else ():
+        example = self.form.examples[0]
+        words = slots[0][1].kind.words if len(slots) == 1 else ()
+        # What the example has is what people usually mean.
+        for word in sorted(words, key=lambda word: word not in example.split()):
             if before is not None:
                 text, result = f"{word} ", f"{self.form.kind} {word} …"
             else:
                 text, result = f" {word}", f"{self.call.head.text} {word}"
             fixes.append(Fix(f"write `{result}`", (Edit(place, text),)))
-        fixes.append(Fix(f"for example `{self.form.examples[0]}`"))
+        if not any(f"`{example}`" in fix.message for fix in fixes):
+            fixes.append(Fix(f"for example `{example}`"))
         message = f"`{self.form.kind}` needs {', and '.join(needed)}"
         self._report("E202", message, self.call.head, fixes=tuple(fixes))
 
@@ -336,7 +340,8 @@ class _Binding:
         near = OPTIONS.get(word)
         if near is None and not self.sink.is_full:
             near = nearest(word, [*optional, *OPTIONS])
-        near = OPTIONS.get(near or "", near)
+        if near is not None and near not in self.form.slots:
+            near = OPTIONS.get(near, near)
         fixes: list[Fix] = []
         if near in optional:
             edits = [Edit(argument.name.span, near)]
@@ -366,6 +371,8 @@ class _Binding:
             fixes = (Fix(f"did you mean `{meant}`?", (Edit(refused.span, meant),)),)
         elif flag := habits.as_flag(refused.slot.kind, refused.value):
             fixes = (Fix(f"did you mean `{flag}`?", (Edit(refused.span, flag),)),)
+        elif count := habits.as_count(refused.slot.kind, refused.value):
+            fixes = (Fix(f"write `{count}`", (Edit(refused.span, count),)),)
         elif part := habits.as_part(refused.slot.kind, refused.value):
             fixes = (Fix(f"a part of 1: `{part}`", (Edit(refused.span, part),)),)
         elif not refused.slot.required and default is not None:

@@ -6,7 +6,7 @@ Each function looks at a call and gives what to report, or None where nothing of
 from collections.abc import Mapping, Sequence
 
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix
-from cnndsl.layers.arguments import Flag, Kind, Number, Size, Value
+from cnndsl.layers.arguments import Count, Flag, Kind, Number, Pair, Size, Value
 from cnndsl.layers.base import Layer, Slot
 from cnndsl.layers.table import BY_KIND
 from cnndsl.sizes.dim import Dim
@@ -179,6 +179,13 @@ def as_part(kind: Kind, value: Value) -> str | None:
         return None
     number = value.constant
     return f"{number / 100:g}" if number is not None and 1 < number <= 100 else None
+
+
+def as_count(kind: Kind, value: Value) -> str | None:
+    """Two equal numbers where one for both axes is asked for: `upsample 2x2 nearest`."""
+    if isinstance(kind, Count) and isinstance(value, Pair) and value.height == value.width:
+        return str(value.height)
+    return None
 
 
 def layer_asserted(expected: tree.Shape) -> Diagnostic | None:

@@ -44,8 +44,8 @@ def summary(graph: Graph, totals: Totals) -> str:
     """The totals; those that grow with the image are given for one size as well."""
     example = dict(graph.example)
     counted = [
-        f"{_count(totals.params)} parameters ({_bytes(totals.weight_bytes)})",
-        f"{_count(_at(totals.macs, example))} MACs an image",
+        f"{_counted(totals.params, 'parameter')} ({_bytes(totals.weight_bytes)})",
+        f"{_counted(_at(totals.macs, example), 'MAC')} an image",
     ]
     memory = _bytes(_at(totals.training_bytes, example))
     training = f"training needs {memory} for one image, with Adam in fp32"
@@ -125,6 +125,10 @@ def _count(dim: Dim, known: Promised | None = None) -> str:
     if dim.constant is not None:
         return f"{dim.constant:,}"
     return known.pretty(dim) if known is not None else dim.pretty()
+
+
+def _counted(dim: Dim, what: str) -> str:
+    return f"{_count(dim)} {what}{'' if dim.constant == 1 else 's'}"
 
 
 def _bytes(dim: Dim) -> str:

@@ -5,6 +5,8 @@ word itself none; is a bracket without its partner; is something missing behind 
 there something that another language would have here.
 """
 
+from itertools import pairwise
+
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix
 from cnndsl.source import Source, Span
 from cnndsl.syntax import spelling
@@ -139,6 +141,13 @@ def _equals(at: Situation) -> Diagnostic | None:
     return None
 
 
+# Layers that people write behind a comma: `conv 8 3x3, relu`.
+_LAYERS = frozenset(
+    {"batchnorm", "dropout", "flatten", "gelu", "globalpool", "pool", "relu", "relu6", "sigmoid"}
+    | {"silu", "softmax", "tanh"}
+)
+
+
 def _comma(at: Situation) -> Diagnostic:
     """Commas between arguments; all of the statement go at once."""
     if size := _size_in_brackets(at):
@@ -149,8 +158,17 @@ def _comma(at: Situation) -> Diagnostic:
         fix = Fix("write `x`", edits)
         message = "the sides of a shape are joined by `x`: `28 x 28 x 1`"
         return Diagnostic("E109", message, at.span(at.token), fixes=(fix,))
-    fix = Fix("delete the comma", tuple(Edit(at.span(t), "") for t in commas))
     message = "arguments stand side by side, without commas"
+    following = {t.start: n for t, n in pairwise((at.token, *at.after))}
+    behind = [at.text(n) if (n := following.get(t.start)) else "" for t in commas]
+    edits = tuple(
+        Edit(at.span(t), ";" if word in _LAYERS else "")
+        for t, word in zip(commas, behind, strict=True)
+    )
+    fix = Fix("delete the comma", edits)
+    if any(word in _LAYERS for word in behind):
+        message = "a layer stands on its own line, or behind a `;`"
+        fix = Fix("write `;` before each layer", edits)
     return Diagnostic("E114", message, at.span(at.token), fixes=(fix,))
 
 

@@ -166,7 +166,9 @@ def bad_number(source: Source, token: Token) -> Diagnostic:
         note = "units are `k` `M` `G` (powers of 1000) and `KiB` `MiB` `GiB`"
         fix = Fix(f"write `{meant}`", (Edit(span, meant),))
         return Diagnostic("E105", message, span, notes=(note,), fixes=(fix,))
-    if re.fullmatch(r"[0-9]+x", word):
+    if re.fullmatch(r"[0-9]+X[0-9]+", word):
+        fix = Fix(f"write `{word.lower()}`", (Edit(span, word.lower()),))
+    elif re.fullmatch(r"[0-9]+x", word):
         fix = Fix(f"a size has two sides, `{word}{word[:-1]}`; a square has one number")
     elif re.fullmatch(r"[0-9_]+\.", word):
         fix = Fix(f"write `{word}0`", (Edit(span, word + "0"),))

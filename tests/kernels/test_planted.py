@@ -11,7 +11,7 @@ from .mistakes import MISTAKES, place
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "tests" / "golden" / "mistakes.md"
-EVERY = 1 if os.environ.get("CNNDSL_MANY") == "1" else 25
+EVERY = 1 if os.environ.get("CNNDSL_MANY") == "1" else 50
 
 
 def test_mistakes_are_found() -> None:

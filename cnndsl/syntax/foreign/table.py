@@ -252,7 +252,11 @@ _LOSS = "a file describes the network alone; `cnndsl train` and your own program
 # What has no line of its own here, and what to do instead.
 MISSING: dict[str, str] = {
     **dict.fromkeys(("Concatenate", "concatenate", "cat"), _MERGE.format("concat")),
-    "Add": _MERGE.format("add"),
+    **dict.fromkeys(("Add", "sum", "plus"), _MERGE.format("add")),
+    **dict.fromkeys(
+        ("dwconv", "depthwise", "depthwise_conv", "depthwiseconv", "dw_conv"),
+        "a depthwise convolution has a group for each channel: `conv channels 3x3 groups=channels`",
+    ),
     "Multiply": _MERGE.format("multiply"),
     **dict.fromkeys(
         ("Conv1d", "Conv1D"), "for one dimension, write images of width 1: `conv 16 3x1`"
