@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnndsl.rt.fc_op import FcGeometry, fc_precision
+from cnndsl.rt.fc_operator import FcGeometry, fc_precision
 from cnndsl.rt.shared import (
     COUNTS,
     block_size,

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from cnndsl.rt.norm_op import NormGeometry, norm_sizes
+from cnndsl.rt.norm_operator import NormGeometry, norm_sizes
 from cnndsl.rt.shared import (
     COUNTS,
     block_size,

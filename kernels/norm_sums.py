@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cnndsl.rt.module import full_dtype
-from cnndsl.rt.norm_op import NormGeometry, norm_sizes
+from cnndsl.rt.norm_operator import NormGeometry, norm_sizes
 from cnndsl.rt.shared import (
     COUNTS,
     allocated,

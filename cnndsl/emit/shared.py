@@ -16,10 +16,10 @@ _FIRST = ("dispatch.py", "module.py", "shared.py", "replay.py", "rows.py", "cpu.
 _OPERATORS: dict[Family, tuple[str, ...]] = {
     "conv": (
         *("windows.py", "conv_geometry.py", "conv_rows.py", "conv_library.py", "conv_second.py"),
-        "conv_op.py",
+        "conv_operator.py",
     ),
-    "fc": ("fc_op.py",),
-    "norm": ("norm_op.py",),
+    "fc": ("fc_operator.py",),
+    "norm": ("norm_operator.py",),
 }
 _EARLY = ("COUNTS",)
 _LAST = ("image.py", "loss.py")

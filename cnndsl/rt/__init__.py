@@ -15,14 +15,14 @@ from .conv_geometry import (
     conv_weights,
 )
 from .conv_library import conv_product
-from .conv_op import ConvLaunches, conv_op
+from .conv_operator import ConvLaunches, conv_op
 from .conv_rows import conv_row_terms, conv_rows
 from .cpu import conv_norm, in_layout_for, is_unseen, max_pool2
-from .fc_op import FcGeometry, FcLaunches, fc_op, fc_precision, fc_shape, fc_weights
+from .fc_operator import FcGeometry, FcLaunches, fc_op, fc_precision, fc_shape, fc_weights
 from .image import scaled, scaled_by_operators
 from .loss import cross_entropy
 from .module import INTERPRETED, full_dtype, runs_kernels, scale_and_shift, takes_batch
-from .norm_op import NormGeometry, NormLaunches, is_norm, norm_op, norm_sizes
+from .norm_operator import NormGeometry, NormLaunches, is_norm, norm_op, norm_sizes
 from .rows import (
     are_by_rows,
     are_seen_by_rows,

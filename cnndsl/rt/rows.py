@@ -35,8 +35,8 @@ def are_seen_by_rows(x: Tensor, block: nn.Module) -> bool:
         return False
     if block._forward_hooks or nn.modules.module._has_any_global_hook():
         return True
-    if is_watched(x):  # by vmap, which cannot say; PyTorch's operators keep the rows that they get
-        return False
+    if is_watched(x):
+        return False  # vmap cannot say how x lies; PyTorch's operators keep rows
     return x.is_contiguous() and not x.is_contiguous(memory_format=torch.channels_last)
 
 

@@ -17,11 +17,11 @@ import torch
 import triton
 
 from cnndsl.rt.conv_geometry import ConvGeometry
-from cnndsl.rt.conv_op import conv_op
-from cnndsl.rt.fc_op import FcGeometry, fc_op, fc_shape
+from cnndsl.rt.conv_operator import conv_op
+from cnndsl.rt.fc_operator import FcGeometry, fc_op, fc_shape
 from cnndsl.rt.image import image_op
 from cnndsl.rt.loss import loss_op
-from cnndsl.rt.norm_op import NormGeometry, norm_op
+from cnndsl.rt.norm_operator import NormGeometry, norm_op
 from cnndsl.runtime.target import DTYPES as NAMES
 from cnndsl.runtime.target import compile_launch, measure, record_model
 

@@ -362,9 +362,14 @@ BACKWARD = [
         "(right < POOL_SIZE[1])",
         "(right <= POOL_SIZE[1])",
     ),
-    conv("_op", "a scaled weight's gradient is unscaled", "if scale is not None:\n", "if False:\n"),
     conv(
-        "_op",
+        "_operator",
+        "a scaled weight's gradient is unscaled",
+        "if scale is not None:\n",
+        "if False:\n",
+    ),
+    conv(
+        "_operator",
         "the input's gradient is of the unscaled weight",
         "if scale is not None and needs[0]:",
         "if False:",

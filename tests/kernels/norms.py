@@ -12,8 +12,8 @@ from cnndsl.kernels.norm_sums import norm_launch_gradient_sums
 from torch import Tensor, nn
 
 from cnndsl.rt.conv_geometry import ConvGeometry
-from cnndsl.rt.conv_op import conv_op
-from cnndsl.rt.norm_op import NormGeometry, NormLaunches, norm_op
+from cnndsl.rt.conv_operator import conv_op
+from cnndsl.rt.norm_operator import NormGeometry, NormLaunches, norm_op
 
 from .regions import LAUNCHES, UNIT, Case, pooled, worst
 

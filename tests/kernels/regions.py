@@ -20,8 +20,8 @@ from cnndsl.kernels.fc_gradients import (
 from torch import Tensor
 
 from cnndsl.rt.conv_geometry import ConvGeometry, conv_sizes
-from cnndsl.rt.conv_op import ConvLaunches, conv_op
-from cnndsl.rt.fc_op import FcLaunches
+from cnndsl.rt.conv_operator import ConvLaunches, conv_op
+from cnndsl.rt.fc_operator import FcLaunches
 
 LAUNCHES = ConvLaunches(
     forward=conv_launch_forward,

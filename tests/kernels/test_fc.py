@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnndsl.rt.fc_op import FcGeometry, fc_op
+from cnndsl.rt.fc_operator import FcGeometry, fc_op
 
 from .hostile import HostileInterpreter
 from .regions import FC_LAUNCHES as LAUNCHES

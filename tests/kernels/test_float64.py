@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 import cnndsl
-from cnndsl.rt.conv_op import conv_op
-from cnndsl.rt.fc_op import FcGeometry, fc_op
+from cnndsl.rt.conv_operator import conv_op
+from cnndsl.rt.fc_operator import FcGeometry, fc_op
 from cnndsl.rt.loss import loss_op
-from cnndsl.rt.norm_op import norm_op
+from cnndsl.rt.norm_operator import norm_op
 
 from .hostile import HostileInterpreter
 from .norms import NORM_LAUNCHES, new_norm, norm_geometry

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 import cnndsl
 from cnndsl.rt import replay, shared
-from cnndsl.rt.conv_op import conv_op
-from cnndsl.rt.fc_op import FcGeometry, fc_op
-from cnndsl.rt.norm_op import norm_op
+from cnndsl.rt.conv_operator import conv_op
+from cnndsl.rt.fc_operator import FcGeometry, fc_op
+from cnndsl.rt.norm_operator import norm_op
 
 from .norms import NORM_LAUNCHES, norm_geometry
 from .regions import FC_LAUNCHES, LAUNCHES, Case, conv_geometry

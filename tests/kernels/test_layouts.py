@@ -31,15 +31,15 @@ UTILS = ("test_schema", "test_autograd_registration", "test_faketensor")
 
 
 class Noting(TorchDispatchMode):
-    """Notes the calls of operators of a namespace."""
+    """Notes the calls of operators of some namespaces."""
 
-    def __init__(self, space: str) -> None:
+    def __init__(self, *spaces: str) -> None:
         super().__init__()
-        self.space = space
+        self.spaces = spaces
         self.calls: dict[str, tuple[Any, tuple[Any, ...]]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.namespace == self.space:
+        if func.namespace in self.spaces:
             copies = tuple(a.detach().clone() if isinstance(a, Tensor) else a for a in args)
             self.calls.setdefault(func.name(), (func, copies))
         return func(*args, **(kwargs or {}))
@@ -50,10 +50,12 @@ def calls(training: bool) -> dict[str, tuple[Any, tuple[Any, ...]]]:
     model = cnndsl.compile(source=TEXT).train(training)
     x = torch.randn(2, 2, 6, 6, requires_grad=True)
     emitted = sys.modules[type(model).__module__]
-    with pytest.MonkeyPatch.context() as patch, Noting(emitted.NAMESPACE) as noting:
+    noting = Noting(emitted.NAMESPACE, "cnndsl_rt")
+    with pytest.MonkeyPatch.context() as patch, noting:
         # As under torch.compile. By itself, a module under a mode runs PyTorch's operators.
-        patch.setattr(emitted, "needs_operators", lambda _x: False)
-        patch.setattr(emitted, "is_opaque", lambda *_given: True)
+        patch.setattr("cnndsl.rt.dispatch.tools.is_blind", True)
+        patch.setattr("cnndsl.rt.dispatch.is_opaque", lambda *_given: True)
+        patch.setattr("cnndsl.rt.norm_operator.is_opaque", lambda *_given: True)
         model.loss(x, torch.tensor([0, 2])).backward()
     return noting.calls
 

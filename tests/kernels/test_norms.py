@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from cnndsl.rt.conv_op import conv_op
-from cnndsl.rt.norm_op import norm_op
+from cnndsl.rt.conv_operator import conv_op
+from cnndsl.rt.norm_operator import norm_op
 
 from .hostile import HostileInterpreter
 from .norms import (

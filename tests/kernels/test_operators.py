@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from cnndsl.rt.conv_op import conv_op
+from cnndsl.rt.conv_operator import conv_op
 
 from .conftest import ON_GPU
 from .hostile import HostileInterpreter

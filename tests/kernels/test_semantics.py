@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnndsl.rt.conv_geometry import ConvGeometry
-from cnndsl.rt.conv_op import conv_op, conv_outputs
+from cnndsl.rt.conv_operator import conv_op, conv_outputs
 
 from .hostile import HostileInterpreter
 from .regions import LAUNCHES, Case, Result, check, conv_geometry, ours, reference

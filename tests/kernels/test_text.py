@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnndsl.emit.kernels import KERNELS
 from cnndsl.rt.conv_geometry import ConvGeometry
-from cnndsl.rt.conv_op import ConvLaunches, conv_op
+from cnndsl.rt.conv_operator import ConvLaunches, conv_op
 
 from .hostile import HostileInterpreter
 from .regions import Case, conv_geometry, ours
