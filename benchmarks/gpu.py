@@ -20,8 +20,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -42,6 +42,7 @@ from cnndsl.fuse.pins import Pin
 from cnndsl.fuse.regions import Region, parts
 from cnndsl.fuse.ways import allowed
 from cnndsl.runtime.load import origin_of
+from cnndsl.runtime.using import never, using
 from cnndsl.tune.door import following
 
 ROOT = Path(__file__).parents[1]
@@ -52,22 +53,9 @@ CACHE_BYTES = 60e6
 MODE = "max-autotune-no-cudagraphs" if "--max-autotune" in sys.argv else "default"
 
 
-def never(x: Tensor) -> bool:
-    """Say that kernels do not run, whatever x is."""
-    del x
-    return False
-
-
-@contextmanager
-def without_kernels(model: nn.Module) -> Iterator[None]:
+def without_kernels(model: nn.Module) -> AbstractContextManager[None]:
     """The emitted module as eager PyTorch: each layer by its operator, ReLU behind a maximum."""
-    module = sys.modules[type(model).__module__]
-    kept = module.runs_kernels
-    module.runs_kernels = never
-    try:
-        yield
-    finally:
-        module.runs_kernels = kept
+    return using(model, takes=never)
 
 
 # ── ceilings ─────────────────────────────────────────────────────────────────────────────────────
