@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TypeGuard
 
 from cnndsl.emit import splice
+from cnndsl.emit.lines import walk
 
 IMPORTS = frozenset(
     {
@@ -63,7 +64,7 @@ def inspect(text: str) -> None:
     """Raise `Unsafe` unless the text holds only what an emitted file may hold."""
     tree = ast.parse(text.replace(GRADIENTS, "torch.conv2d"))
     known = BUILTINS | set(_defined(tree))
-    for node in ast.walk(tree):
+    for node in walk(tree):
         match node:
             case ast.Import(names=names):
                 _demand(all(n.name in IMPORTS for n in names), node, "an import")
@@ -88,7 +89,7 @@ def inspect(text: str) -> None:
 
 def _defined(tree: ast.AST) -> Iterator[str]:
     """The names that a file defines, each of which must be plain ASCII and not Python's own."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         match node:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name):
                 pass
@@ -111,7 +112,7 @@ def _of_the_module(tree: ast.Module) -> Iterator[str]:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 yield name
             case _:
-                yield from (n.id for n in ast.walk(statement) if _is_stored(n))
+                yield from (n.id for n in walk(statement) if _is_stored(n))
 
 
 def _is_stored(node: ast.AST) -> TypeGuard[ast.Name]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from cnndsl.emit.layout import WIDTH, call
+from cnndsl.emit.lines import parsed
 
 Import = ast.Import | ast.ImportFrom
 
@@ -49,7 +50,7 @@ def _from(module: str, names: Sequence[str]) -> str:
 @lru_cache(maxsize=64)
 def statements(text: str) -> tuple[Import, ...]:
     """The imports in a text."""
-    return tuple(s for s in ast.parse(text).body if isinstance(s, ast.Import | ast.ImportFrom))
+    return tuple(s for s in parsed(text).body if isinstance(s, ast.Import | ast.ImportFrom))
 
 
 def _is_standard(module: str) -> bool:

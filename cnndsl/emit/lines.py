@@ -8,9 +8,20 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+_WALKED = "_cnndsl_walked"
 
-@lru_cache(maxsize=16)
-def _parsed(text: str) -> ast.Module:
+
+def walk(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, as `ast.walk` gives them; it is asked many times for the same trees."""
+    found: tuple[ast.AST, ...] | None = getattr(tree, _WALKED, None)
+    if found is None:
+        found = tuple(ast.walk(tree))
+        setattr(tree, _WALKED, found)
+    return found
+
+
+@lru_cache(maxsize=32)
+def parsed(text: str) -> ast.Module:
     """The tree, which nobody changes: several passes look at one text."""
     return ast.parse(text)
 
@@ -23,7 +34,7 @@ class Lines:
     def __init__(self, text: str) -> None:
         """Parse it; `SyntaxError` is a bug in a file of kernels/ or in the emitter."""
         self.text = text
-        self.tree = _parsed(text)
+        self.tree = parsed(text)
         self.lines = text.splitlines(keepends=True)
         self.starts = [0]
         for line in self.lines:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import pairwise
 
-from cnndsl.emit.lines import Edit, Lines, apply, tidy, without
+from cnndsl.emit.lines import Edit, Lines, apply, tidy, walk, without
 
 # Calls that only compute: a line of these whose value nothing reads is idle. All others stay.
 _TRITON = frozenset(
@@ -109,7 +109,7 @@ def _first_line(statement: ast.stmt) -> int:
 
 
 def _names(tree: ast.AST) -> Iterator[str]:
-    return (n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+    return (n.id for n in walk(tree) if isinstance(n, ast.Name))
 
 
 # ── lines behind a return ────────────────────────────────────────────────────────────────────────
@@ -163,9 +163,7 @@ def _without_idle_lines(text: str) -> str:
         if not isinstance(function, ast.FunctionDef):
             continue
         read = {
-            n.id
-            for n in ast.walk(function)
-            if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+            n.id for n in walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
         }
         for body in _all_bodies(function):
             idle = [s for s in body if _is_idle(s, read, pure)]
@@ -193,7 +191,7 @@ def _unnamed(source: Lines, statement: ast.stmt, read: set[str]) -> Iterator[Edi
 
 
 def _all_bodies(function: ast.FunctionDef) -> Iterator[list[ast.stmt]]:
-    for node in ast.walk(function):
+    for node in walk(function):
         for name in ("body", "orelse"):
             body = getattr(node, name, None)
             if isinstance(body, list) and body:
@@ -223,14 +221,14 @@ def _is_replaced(statement: ast.stmt, after: ast.stmt) -> bool:
             ast.Assign(targets=[ast.Name(id=name)], value=value),
             ast.Assign(targets=[ast.Name(id=again)], value=new),
         ):
-            is_read = name in _names(new) or any(isinstance(n, ast.Call) for n in ast.walk(value))
+            is_read = name in _names(new) or any(isinstance(n, ast.Call) for n in walk(value))
             return name == again and not is_read
         case _:
             return False
 
 
 def _only_computes(tree: ast.AST, pure: frozenset[str]) -> bool:
-    return all(_is_pure(n, pure) for n in ast.walk(tree) if isinstance(n, ast.Call))
+    return all(_is_pure(n, pure) for n in walk(tree) if isinstance(n, ast.Call))
 
 
 def _is_pure(call: ast.Call, pure: frozenset[str]) -> bool:
@@ -265,7 +263,7 @@ def _only_computes_in(function: ast.FunctionDef, pure: frozenset[str]) -> bool:
 def _changes(function: ast.FunctionDef) -> bool:
     """Whether it does more than to give its own names values: it raises, or writes elsewhere."""
     stays = (ast.Raise, ast.Global, ast.Nonlocal, ast.Delete, ast.With, ast.Assert)
-    for node in ast.walk(function):
+    for node in walk(function):
         is_written = isinstance(node, ast.Attribute | ast.Subscript)
         if isinstance(node, stays) or (is_written and not isinstance(node.ctx, ast.Load)):
             return True
@@ -315,7 +313,7 @@ def _by_first_name(
 
 
 def _local_names(function: ast.FunctionDef, context: type[ast.expr_context]) -> Iterator[ast.Name]:
-    names = (n for n in ast.walk(function) if isinstance(n, ast.Name))
+    names = (n for n in walk(function) if isinstance(n, ast.Name))
     return (n for n in names if isinstance(n.ctx, context))
 
 
@@ -330,7 +328,7 @@ def _without_idle_parameters(text: str) -> str:
     source = Lines(text)
     calls: dict[str, list[ast.Call]] = {}
     mentions: Counter[str] = Counter()
-    for node in ast.walk(source.tree):
+    for node in walk(source.tree):
         if isinstance(node, ast.Name):
             mentions[node.id] += 1
         elif isinstance(node, ast.Call):
@@ -406,18 +404,18 @@ def _marked(text: str) -> str:
     source = Lines(text)
     given = {
         (_called(call), keyword.arg)
-        for call in ast.walk(source.tree)
+        for call in walk(source.tree)
         if isinstance(call, ast.Call)
         for keyword in call.keywords
     }
     methods = {
         id(method)
-        for owner in ast.walk(source.tree)
+        for owner in walk(source.tree)
         if isinstance(owner, ast.ClassDef)
         for method in owner.body
     }
     edits: list[Edit] = []
-    for function in ast.walk(source.tree):
+    for function in walk(source.tree):
         if not isinstance(function, ast.FunctionDef) or id(function) in methods:
             continue
         if _is_kernel(function):

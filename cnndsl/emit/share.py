@@ -8,7 +8,7 @@ import ast
 from functools import lru_cache
 
 from cnndsl.emit import splice
-from cnndsl.emit.lines import Lines
+from cnndsl.emit.lines import Lines, parsed, walk
 from cnndsl.record import Record
 
 
@@ -70,7 +70,7 @@ def definitions(text: str) -> dict[str, str]:
 
 @lru_cache(maxsize=1024)
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name))
+    return tuple(n.id for n in walk(parsed(text)) if isinstance(n, ast.Name))
 
 
 def _callees_first(parts: dict[str, str]) -> list[str]:

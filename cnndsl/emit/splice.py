@@ -13,7 +13,7 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
-from cnndsl.emit.lines import Edit, Lines, apply, tidy
+from cnndsl.emit.lines import Edit, Lines, apply, parsed, tidy, walk
 from cnndsl.record import Record
 
 INDENT = 4
@@ -313,7 +313,7 @@ def without_field(text: str, name: str) -> str:
 def definitions(text: str) -> tuple[str, ...]:
     """The names of functions, classes and values that a text defines, in order."""
     found: list[str] = []
-    for statement in ast.parse(text).body:
+    for statement in parsed(text).body:
         match statement:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 found.append(name)
@@ -349,7 +349,7 @@ def words(texts: Iterable[str]) -> frozenset[str]:
 
 @lru_cache(maxsize=256)
 def _words(text: str) -> frozenset[str]:
-    names = {n.id for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Name)}
+    names = {n.id for n in walk(parsed(text)) if isinstance(n, ast.Name)}
     return frozenset(names.union(definitions(text)))
 
 
@@ -361,7 +361,7 @@ BANNER = re.compile(r"^# ── .*\n", re.MULTILINE)
 @lru_cache(maxsize=64)
 def docstring(text: str) -> str:
     """What a kernel file says of itself."""
-    return ast.get_docstring(ast.parse(text)) or ""
+    return ast.get_docstring(parsed(text)) or ""
 
 
 def is_own(statement: ast.stmt) -> bool:
