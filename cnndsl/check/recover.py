@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from cnndsl.layers.arguments import Count, Flag, Kind, Labelled, Like, Number, Pair, Size, Whole
-from cnndsl.layers.base import Claim, Layer, Merge
+from cnndsl.layers.base import REQUIRED, Claim, Layer, Merge
 from cnndsl.layers.merge import Multiply
 from cnndsl.layers.types import (
     ImageType,
@@ -102,7 +102,10 @@ def _variants(
     form: type[Layer], values: Mapping[str, Any], doubtful: Collection[str], unknowns: Unknowns
 ) -> tuple[Layer, Layer]:
     """Two layers that differ in each doubtful argument, and have the others as given."""
-    pairs = {name: _two_values(form.slots[name].kind, unknowns) for name in doubtful}
+    # A hole that stands where no other argument may is not among them, and has no value either.
+    lacking = [n for n, s in form.slots.items() if s.default is REQUIRED and n not in values]
+    names = dict.fromkeys([*doubtful, *lacking])
+    pairs = {name: _two_values(form.slots[name].kind, unknowns) for name in names}
     return (
         form(**{**values, **{name: pair[0] for name, pair in pairs.items()}}),
         form(**{**values, **{name: pair[1] for name, pair in pairs.items()}}),
