@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from cnndsl.check.elaborate import Elaborator
 from cnndsl.check.evaluate import size_problem
-from cnndsl.check.order import warn_of_order, with_swap
 from cnndsl.check.report import Report, is_whole, layer_facts
 from cnndsl.check.settings import read_settings
 from cnndsl.check.unread import warn_of_unread
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from cnndsl.check.repair import Repaired
 
 TEXT = "<text>"  # what messages call a source that is no file
+FEW = 4  # from more rows on, an image is none whose channels were given first
 NO_SETTINGS: Mapping[str, object] = {}
 
 
@@ -101,10 +101,20 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     seen = shown(graph) if ok else graph
     if seen is not graph and totals is not None:
         found, totals = counted(seen)
+    first = graph.source.dims[0].constant
+    has_few_rows = elaborator.input is not None and first is not None and first <= FEW
     if ok and elaborator.input is not None:
-        warn_of_order(elaborator.input, graph.source, graph.nodes, sink)
+        if has_few_rows:
+            from cnndsl.check.order import warn_of_order  # noqa: PLC0415 (few images are so low)
+
+            warn_of_order(elaborator.input, graph.source, graph.nodes, sink)
         warn_of_unread(graph, sink)
         warn_of_single_values(graph.nodes, sink)
+    diagnostics = sink.sorted()
+    if has_few_rows:
+        from cnndsl.check.order import with_swap  # noqa: PLC0415
+
+        diagnostics = with_swap(diagnostics, elaborator.input, graph.source)
     return Report(
         source.name,
         graph.name,
@@ -113,7 +123,7 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
         graph.valid,
         layer_facts(seen, found),
         totals,
-        with_swap(sink.sorted(), elaborator.input, graph.source),
+        diagnostics,
         graph if ok else None,
         found,
         elaborator.library.used(),

@@ -1,10 +1,9 @@
 """A call in a file made into a layer: each argument in its slot, each mistake at its place."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
-from cnndsl.check import habits
 from cnndsl.check.evaluate import Evaluator, describe, is_condition
 from cnndsl.check.places import Tensor
 from cnndsl.check.recover import of_one_kind
@@ -112,9 +111,11 @@ class _Binding:
                     self._keyword(argument, self.scope)
                 case tree.To() | tree.Like():
                     self._behind_word(argument)
-        if swapped := habits.swapped(self.call, self.form, positional, self.values):
-            self._add(swapped)
-            positional.reverse()
+        if len(positional) == 2 and not self._are_in_order(*positional):
+            swapped = _habits().swapped(self.call, self.form, positional, self.values)
+            if swapped:
+                self._add(swapped)
+                positional.reverse()
         self._positional(positional)
         defaults = self.scope.defaults(self.form.kind)
         for name, default in defaults.items():
@@ -217,7 +218,7 @@ class _Binding:
             self._unknown(argument)
         elif slot.way == "place":
             message = f"`{name}` is given by its place: `{self.form.examples[0]}`"
-            fix = habits.all_by_place(self.call, self.form)
+            fix = _habits().all_by_place(self.call, self.form)
             self._report("E204", message, argument.span, fixes=(fix,))
             self._take(name, slot, argument.value, scope)
         elif name in self.places:
@@ -256,9 +257,11 @@ class _Binding:
         """The argument's value; a bare word that the slot understands stands for itself."""
         if isinstance(expression, tree.Hole):
             return _Hole()
-        if isinstance(slot.kind, Size) and (product := habits.product(expression)):
-            self._add(product)
-            return None
+        if isinstance(slot.kind, Size) and isinstance(expression, tree.Binary):
+            product = _habits().product(expression)
+            if product:
+                self._add(product)
+                return None
         if isinstance(expression, tree.Reference) and expression.name in slot.kind.words:
             return expression.name
         if isinstance(expression, tree.Reference) and expression.name not in scope:
@@ -279,6 +282,18 @@ class _Binding:
             self._report("E206", "a condition cannot be an argument", expression.span)
             return None
         return value
+
+    def _are_in_order(self, first: tree.Positional, second: tree.Positional) -> bool:
+        """Whether two arguments are surely in their places: `6 5x5`, `max 2`."""
+        match first.value, second.value:
+            case tree.Size(), _:
+                return False
+            case (_, tree.Size()) | (tree.Integer(), tree.Integer()):
+                return True
+            case tree.Reference(name), tree.Integer():
+                return any(name in slot.kind.words for slot in self.form.slots.values())
+            case _:
+                return False
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────
 
@@ -313,7 +328,7 @@ class _Binding:
         fixes = [Fix("remove it" if len(extra) == 1 else "remove them")]
         options = [n for n, s in self.form.slots.items() if s.by_name]
         first = extra[0].value
-        if elsewhere := habits.meant_elsewhere(self.call, self.form, extra):
+        if elsewhere := _habits().meant_elsewhere(self.call, self.form, extra):
             self._add(elsewhere)
             return
         if isinstance(first, tree.Reference) and first.name in options and len(extra) == 2:
@@ -332,7 +347,7 @@ class _Binding:
         self.may_give_more = True
         optional = [n for n, s in self.form.slots.items() if s.by_name]
         word = argument.name.text
-        if activation := habits.activation(self.call, argument):
+        if activation := _habits().activation(self.call, argument):
             self._add(activation)
             return
         from cnndsl.syntax.foreign.words import OPTIONS  # noqa: PLC0415 (most files have no mistakes)
@@ -350,7 +365,7 @@ class _Binding:
                 edits.append(Edit(argument.value.span, meant))
             fixes.append(Fix(f"did you mean `{near}`?", tuple(edits)))
         elif near in self.form.slots and OPTIONS.get(word) == near:
-            fixes.append(habits.all_by_place(self.call, self.form))
+            fixes.append(_habits().all_by_place(self.call, self.form))
             self._take(near, self.form.slots[near], argument.value, self.scope)
         if optional:
             fixes.append(Fix("it takes " + ", ".join(f"`{name}=`" for name in optional)))
@@ -369,11 +384,11 @@ class _Binding:
         meant = refused.slot.kind.meant.get(refused.value) if isinstance(refused.value, str) else ""
         if meant:
             fixes = (Fix(f"did you mean `{meant}`?", (Edit(refused.span, meant),)),)
-        elif flag := habits.as_flag(refused.slot.kind, refused.value):
+        elif flag := _habits().as_flag(refused.slot.kind, refused.value):
             fixes = (Fix(f"did you mean `{flag}`?", (Edit(refused.span, flag),)),)
-        elif count := habits.as_count(refused.slot.kind, refused.value):
+        elif count := _habits().as_count(refused.slot.kind, refused.value):
             fixes = (Fix(f"write `{count}`", (Edit(refused.span, count),)),)
-        elif part := habits.as_part(refused.slot.kind, refused.value):
+        elif part := _habits().as_part(refused.slot.kind, refused.value):
             fixes = (Fix(f"a part of 1: `{part}`", (Edit(refused.span, part),)),)
         elif not refused.slot.required and default is not None:
             usual = refused.slot.kind.write(default)
@@ -400,6 +415,13 @@ class _Binding:
         fixes: tuple[Fix, ...] = (),
     ) -> None:
         self._add(Diagnostic(code, message, span, "", labels, (), fixes))
+
+
+def _habits() -> ModuleType:
+    """What people write in other places; most files have no mistakes, and do not load it."""
+    from cnndsl.check import habits  # noqa: PLC0415
+
+    return habits
 
 
 def written(slot: Slot, name: str, text: str) -> str:

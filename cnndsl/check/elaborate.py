@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from cnndsl import sizes
-from cnndsl.check import habits
 from cnndsl.check.bind import Failed, Unsolved, bind
 from cnndsl.check.blocks import call_scope, define_block, set_defaults
 from cnndsl.check.conditions import Judge, Verdict
@@ -506,9 +505,12 @@ class Elaborator:
         """
         if expected is None:
             return None
-        if expected.span.text not in scope and (layer := habits.layer_asserted(expected)):
-            self._sink.add(layer)
-            return None
+        if len(expected.dims) == 1 and expected.span.text not in scope:
+            from cnndsl.check.habits import layer_asserted  # noqa: PLC0415 (vectors are few)
+
+            if layer := layer_asserted(expected):
+                self._sink.add(layer)
+                return None
         values = [Evaluator(scope, self._sink).value(dim) for dim in expected.dims]
         for dim, value in zip(expected.dims, values, strict=True):
             if value is not None and not isinstance(value, Dim):
