@@ -101,7 +101,7 @@ def _report(source: Source, values: Mapping[str, Value], sink: Sink, root: Path 
     seen = shown(graph) if ok else graph
     if seen is not graph and totals is not None:
         found, totals = counted(seen)
-    first = graph.source.dims[0].constant
+    first = graph.source.dims[0].constant if graph.source.dims else None
     has_few_rows = elaborator.input is not None and first is not None and first <= FEW
     if ok and elaborator.input is not None:
         if has_few_rows:

@@ -291,7 +291,7 @@ class _Binding:
             case (_, tree.Size()) | (tree.Integer(), tree.Integer()):
                 return True
             case tree.Reference(name), tree.Integer():
-                return any(name in slot.kind.words for slot in self.form.slots.values())
+                return name in next(iter(self.form.slots.values())).kind.words
             case _:
                 return False
 
