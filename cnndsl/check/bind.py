@@ -291,7 +291,8 @@ class _Binding:
             case (_, tree.Size()) | (tree.Integer(), tree.Integer()):
                 return True
             case tree.Reference(name), tree.Integer():
-                return name in next(iter(self.form.slots.values())).kind.words
+                slots = self.form.slots.values()
+                return any(name in slot.kind.words for slot in list(slots)[:1])
             case _:
                 return False
 

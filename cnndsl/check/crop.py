@@ -120,6 +120,8 @@ class _Merge:
         if end is not None and self._is_skip(index):
             return self._above(self._nodes.get(end.inputs[0]))
         body = self._call.branches[index].statements
+        if not body:
+            return None
         last, own = body[-1], _own_label(end, self._place)
         if end is None or own is None or not isinstance(last, tree.LayerCall):
             return None
@@ -146,7 +148,10 @@ class _Merge:
         return (Edit(call.others[0].span.to(call.others[-1].span), " ".join(parts)),)
 
     def _behind(self, index: int, statement: str) -> Edit:
-        last = self._call.branches[index].statements[-1]
+        branch = self._call.branches[index]
+        if not branch.statements:  # one with a mistake, or that ends at once
+            return Edit(branch.span, f"{{ {statement} }}")
+        last = branch.statements[-1]
         if self._is_skip(index):
             return Edit(last.span, statement)
         return Edit(last.span.after(), f"; {statement}")
@@ -169,7 +174,7 @@ class _Merge:
 
 def _begins_elsewhere(body: tree.Body) -> bool:
     """Whether a branch does not read the tensor that arrives at the merge."""
-    return isinstance(body.statements[0], tree.From)
+    return bool(body.statements) and isinstance(body.statements[0], tree.From)
 
 
 def _labelled(end: Node, name: str) -> tuple[Edit, ...]:

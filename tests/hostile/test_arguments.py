@@ -51,3 +51,10 @@ def test_a_hole_where_no_argument_may_stand():
     text = "input 28 x 28 x 3\npool avg to ?7\nflatten; fc 10\n"
     (found,) = check_source(Source("hole.cnn", text)).diagnostics
     assert found.code == "E203"
+
+
+def test_an_empty_branch_and_an_argument_of_a_layer_without_any():
+    for branches in ("{ } { conv 4 3x3 }", "{ conv 4 3x3 } { }", "{ } { }", "{ } { pad 1 1 1 1 }"):
+        for merge in ("add", "concat", "multiply"):
+            text = f"input 8 x 8 x 4\n{merge} {branches}\nrelu x 3\n"
+            assert not check_source(Source("empty.cnn", text)).ok
