@@ -24,9 +24,9 @@ def shapes(source: Source, graph: Graph) -> dict[int, str]:
         if node.span.source is source:
             scope = node.path.rpartition(".")[0]
             inside.setdefault(node.span.line, {})[scope] = shape
-        for use in node.uses:
-            if use.source is source:
-                called[use.line] = shape
+        for call in node.calls:
+            if call.span.source is source:
+                called[call.span.line] = shape
     found = dict(called)
     for line, by_scope in inside.items():
         first, *_, last = *by_scope.values(), *by_scope.values()

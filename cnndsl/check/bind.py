@@ -1,6 +1,6 @@
 """A call in a file made into a layer: each argument in its slot, each mistake at its place."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -303,7 +303,6 @@ class _Binding:
         if not slots:
             return
         self.doubtful.update(name for name, _ in slots)
-        needed = [s.kind.what if s.kind.words else f"its {n}: {s.kind.what}" for n, s in slots]
         place = before.before() if before is not None else self.call.head.after()
         fixes: list[Fix] = []
         example = self.form.examples[0]
@@ -317,7 +316,7 @@ class _Binding:
             fixes.append(Fix(f"write `{result}`", (Edit(place, text),)))
         if not any(f"`{example}`" in fix.message for fix in fixes):
             fixes.append(Fix(f"for example `{example}`"))
-        message = f"`{self.form.kind}` needs {', and '.join(needed)}"
+        message = f"`{self.form.kind}` needs {', and '.join(_needed(slots))}"
         self._report("E202", message, self.call.head, fixes=tuple(fixes))
 
     def _too_many(self, extra: list[tree.Positional]) -> None:
@@ -442,3 +441,18 @@ def _suits(slot: Slot, value: Value) -> bool:
     except Refusal:
         return False
     return True
+
+
+def _needed(slots: list[tuple[str, Slot]]) -> Iterator[str]:
+    """What is missing, in words; arguments of one kind are listed together."""
+    names: dict[str, list[str]] = {}
+    for name, slot in slots:
+        if slot.kind.words:  # the words say enough: `max or avg`
+            yield slot.kind.what
+        else:
+            names.setdefault(slot.kind.what, []).append(name)
+    for what, (first, *others) in names.items():
+        if others:
+            yield f"its {', '.join((first, *others[:-1]))} and {others[-1]}, each {what}"
+        else:
+            yield f"its {first}: {what}"

@@ -183,7 +183,7 @@ def _labelled(end: Node, name: str) -> tuple[Edit, ...]:
 
 def _own_label(end: Node | None, place: Place) -> str | None:
     """The name by which a layer can be spoken of here; an unlabelled one keeps its own."""
-    if end is None or end.uses != place.uses or not end.path.startswith(place.prefix):
+    if end is None or end.calls != place.calls or not end.path.startswith(place.prefix):
         return None
     name = end.path.removeprefix(place.prefix)
     return name if name.isidentifier() else None

@@ -25,7 +25,7 @@ from cnndsl.check.suggest import nearest
 from cnndsl.check.warnings import warn_of_losses
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Sink
 from cnndsl.graph.facts import Tally
-from cnndsl.graph.graph import INPUT, Graph
+from cnndsl.graph.graph import INPUT, Call, Graph
 from cnndsl.layers.arguments import Value
 from cnndsl.layers.table import BY_KIND, MERGES
 from cnndsl.layers.types import NO_INPUT, ImageType, TensorType, VectorType, is_known
@@ -70,7 +70,7 @@ class Elaborator:
         self._holes: Solver | None = None
         self._current = Tensor(INPUT, NO_INPUT)
         self._outputs: list[tuple[str, str]] = []
-        self._steps = self._depth = 0
+        self._steps = self._depth = self._calls = 0
         self._complained_of_input = self._blocks_are_missing = self._supposes = False
         self._doubted: set[Span] = set()
 
@@ -248,7 +248,7 @@ class Elaborator:
                 return
             bound = solved or Failed(bound.form, bound.known, bound.places, bound.holes)
         if isinstance(bound, Failed):
-            self._current = self._network.after(call, bound, x)
+            self._current = self._network.after(call, bound, x, where.place)
         else:
             self._current = self._network.apply(call, bound, x, where.place)
 
@@ -288,7 +288,8 @@ class Elaborator:
         scope = call_scope(call, definition, where.scope, self._sink)
         wanted = self._wanted(call.expected, where.scope)
         prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
-        place = Place(prefix, (*where.place.uses, call.head))
+        self._calls += 1
+        place = Place(prefix, (*where.place.calls, Call(call.head, self._calls)))
         self._body(definition.block.body, Where(scope, place, where.file))
         self._assert(call.expected, wanted)
 
@@ -333,7 +334,7 @@ class Elaborator:
         place = where.place
         if statement.label is not None:
             prefix = f"{place.prefix}{statement.label.text}.{index}."
-            place = Place(prefix, place.uses)
+            place = Place(prefix, place.calls)
         return Where(Scope(where.scope), place, where.file)
 
     def _once(self, statement: tree.Repeat, where: Where) -> None:

@@ -17,7 +17,7 @@ from cnndsl.check.claims import (
 )
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
-from cnndsl.check.origin import last_change, more_room, story
+from cnndsl.check.origin import Origin, in_calls
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.recover import (
     as_read,
@@ -87,45 +87,55 @@ class Network:
             after = self.lost()
         elif arrives is None:
             values = {name: getattr(layer, name) for name in layer.slots}
-            after = self._mistaken(
-                call, Failed(type(layer), values, bound.places, (), (), bound.defaults), x
-            )
+            failed = Failed(type(layer), values, bound.places, (), (), bound.defaults)
+            after = self._mistaken(call, failed, x, place)
         else:
-            after = self._on(call, bound, arrives, x)
+            after = self._on(call, bound, arrives, x, place)
         return self._add(layer, (x.path, *others), x.type, after, call, place)
 
     def _on(
-        self, call: tree.LayerCall, bound: Bound, arrives: ImageType | VectorType, x: Tensor
+        self,
+        call: tree.LayerCall,
+        bound: Bound,
+        arrives: ImageType | VectorType,
+        x: Tensor,
+        place: Place,
     ) -> TensorType:
         """The output of a layer that reads what arrives."""
         layer = bound.layer
         claims = (*_counts(layer), *layer.requires(arrives))
         last = len(arrives.dims) - 1
-        failed = self._hold(claims, call, bound, lambda claim: self._origin(claim, x), last)
+        failed = self._hold(
+            claims, call, bound, lambda claim: self._origin(claim, call, x, place), last
+        )
         if failed:
             values = {name: getattr(layer, name) for name in layer.slots}
             return self._open(type(layer), values, _arguments(failed), x.type)
-        self._look_at(layer, call, arrives)
+        self._look_at(layer, call, arrives, place)
         after = self._short(layer.output(arrives))
         if isinstance(x.type, Unknown) and len(layer.accepts) > 1:
             return of_open_kind(after, self.unknowns)
         return after
 
-    def _look_at(self, layer: Layer, call: tree.LayerCall, x: ImageType | VectorType) -> None:
+    def _look_at(
+        self, layer: Layer, call: tree.LayerCall, x: ImageType | VectorType, place: Place
+    ) -> None:
         """Report weights without a size, and pixels that are not read."""
         if not weights_are_fixed(layer, call, x, tuple(self.size_symbols), self._sink):
             self.is_doubtful = True
             return
-        skipped_pixels(layer, x, call, self._sink)
-        loss = lost_pixels(layer, x, call, self._sink)
+        skipped_pixels(layer, x, call, place, self._sink)
+        loss = lost_pixels(layer, x, call, place, self._sink)
         if loss is not None and len(self.losses) < MOST_LOSSES:
             self.losses.append(loss)
 
-    def after(self, call: tree.LayerCall, failed: Failed, x: Tensor) -> Tensor:
+    def after(self, call: tree.LayerCall, failed: Failed, x: Tensor, place: Place) -> Tensor:
         """What comes out of a layer whose arguments have mistakes, which were reported."""
-        return Tensor(x.path, self._mistaken(call, failed, x))
+        return Tensor(x.path, self._mistaken(call, failed, x, place))
 
-    def _mistaken(self, call: tree.LayerCall, failed: Failed, x: Tensor) -> TensorType:
+    def _mistaken(
+        self, call: tree.LayerCall, failed: Failed, x: Tensor, place: Place
+    ) -> TensorType:
         """Report what is wrong whatever the mistake is, and give what is known of the output."""
         if self._is_enough:
             return self.lost()
@@ -137,7 +147,9 @@ class Network:
             accepted(layer, call, x.type, self._sink)
         bound = Bound(layer, failed.places, (), failed.defaults)
         last = len(arrives.dims) - 1
-        wrong = self._hold(claims, call, bound, lambda claim: self._origin(claim, x), last)
+        wrong = self._hold(
+            claims, call, bound, lambda claim: self._origin(claim, call, x, place), last
+        )
         return self._open(form, known, {*failed.doubtful, *_arguments(wrong)}, x.type)
 
     def _open(
@@ -257,15 +269,16 @@ class Network:
                 self.needs.append(tuple(n for n in needs if n.code == code))
         return failed
 
-    def _origin(self, claim: Claim, x: Tensor) -> Context:
+    def _origin(self, claim: Claim, call: tree.LayerCall, x: Tensor, place: Place) -> Context:
         """Where the dim that a claim is about has its value from."""
         if claim.about is None:
             return Context()
-        label = last_change(self._by_path, x, claim.about)
+        origin = Origin(self._by_path, place, call.head.source)
         fixes: tuple[Fix, ...] = ()
         if claim.code == "E301" and claim.left.constant is not None:
-            fixes = (more_room(self._by_path, x, claim.about),)
-        return Context(label, story(self._by_path, x, claim.about), fixes)
+            fixes = (origin.more_room(x, claim.about),)
+        labels = (*in_calls(place), *origin.last_change(x, claim.about))
+        return Context(labels, origin.story(x, claim.about), fixes)
 
     def _ends(
         self,
@@ -279,20 +292,23 @@ class Network:
         pairs = zip(tensors, types, strict=True)
         branches = [tensor.replace(type=type_) for tensor, type_ in pairs]
         nodes = [(self._by_path.get(branch.path), branch) for branch in branches]
+        origin = Origin(self._by_path, place, call.head.source)
         labels = tuple(
-            Label(node.span, f"this one is {show(branch.type)}") for node, branch in nodes if node
+            Label(origin.span(node), f"this one is {show(branch.type)}")
+            for node, branch in nodes
+            if node and not all(is_open(dim) for dim in branch.type.dims)
         )
         notes: tuple[str, ...] = ()
         if claim.about is not None and claim.between is not None:
             for index in claim.between:
                 end = branches[index]
-                notes += story(self._by_path, end, claim.about, f"`{end.path}`'s")
+                notes += origin.story(end, claim.about, f"`{end.path}`'s")
         fixes: tuple[Fix, ...] = ()
         if claim.about in (0, 1):
             from cnndsl.check.crop import resized  # noqa: PLC0415 (most files have no mistakes)
 
             fixes = resized(call, branches, self._by_path, place)
-        return Context(labels, notes, fixes)
+        return Context((*in_calls(place), *labels), notes, fixes)
 
     def _add(
         self,
@@ -307,7 +323,7 @@ class Network:
             raise TooManyLayers
         path = self._name(layer.kind, call.label, place)
         labelled = call.label is not None
-        node = Node(path, layer, inputs, arrives, after, call.head, labelled, place.uses)
+        node = Node(path, layer, inputs, arrives, after, call.head, labelled, place.calls)
         self.nodes.append(node)
         self._by_path.setdefault(path, node)
         return Tensor(path, after)

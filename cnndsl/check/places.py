@@ -1,8 +1,8 @@
 """Where the walk through a file is: the tensor at hand, and the scopes around it."""
 
+from cnndsl.graph.graph import Call
 from cnndsl.layers.types import TensorType
 from cnndsl.record import Record
-from cnndsl.source import Span
 
 
 class Tensor(Record):
@@ -15,9 +15,9 @@ class Tensor(Record):
 class Place(Record):
     """Where a layer stands.
 
-    `prefix` is the path of the scopes around it (`layer1.0.`), `uses` the block calls that lead
-    there, the outermost first.
+    `prefix` is the path of the scopes around it (`layer1.0.`), `calls` the uses of blocks that
+    lead there, the outermost first.
     """
 
     prefix: str = ""
-    uses: tuple[Span, ...] = ()
+    calls: tuple[Call, ...] = ()

@@ -62,24 +62,31 @@ class _Places:
 
     def __init__(self, graph: Graph, live: set[str]) -> None:
         self._live_calls = {
-            node.uses[: depth + 1]
+            spans[: depth + 1]
             for node in graph.nodes
             if node.path in live
-            for depth in range(len(node.uses))
+            for spans in (_calls(node),)
+            for depth in range(len(spans))
         }
         self._live_spans = Counter(node.span for node in graph.nodes if node.path in live)
 
     def of(self, node: Node) -> Span:
-        for depth, call in enumerate(node.uses):
-            if node.uses[: depth + 1] not in self._live_calls:
+        calls = _calls(node)
+        for depth, call in enumerate(calls):
+            if calls[: depth + 1] not in self._live_calls:
                 return call
         return node.span
 
     def call(self, node: Node) -> tuple[Label, ...]:
         """The call that is meant, where other calls of the block read the layer."""
-        if self.of(node) != node.span or not node.uses or not self._live_spans[node.span]:
+        if self.of(node) != node.span or not node.calls or not self._live_spans[node.span]:
             return ()
-        return (Label(node.uses[0], "in this call"),)
+        return (Label(node.calls[0].span, "in this call"),)
+
+
+def _calls(node: Node) -> tuple[Span, ...]:
+    """Where the blocks are called, whichever turn of a `repeat` it is."""
+    return tuple(call.span for call in node.calls)
 
 
 def _warning(end: Node, chain: list[Node], span: Span, places: _Places) -> Diagnostic:

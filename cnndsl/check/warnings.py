@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cnndsl import sizes
+from cnndsl.check.origin import in_calls
+from cnndsl.check.places import Place
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import Node
 from cnndsl.layers.base import Layer
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from cnndsl.sizes.condition import Condition
 
 
-def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> None:
+def skipped_pixels(
+    layer: Layer, x: TensorType, call: tree.LayerCall, place: Place, sink: Sink
+) -> None:
     """Report pixels between the windows."""
     if not isinstance(layer, (Conv, Pool)) or not isinstance(x, ImageType):
         return
@@ -40,6 +44,7 @@ def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink
                     "W602",
                     f"between two windows {what} never read",
                     call.head,
+                    labels=in_calls(place),
                     notes=(f"the window reaches over {reach}, its stride is {stride}",),
                     fixes=(Fix(f"use a stride of at most {extent}, or a larger window"),),
                 )
@@ -47,7 +52,9 @@ def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink
             return
 
 
-def lost_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> "Loss | None":
+def lost_pixels(
+    layer: Layer, x: TensorType, call: tree.LayerCall, place: Place, sink: Sink
+) -> "Loss | None":
     """Report pixels that a pool loses; for free sizes, say how that depends on them.
 
     Convolutions are left out: their windows overlap, and every framework rounds down there.
@@ -65,7 +72,8 @@ def lost_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -
         if lost.constant is None:
             free.append((axis, lost))
         elif lost.constant >= 1:
-            sink.add(_certain_loss(layer, x, call, axis, lost.constant))
+            warning = _certain_loss(layer, x, call, axis, lost.constant)
+            sink.add(warning.replace(labels=in_calls(place)))
             return None
     return Loss(tuple(free), geometry, x, call.head) if free else None
 

@@ -9,12 +9,27 @@ INPUT = "input"  # the name under which nodes read the network's input
 _LONGEST = 80  # characters of a name in a `repr`
 
 
+class Call(Record):
+    """One use of a block: the words that call it, and its number among the calls of a walk.
+
+    A call in a `repeat` has one place and, each time, another number.
+    """
+
+    span: Span
+    number: int
+
+    @property
+    def name(self) -> str:
+        """The name of the block."""
+        return self.span.text.partition("(")[0].rstrip()
+
+
 class Node(Record):
     """One layer in its place.
 
     `path` is its name after blocks and repeats are expanded (`layer1.0.conv1`); `inputs` name the
     nodes that it reads, or `input`; `arrives` and `output` are the types before and after it;
-    `uses` are the places of the block calls that lead here, the outermost first.
+    `calls` are the uses of blocks that lead here, the outermost first.
     """
 
     path: str
@@ -24,7 +39,7 @@ class Node(Record):
     output: TensorType
     span: Span
     labelled: bool = False
-    uses: tuple[Span, ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 class Constraint(Record):

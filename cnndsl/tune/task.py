@@ -66,7 +66,7 @@ def without_labels(region: Region) -> Region:
             path=names[node.path],
             inputs=tuple(names.get(name, name) for name in node.inputs),
             span=_NOWHERE,
-            uses=(),
+            calls=(),
         )
         for node in region.nodes
     }

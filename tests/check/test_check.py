@@ -402,7 +402,7 @@ def test_resnet18_has_the_published_numbers_and_names_for_every_size():
     names = {layer.name for layer in report.layers}
     assert {"conv1", "layer1.0.conv1", "layer2.0.downsample.0", "layer4.1.bn2", "fc"} <= names
     inner = next(n for n in report.graph.nodes if n.path == "layer2.0.downsample.0")
-    assert [span.line for span in inner.uses] == [20, 15]
+    assert [call.span.line for call in inner.calls] == [20, 15]
 
 
 @pytest.mark.parametrize(
