@@ -17,7 +17,6 @@ from cnndsl.check.claims import (
 )
 from cnndsl.check.conditions import Need
 from cnndsl.check.evaluate import Problem, compare
-from cnndsl.check.origin import Origin, in_calls
 from cnndsl.check.places import Place, Tensor
 from cnndsl.check.recover import (
     as_read,
@@ -46,10 +45,11 @@ from cnndsl.layers.types import (
     show,
 )
 from cnndsl.sizes.dim import Dim
-from cnndsl.source import Span
+from cnndsl.source import Source, Span
 from cnndsl.syntax import tree
 
 if TYPE_CHECKING:
+    from cnndsl.check.origin import Origin
     from cnndsl.sizes.condition import Condition
 
 MAX_LAYERS = 10_000
@@ -273,12 +273,17 @@ class Network:
         """Where the dim that a claim is about has its value from."""
         if claim.about is None:
             return Context()
-        origin = Origin(self._by_path, place, call.head.source)
+        origin = self._seen_from(place, call.head.source)
         fixes: tuple[Fix, ...] = ()
         if claim.code == "E301" and claim.left.constant is not None:
             fixes = (origin.more_room(x, claim.about),)
-        labels = (*in_calls(place), *origin.last_change(x, claim.about))
+        labels = (*place.labels(), *origin.last_change(x, claim.about))
         return Context(labels, origin.story(x, claim.about), fixes)
+
+    def _seen_from(self, place: Place, source: Source) -> "Origin":
+        from cnndsl.check.origin import Origin  # noqa: PLC0415 (most files have no mistakes)
+
+        return Origin(self._by_path, place, source)
 
     def _ends(
         self,
@@ -292,7 +297,7 @@ class Network:
         pairs = zip(tensors, types, strict=True)
         branches = [tensor.replace(type=type_) for tensor, type_ in pairs]
         nodes = [(self._by_path.get(branch.path), branch) for branch in branches]
-        origin = Origin(self._by_path, place, call.head.source)
+        origin = self._seen_from(place, call.head.source)
         labels = tuple(
             Label(origin.span(node), f"this one is {show(branch.type)}")
             for node, branch in nodes
@@ -308,7 +313,7 @@ class Network:
             from cnndsl.check.crop import resized  # noqa: PLC0415 (most files have no mistakes)
 
             fixes = resized(call, branches, self._by_path, place)
-        return Context((*in_calls(place), *labels), notes, fixes)
+        return Context((*place.labels(), *labels), notes, fixes)
 
     def _add(
         self,

@@ -17,14 +17,8 @@ from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source, Span
 
 MOST_CHANGES = 6  # that are told, the last ones
-MOST_CALLS = 3  # that are told, the outermost ones
 MOST_WALKED = 500  # layers back, for a message must not cost more than the network
 _SIDES = ("height", "width", "channels")  # of an image; a vector has features only
-
-
-def in_calls(place: Place) -> tuple[Label, ...]:
-    """The calls of blocks that a place is in."""
-    return tuple(Label(call.span, "in this call") for call in place.calls[:MOST_CALLS])
 
 
 class Change(Record):

@@ -1,8 +1,11 @@
 """Where the walk through a file is: the tensor at hand, and the scopes around it."""
 
+from cnndsl.diagnostics.model import Label
 from cnndsl.graph.graph import Call
 from cnndsl.layers.types import TensorType
 from cnndsl.record import Record
+
+MOST_CALLS = 3  # that a message shows
 
 
 class Tensor(Record):
@@ -21,3 +24,7 @@ class Place(Record):
 
     prefix: str = ""
     calls: tuple[Call, ...] = ()
+
+    def labels(self) -> tuple[Label, ...]:
+        """The calls that it is in, the outermost ones."""
+        return tuple(Label(call.span, "in this call") for call in self.calls[:MOST_CALLS])

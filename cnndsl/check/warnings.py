@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cnndsl import sizes
-from cnndsl.check.origin import in_calls
 from cnndsl.check.places import Place
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import Node
@@ -44,7 +43,7 @@ def skipped_pixels(
                     "W602",
                     f"between two windows {what} never read",
                     call.head,
-                    labels=in_calls(place),
+                    labels=place.labels(),
                     notes=(f"the window reaches over {reach}, its stride is {stride}",),
                     fixes=(Fix(f"use a stride of at most {extent}, or a larger window"),),
                 )
@@ -73,7 +72,7 @@ def lost_pixels(
             free.append((axis, lost))
         elif lost.constant >= 1:
             warning = _certain_loss(layer, x, call, axis, lost.constant)
-            sink.add(warning.replace(labels=in_calls(place)))
+            sink.add(warning.replace(labels=place.labels()))
             return None
     return Loss(tuple(free), geometry, x, call.head) if free else None
 
