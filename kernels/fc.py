@@ -3,8 +3,6 @@
 Matrices lie in memory by rows: x [batch, features], weight [outputs, features].
 """
 
-import math
-
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -34,103 +32,93 @@ def fc_activation(z):
 
 
 @triton.jit
-def fc_places(feature, FEATURES: tl.constexpr, PIXELS: tl.constexpr, GROUP: tl.constexpr):
+def fc_places(feature, C: tl.constexpr):
     """Say where features of an image lie: in a row of x, and in a row of the weight.
 
     In x channels are innermost, in the weight pixels, as PyTorch flattens. Features are
-    counted such that neighbours are near each other in both: GROUP channels of a pixel,
+    counted such that neighbours are near each other in both: C.group channels of a pixel,
     the same of the next pixel, and so on; behind the last pixel the next channels.
     """
-    channel = feature // (GROUP * PIXELS) * GROUP + feature % GROUP
-    pixel = feature // GROUP % PIXELS
-    return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
+    channel = feature // (C.group * C.pixels) * C.group + feature % C.group
+    pixel = feature // C.group % C.pixels
+    return pixel * (C.features // C.pixels) + channel, channel * C.pixels + pixel
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_forward(
-    x_ptr,  # [batch, FEATURES]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    bias_ptr,  # [OUTPUTS]
-    y_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, C.features]
+    weight_ptr,  # [C.outputs, C.features]
+    bias_ptr,  # [C.outputs]
+    y_ptr,  # [batch, C.outputs]
     input_ptr,  # like y: what the activation was given
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    BIAS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute y = activation(x · weightᵀ + bias)."""
-    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
+    """Compute y = activation(x · weightᵀ + bias): a tile of images by outputs."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    OUTPUT_BLOCKS: tl.constexpr = (C.outputs + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    output_mask = output < OUTPUTS
-    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
-    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
-        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-        feature_mask = feature < FEATURES
-        if PIXELS == 1:
+    output_mask = output < C.outputs
+    y = full(tl.zeros((ROWS, COLUMNS), y_ptr.dtype.element_ty))
+    for step in range((C.features + T.terms - 1) // T.terms):
+        feature = step * T.terms + tl.arange(0, T.terms)
+        feature_mask = feature < C.features
+        if C.pixels == 1:
             place = feature
         else:
-            place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
+            place, column = fc_places(feature, C)
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        if PIXELS == 1:
+        if C.pixels == 1:
             weight = tl.load(
-                weight_ptr + output[None, :] * FEATURES + feature[:, None],
+                weight_ptr + output[None, :] * C.features + feature[:, None],
                 mask=output_mask[None, :] & feature_mask[:, None],
                 other=0.0,
             )
         else:
             # Threads side by side read along the columns, where pixels are neighbours.
             weight = tl.load(
-                weight_ptr + output[:, None] * FEATURES + column[None, :],
+                weight_ptr + output[:, None] * C.features + column[None, :],
                 mask=output_mask[:, None] & feature_mask[None, :],
                 other=0.0,
             ).T
         y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
-    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    offset = image.to(tl.int64)[:, None] * C.outputs + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
-    if BIAS:
+    if C.bias:
         bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
         y += bias.to(y.dtype)[None, :]
-    if ACTIVATION == "input":
+    if C.activation == "input":
         tl.store(input_ptr + offset, y.to(input_ptr.dtype.element_ty), mask=mask)
-    if ACTIVATION != "none":
+    if C.activation != "none":
         y = fc_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_activate(
-    z_ptr,  # [batch, OUTPUTS]: what a library multiplied
-    y_ptr,  # [batch, OUTPUTS]
+    z_ptr,  # [batch, C.outputs]: what a library multiplied
+    y_ptr,  # [batch, C.outputs]
     batch,
-    OUTPUTS: tl.constexpr,
+    C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Compute y = activation(z)."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < batch.to(tl.int64) * OUTPUTS
+    mask = place < batch.to(tl.int64) * C.outputs
     y = fc_activation(full(tl.load(z_ptr + place, mask=mask, other=0.0)))
     tl.store(y_ptr + place, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
-
-
-def fc_group(geometry: FcGeometry) -> int:
-    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
-    return math.gcd(geometry.features // geometry.pixels, 8)
 
 
 def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
@@ -167,18 +155,10 @@ def fc_launch_forward(
         y_ptr=y,
         input_ptr=kept,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_group(geometry),
-        BIAS=geometry.bias,
-        ACTIVATION=geometry.activation,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -195,7 +175,7 @@ def fc_launch_activate(geometry: FcGeometry, z: Tensor, y: Tensor) -> None:
         z_ptr=z,
         y_ptr=y,
         batch=z.shape[0],
-        OUTPUTS=geometry.outputs,
+        C=geometry,
         BLOCK=FC_BLOCK,
         num_warps=4,
     )

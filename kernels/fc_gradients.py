@@ -12,6 +12,7 @@ from torch import Tensor
 from cnndsl.rt.fc_operator import FcGeometry, fc_precision
 from cnndsl.rt.shared import (
     COUNTS,
+    Tile,
     block_size,
     count_blocks,
     full,
@@ -20,7 +21,7 @@ from cnndsl.rt.shared import (
     refuse_launch,
 )
 
-from .fc import FC_BLOCK, fc_group, fc_places, fc_tile
+from .fc import FC_BLOCK, fc_places, fc_tile
 
 # ── holes: the emitter puts the region's own functions here ─────────────────────────────────────
 
@@ -40,11 +41,11 @@ def fc_unactivated(
     saved_ptr,
     offset,
     mask,
-    ACTIVATION: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Read a tile of the gradient and take it back through the activation."""
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if ACTIVATION != "none":
+    if C.activation != "none":
         saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
         gradient = fc_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
@@ -52,51 +53,47 @@ def fc_unactivated(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_input_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    dx_ptr,  # [batch, FEATURES]
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    weight_ptr,  # [C.outputs, C.features]
+    dx_ptr,  # [batch, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of x, a sum over outputs."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
+    """Compute the gradient of x, a sum over outputs: a tile of images by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    feature_mask = feature < FEATURES
-    if PIXELS == 1:
+    feature_mask = feature < C.features
+    if C.pixels == 1:
         place = feature
         column = feature
     else:
-        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
-    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
-    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
-        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-        output_mask = output < OUTPUTS
+        place, column = fc_places(feature, C)
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
+    for step in range((C.outputs + T.terms - 1) // T.terms):
+        output = step * T.terms + tl.arange(0, T.terms)
+        output_mask = output < C.outputs
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=image_mask[:, None] & output_mask[None, :],
-            ACTIVATION=ACTIVATION,
+            C=C,
         )
         weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + column[None, :],
+            weight_ptr + output[:, None] * C.features + column[None, :],
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
         dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+        dx_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
         dx.to(dx_ptr.dtype.element_ty),
         mask=image_mask[:, None] & feature_mask[None, :],
     )
@@ -104,46 +101,42 @@ def fc_input_gradient(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_weight_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    x_ptr,  # [batch, FEATURES]
-    dweight_ptr,  # [OUTPUTS, FEATURES]
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    x_ptr,  # [batch, C.features]
+    dweight_ptr,  # [C.outputs, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of the weight, a sum over the batch."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-    output_mask = output < OUTPUTS
-    feature_mask = feature < FEATURES
-    if PIXELS == 1:
+    """Compute the gradient of the weight, a sum over the batch: outputs by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    output = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    feature_mask = feature < C.features
+    if C.pixels == 1:
         place = feature
         column = feature
     else:
-        place, column = fc_places(feature, FEATURES, PIXELS, GROUP)
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+        place, column = fc_places(feature, C)
+    dweight = tl.zeros((ROWS, COLUMNS), dweight_ptr.dtype.element_ty)
     dweight = full(dweight)
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    for step in range(tl.cdiv(batch, T.terms)):
+        image = step * T.terms + tl.arange(0, T.terms)
         image_mask = image < batch
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            offset=image.to(tl.int64)[None, :] * C.outputs + output[:, None],
             mask=image_mask[None, :] & output_mask[:, None],
-            ACTIVATION=ACTIVATION,
+            C=C,
         )
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
@@ -155,7 +148,7 @@ def fc_weight_gradient(
             out_dtype=dweight.dtype,
         )
     tl.store(
-        dweight_ptr + output[:, None] * FEATURES + column[None, :],
+        dweight_ptr + output[:, None] * C.features + column[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
         mask=output_mask[:, None] & feature_mask[None, :],
     )
@@ -163,27 +156,27 @@ def fc_weight_gradient(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_bias_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    dbias_ptr,  # [OUTPUTS]
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    dbias_ptr,  # [C.outputs]
     batch,
-    OUTPUTS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of the bias, a sum over the batch."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    output_mask = output < OUTPUTS
-    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    total = full(tl.zeros((ROWS, COLUMNS), dbias_ptr.dtype.element_ty))
+    for step in range(tl.cdiv(batch, ROWS)):
+        image = step * ROWS + tl.arange(0, ROWS)
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=(image < batch)[:, None] & output_mask[None, :],
-            ACTIVATION=ACTIVATION,
+            C=C,
         )
         total += full(gradient)
     dbias = tl.sum(total, axis=0)
@@ -192,23 +185,22 @@ def fc_bias_gradient(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_slope(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    dz_ptr,  # [batch, OUTPUTS]
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    dz_ptr,  # [batch, C.outputs]
     batch,
-    OUTPUTS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
+    C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Compute the gradient before the activation, for a library to multiply."""
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = place < batch.to(tl.int64) * OUTPUTS
+    mask = place < batch.to(tl.int64) * C.outputs
     dz = fc_unactivated(
         gradient_ptr=gradient_ptr,
         saved_ptr=saved_ptr,
         offset=place,
         mask=mask,
-        ACTIVATION=ACTIVATION,
+        C=C,
     )
     tl.store(dz_ptr + place, dz, mask=mask)
 
@@ -241,17 +233,10 @@ def fc_launch_input_gradient(
         weight_ptr=weight,
         dx_ptr=dx,
         batch=dx.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_group(geometry),
-        ACTIVATION=geometry.activation,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_OUTPUTS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -281,17 +266,10 @@ def fc_launch_weight_gradient(
         x_ptr=x,
         dweight_ptr=dweight,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_group(geometry),
-        ACTIVATION=geometry.activation,
-        BLOCK_OUTPUTS=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_BATCH=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -302,10 +280,10 @@ def fc_launch_bias_gradient(
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
-    block_outputs = block_size(geometry.outputs, 64)
     # In float64, 64 rows spill on sm_80.
-    block_batch = 32 if gradient.dtype == torch.float64 else 64
-    programs = count_blocks(geometry.outputs, block_outputs)
+    rows = 32 if gradient.dtype == torch.float64 else 64
+    tile = Tile(rows, block_size(geometry.outputs, 64), 1, 4, 3)
+    programs = count_blocks(geometry.outputs, tile.columns)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
         fc_bias_gradient,
@@ -314,11 +292,9 @@ def fc_launch_bias_gradient(
         saved_ptr=saved,
         dbias_ptr=dbias,
         batch=gradient.shape[0],
-        OUTPUTS=geometry.outputs,
-        ACTIVATION=geometry.activation,
-        BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=block_batch,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        **tile.options,
     )
 
 
@@ -338,8 +314,7 @@ def fc_launch_slope(
         saved_ptr=saved,
         dz_ptr=dz,
         batch=dz.shape[0],
-        OUTPUTS=geometry.outputs,
-        ACTIVATION=geometry.activation,
+        C=geometry,
         BLOCK=FC_BLOCK,
         num_warps=4,
     )

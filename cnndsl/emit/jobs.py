@@ -5,9 +5,10 @@ differ in numbers only share their kernels: what tells them apart is the `Signat
 contract in kernels/README.md; knows nothing of text.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from cnndsl.emit.splice import Several
 from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Role, TileOf
 from cnndsl.fuse.regions import Region
@@ -52,6 +53,8 @@ _DEFAULTS: dict[str, Value] = {
     "backward": "fused",
 }
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
+# Of kernels that take their constants as one, `C`: what is settled where a kernel is compiled.
+_OPEN: dict[Family, frozenset[str]] = {"fc": frozenset({"activation", "bias", "pixels"})}
 _SWITCHES: dict[Family, tuple[str, ...]] = {
     "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
     "fc": ("activation", "bias", "pixels", "forward", "backward", "tiles"),
@@ -67,12 +70,12 @@ class Signature(Record):
 
     family: Family
     name: str
-    switches: tuple[tuple[str, Value], ...]
+    switches: tuple[tuple[str, Value | Several], ...]
     holes: tuple[tuple[str, str], ...]
     functions: tuple[tuple[str, str], ...] = ()
 
-    def switch(self, name: str) -> Value:
-        """The value of a switch."""
+    def switch(self, name: str) -> Value | Several:
+        """The value of a switch, or the several of which the kernels' constants say one."""
         return dict(self.switches)[name]
 
 
@@ -93,6 +96,50 @@ class Job(Record):
     def written_geometry(self) -> list[str]:
         """The fields as arguments; what has its default is left out."""
         return [f"{n}={_show(v)}" for n, v in self.geometry if _DEFAULTS.get(n) != v]
+
+
+def merged(signatures: Iterable[Signature]) -> dict[Signature, Signature]:
+    """For each signature the one whose kernels do its work, too: one for all that agree enough.
+
+    They agree but for switches that the kernels' constants settle; kernels without an activation
+    agree with those of any.
+    """
+    groups: list[list[Signature]] = []
+    for own in dict.fromkeys(signatures):
+        group = next(
+            (group for group in groups if all(_agree(own, other) for other in group)), None
+        )
+        if group is None:
+            groups.append([own])
+        else:
+            group.append(own)
+    return {own: whole for group in groups for whole in (_whole(group),) for own in group}
+
+
+def _agree(one: Signature, other: Signature) -> bool:
+    may_differ = _OPEN.get(one.family, frozenset())
+    fixed = [[s for s in own.switches if s[0] not in may_differ] for own in (one, other)]
+    is_alike = one.family == other.family and fixed[0] == fixed[1] and bool(may_differ)
+    return is_alike and (one.holes == other.holes or not one.holes or not other.holes)
+
+
+def _whole(group: Sequence[Signature]) -> Signature:
+    first, *_ = group
+    values: dict[str, set[Value | Several]] = {}
+    for name, value in (switch for own in group for switch in own.switches):
+        values.setdefault(name, set()).add(value)
+    switches = (
+        (name, next(iter(each)) if len(each) == 1 else Several(frozenset(each)))
+        for name, each in values.items()
+    )
+    activated = next((own for own in group if own.holes), first)
+    return Signature(
+        first.family,
+        first.name if len({own.name for own in group}) == 1 else first.family,
+        tuple(switches),
+        activated.holes,
+        activated.functions,
+    )
 
 
 def family(region: Region) -> Family:

@@ -13,7 +13,7 @@ from importlib import metadata
 from cnndsl.emit import imports, kernels, layout, network, region, shared, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.jobs import Family, Signature, families, jobs
+from cnndsl.emit.jobs import Family, Signature, families, jobs, merged
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.region import Section, Use
 from cnndsl.emit.share import Library, Taken
@@ -140,8 +140,10 @@ def _bound(texts: Sequence[str]) -> list[str]:
 def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
     """The kernels of each signature, under names of its own."""
     loose: dict[Signature, frozenset[str]] = {}
+    whole = _merged(regions)
     for job in (job for part in regions for job in jobs(part)):
-        loose[job.signature] = loose.get(job.signature, frozenset()) | job.loose
+        own = whole[job.signature]
+        loose[own] = loose.get(own, frozenset()) | job.loose
     return {
         own: kernels.specialised(
             "\n\n".join(kernels.read(name) for name in kernels.KERNELS[own.family]),
@@ -152,11 +154,16 @@ def _kernel_texts(regions: Sequence[Region]) -> dict[Signature, str]:
     }
 
 
+def _merged(regions: Sequence[Region]) -> dict[Signature, Signature]:
+    return merged(job.signature for part in regions for job in jobs(part))
+
+
 def _sections(
     regions: Sequence[Region], texts: Mapping[Signature, str], names: Names
 ) -> list[Section]:
     """The regions with their names; the first that needs a kernel shows it."""
     library = Library()
+    whole = _merged(regions)
     shown: dict[Signature, tuple[int, str]] = {}
     sections: list[Section] = []
     explained: set[str] = set()
@@ -168,7 +175,7 @@ def _sections(
         uses: list[Use] = []
         about: list[str] = []
         for job in jobs(part):
-            own = job.signature
+            own = whole[job.signature]
             new = Taken("", {}, frozenset())
             defined = set(splice.definitions(texts[own]))
             for name in kernels.KERNELS[own.family]:

@@ -389,7 +389,7 @@ def _without_arguments(
     starts = [source.extent(a)[0] for a in call.args]
     for keyword in call.keywords:
         value_start = source.extent(keyword.value)[0]
-        starts.append(source.text.rfind(keyword.arg or "", 0, value_start))
+        starts.append(source.text.rfind(keyword.arg or "**", 0, value_start))
     is_launch = isinstance(call.func, ast.Name) and call.func.id == "launch"
     unwanted = {i for i in range(len(call.args)) if i in positions and not is_launch}
     unwanted |= {len(call.args) + i for i, k in enumerate(call.keywords) if k.arg in names}

@@ -26,6 +26,12 @@ class _Open:
 OPEN = _Open()
 
 
+class Several(Record):
+    """The values of a switch that is settled where a kernel is compiled: it has one of them."""
+
+    of: frozenset[object]
+
+
 class _Branch(Record):
     """One arm of an `if` statement; lines count from 0, and ends are one past the last."""
 
@@ -105,7 +111,7 @@ def _kept(
 ) -> Iterator[tuple[_Branch, bool]]:
     """The arms that may run, each with whether its test is still open."""
     for branch in branches:
-        value = True if branch.test is None else _value(branch.test, switches)
+        value = True if branch.test is None else _truth(_value(branch.test, switches))
         if value is OPEN:
             yield branch, True
         elif value:
@@ -213,10 +219,10 @@ def _value(test: ast.expr, switches: Mapping[str, object]) -> object:
         case ast.Attribute(value=ast.Name(id=owner), attr=name):
             return switches.get(f"{owner}.{name}", OPEN)
         case ast.UnaryOp(op=ast.Not(), operand=operand):
-            value = _value(operand, switches)
+            value = _truth(_value(operand, switches))
             return OPEN if value is OPEN else not value
         case ast.BoolOp(op=operator, values=values):
-            found = [_value(v, switches) for v in values]
+            found = [_truth(_value(v, switches)) for v in values]
             deciding = isinstance(operator, ast.Or)
             if any(v is not OPEN and bool(v) == deciding for v in found):
                 return deciding
@@ -225,13 +231,27 @@ def _value(test: ast.expr, switches: Mapping[str, object]) -> object:
             return _compare(_value(left, switches), operator, _value(right, switches))
         case ast.Tuple(elts=elements):
             found = [_value(e, switches) for e in elements]
-            return OPEN if any(v is OPEN for v in found) else tuple(found)
+            is_open = any(v is OPEN or isinstance(v, Several) for v in found)
+            return OPEN if is_open else tuple(found)
         case _:
             return OPEN
 
 
+def _truth(value: object) -> object:
+    """Whether a value counts as true, or `OPEN` where that depends on which of several it is."""
+    if value is OPEN:
+        return OPEN
+    values = value.of if isinstance(value, Several) else {value}
+    if OPEN in values:
+        return OPEN
+    truths = {bool(v) for v in values}
+    return truths.pop() if len(truths) == 1 else OPEN
+
+
 def _compare(left: object, operator: ast.cmpop, right: object) -> object:
-    if left is OPEN or right is OPEN:
+    if isinstance(left, Several):
+        return _truth(Several(frozenset(_compare(v, operator, right) for v in left.of)))
+    if left is OPEN or right is OPEN or isinstance(right, Several):
         return OPEN
     match operator:
         case ast.Eq():

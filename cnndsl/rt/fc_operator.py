@@ -4,6 +4,7 @@ A region computes y = activation(x · weightᵀ + bias), where x is a vector an 
 that is flattened. How is for the kernels, which this file is handed as functions.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -44,6 +45,11 @@ class FcGeometry(NamedTuple):
     def pixels(self) -> int:
         """Count those of the image that x is."""
         return self.size[0] * self.size[1]
+
+    @property
+    def group(self) -> int:
+        """Count the channels of a pixel that kernels read together: 8 are 16 bytes, or more."""
+        return math.gcd(self.features // self.pixels, 8)
 
 
 class FcLaunches(NamedTuple):

@@ -81,6 +81,11 @@ class Tile(NamedTuple):
     warps: int
     stages: int
 
+    @property
+    def options(self) -> dict[str, int]:
+        """Give what Triton takes beside a kernel's arguments."""
+        return {"num_warps": self.warps, "num_stages": self.stages}
+
 
 def measured_tile(
     tiles: Sequence[tuple[str, str, int, Tile]], kernel: str, x: Tensor, precision: str

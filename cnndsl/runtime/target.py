@@ -67,6 +67,10 @@ class Launch(Record):
             for name, value in self.arguments.items()
             if name.startswith("BLOCK_") or name == "PRECISION"
         }
+        tile = self.arguments.get("T")
+        if tile is not None:
+            sides = {"BLOCK_ROWS": tile.rows, "BLOCK_COLUMNS": tile.columns}
+            chosen = {**sides, "BLOCK_TERMS": tile.terms, **chosen}
         return {**chosen, **self.options}
 
 

@@ -31,10 +31,10 @@ _CONV: dict[Kernel, tuple[str, str, str]] = {
     "input_gradient": ("PIXELS", "CHANNELS", "FILTERS"),
     "weight_gradient": ("FILTERS", "TERMS", "WINDOWS"),
 }
-_FC: dict[Kernel, tuple[str, str, str]] = {
-    "forward": ("BATCH", "OUTPUTS", "FEATURES"),
-    "input_gradient": ("BATCH", "FEATURES", "OUTPUTS"),
-    "weight_gradient": ("OUTPUTS", "FEATURES", "BATCH"),
+_FC: dict[Kernel, tuple[()]] = {  # whose tile is one argument
+    "forward": (),
+    "input_gradient": (),
+    "weight_gradient": (),
 }
 # A step takes so many terms where a kernel multiplies nothing.
 _NO_TERMS = 16
@@ -113,5 +113,7 @@ def _name(kernel: Untyped) -> str:
 
 
 def _tile(sides: Sequence[str], arguments: Mapping[str, Untyped]) -> Tile:
+    if not sides:
+        return Tile(*arguments["T"])
     rows, columns, terms = (int(arguments.get(f"BLOCK_{s}", _NO_TERMS)) for s in sides)
     return Tile(rows, columns, terms, int(arguments["num_warps"]), int(arguments["num_stages"]))

@@ -7,7 +7,7 @@ from torch import nn
 
 from cnndsl.emit.module import emit
 from cnndsl.graph.graph import INPUT, Constraint, Graph, Node
-from cnndsl.layers.activations import Gelu, Relu, Relu6, Silu, Softmax
+from cnndsl.layers.activations import Gelu, Relu, Relu6, Silu, Softmax, Tanh
 from cnndsl.layers.arguments import Pair
 from cnndsl.layers.base import Layer
 from cnndsl.layers.conv import Conv
@@ -190,6 +190,35 @@ KINDS: dict[str, tuple[tuple[int, ...], tuple[Layer, ...], list[nn.Module]]] = {
         [nn.Linear(5, 4, bias=False), nn.ReLU(), nn.Dropout(0.5), nn.Linear(4, 2)],
     ),
     "fc, batchnorm": ((5,), (fc(4), BatchNorm()), [nn.Linear(5, 4), nn.BatchNorm1d(4)]),
+    "fcs of several activations": (
+        (2, 3, 4),
+        (
+            Flatten(),
+            fc(5),
+            Gelu(),
+            fc(4, bias=False),
+            fc(6),
+            Relu(),
+            fc(3),
+            Tanh(),
+            fc(4),
+            Relu(),
+            fc(2),
+        ),
+        [
+            nn.Flatten(),
+            nn.Linear(24, 5),
+            nn.GELU(),
+            nn.Linear(5, 4, bias=False),
+            nn.Linear(4, 6),
+            nn.ReLU(),
+            nn.Linear(6, 3),
+            nn.Tanh(),
+            nn.Linear(3, 4),
+            nn.ReLU(),
+            nn.Linear(4, 2),
+        ],
+    ),
     "pool too large for a kernel": (
         (20, 20, 1),
         (conv(2, 3), Relu(), pool("avg", 6)),

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import keyword
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -118,7 +119,24 @@ def test_regions_that_differ_in_numbers_share_their_kernels(texts):
     text = texts["lenet"]
     assert text.count("def conv_few_relu_max2_forward(") == 1
     assert "Its kernels are those of region 1." in text
-    assert text.count("def fc_relu_forward(") == 1
+    assert text.count("Its kernels are those of region 3.") == 2
+
+
+def test_fully_connected_layers_share_kernels_that_ask_their_constants(texts):
+    def sets(text: str) -> int:
+        return len(re.findall(r"^def fc(?!\w*launch)\w*_weight_gradient\(", text, re.MULTILINE))
+
+    assert sets(texts["lenet"]) == 1
+    # One for each activation, of which those without one take the first.
+    assert sets(texts["fcs of several activations"]) == 3
+    # What no layer of the network needs is not asked.
+    assert 'if C.activation != "none":' in texts["lenet"]
+    assert 'C.activation == "input"' not in texts["lenet"]
+    assert 'C.activation == "input"' in texts["fcs of several activations"]
+    assert "if C.bias:" in texts["fcs of several activations"]
+    assert "C.pixels == 1" in texts["lenet"]
+    for asked in ("C.pixels == 1", "C.activation ==", "C.bias"):
+        assert asked not in texts["fc"]
 
 
 def test_what_no_region_needs_is_not_there(texts):

@@ -5,6 +5,7 @@ import pytest
 from cnndsl.emit.fit import fit
 from cnndsl.emit.prune import prune
 from cnndsl.emit.splice import (
+    Several,
     bare,
     definitions,
     docstring,
@@ -101,6 +102,24 @@ def kernel(a, POOL: tl.constexpr, BIAS: tl.constexpr):
 def test_dead_branches_go_and_comments_stay(switches, body):
     settled = settle(KERNEL, switches)
     assert settled.partition("# about the first step\n")[2] == body
+
+
+def test_a_switch_with_several_values_settles_what_is_the_same_for_each():
+    several = {"C.kind": Several(frozenset({"max", "none"})), "C.on": Several(frozenset({1, 2}))}
+    for test, value in (
+        ("C.kind == 'average'", False),
+        ("C.kind != 'average'", True),
+        ("C.kind in ('max', 'none')", True),
+        ("C.kind", True),
+        ("not C.kind", False),
+        ("C.on and C.kind == 'average'", False),
+        ("C.kind == 'average' or C.on", True),
+    ):
+        settled = settle(f"if {test}:\n    a = 1\nelse:\n    a = 2\n", several)
+        assert settled == f"a = {1 if value else 2}\n", test
+    for test in ("C.kind == 'max'", "C.on == 1", "C.on > x", "(C.kind, 1) == ('max', 1)"):
+        text = f"if {test}:\n    a = 1\n"
+        assert settle(text, several) == text, test
 
 
 def test_without_switches_nothing_changes():

@@ -53,7 +53,7 @@ from torch import Tensor, nn
 requires(1)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_d4cad0d5669e"
+NAMESPACE = "cnndsl_lenet_f115cc842bbe"
 
 
 class LeNet(nn.Module):
@@ -1154,91 +1154,80 @@ def conv2_relu2_pool2(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 
 @triton.jit
-def fc_flat_relu_activation(z):
+def fc_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def fc_flat_relu_places(
-    feature,
-    FEATURES: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-):
+def fc_places(feature, C: tl.constexpr):
     """Say where features of an image lie: in a row of x, and in a row of the weight.
 
     In x channels are innermost, in the weight pixels, as PyTorch flattens. Features are
-    counted such that neighbours are near each other in both: GROUP channels of a pixel,
+    counted such that neighbours are near each other in both: C.group channels of a pixel,
     the same of the next pixel, and so on; behind the last pixel the next channels.
     """
-    channel = feature // (GROUP * PIXELS) * GROUP + feature % GROUP
-    pixel = feature // GROUP % PIXELS
-    return pixel * (FEATURES // PIXELS) + channel, channel * PIXELS + pixel
+    channel = feature // (C.group * C.pixels) * C.group + feature % C.group
+    pixel = feature // C.group % C.pixels
+    return pixel * (C.features // C.pixels) + channel, channel * C.pixels + pixel
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def fc_flat_relu_forward(
-    x_ptr,  # [batch, FEATURES]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    bias_ptr,  # [OUTPUTS]
-    y_ptr,  # [batch, OUTPUTS]
+def fc_forward(
+    x_ptr,  # [batch, C.features]
+    weight_ptr,  # [C.outputs, C.features]
+    bias_ptr,  # [C.outputs]
+    y_ptr,  # [batch, C.outputs]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute y = activation(x · weightᵀ + bias)."""
-    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
+    """Compute y = activation(x · weightᵀ + bias): a tile of images by outputs."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    OUTPUT_BLOCKS: tl.constexpr = (C.outputs + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    output_mask = output < OUTPUTS
-    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
-    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
-        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-        feature_mask = feature < FEATURES
-        place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
+    output_mask = output < C.outputs
+    y = full(tl.zeros((ROWS, COLUMNS), y_ptr.dtype.element_ty))
+    for step in range((C.features + T.terms - 1) // T.terms):
+        feature = step * T.terms + tl.arange(0, T.terms)
+        feature_mask = feature < C.features
+        if C.pixels == 1:
+            place = feature
+        else:
+            place, column = fc_places(feature, C)
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
-        # Threads side by side read along the columns, where pixels are neighbours.
-        weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + column[None, :],
-            mask=output_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        ).T
+        if C.pixels == 1:
+            weight = tl.load(
+                weight_ptr + output[None, :] * C.features + feature[:, None],
+                mask=output_mask[None, :] & feature_mask[:, None],
+                other=0.0,
+            )
+        else:
+            # Threads side by side read along the columns, where pixels are neighbours.
+            weight = tl.load(
+                weight_ptr + output[:, None] * C.features + column[None, :],
+                mask=output_mask[:, None] & feature_mask[None, :],
+                other=0.0,
+            ).T
         y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
-    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    offset = image.to(tl.int64)[:, None] * C.outputs + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
     bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
     y += bias.to(y.dtype)[None, :]
-    y = fc_flat_relu_activation(y)
+    if C.activation != "none":
+        y = fc_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def fc_flat_relu_group(geometry: FcGeometry) -> int:
-    """Choose how many channels of a pixel stand together: 8 are 16 bytes, or more."""
-    return math.gcd(geometry.features // geometry.pixels, 8)
-
-
-def fc_flat_relu_tile(
-    rows: int,
-    columns: int,
-    terms: int,
-    x: Tensor,
-    precision: str,
-) -> Tile:
+def fc_tile(rows: int, columns: int, terms: int, x: Tensor, precision: str) -> Tile:
     """Choose the tile of a product: rows x columns, a sum over terms; by what does not spill."""
     if precision == "ieee" and x.element_size() >= 4:
         return Tile(block_size(rows, 32), block_size(columns, 32), 16, 4, 2)
@@ -1254,7 +1243,7 @@ def fc_flat_relu_tile(
     )
 
 
-def fc_flat_relu_launch_forward(
+def fc_launch_forward(
     geometry: FcGeometry,
     x: Tensor,
     weight: Tensor,
@@ -1264,144 +1253,135 @@ def fc_flat_relu_launch_forward(
 ) -> None:
     """Launch the forward kernel, which fills y."""
     precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
+    tile = fc_tile(64, geometry.outputs, geometry.features, x, precision)
     programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
         geometry.outputs,
         tile.columns,
     )
     refuse_launch(x, programs, x.shape[0])
     launch(
-        fc_flat_relu_forward,
+        fc_forward,
         programs,
         x_ptr=x,
         weight_ptr=weight,
         bias_ptr=bias,
         y_ptr=y,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_flat_relu_group(geometry),
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit
-def fc_flat_relu_activation_gradient(saved, gradient):
+def fc_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def fc_flat_relu_unactivated(
+def fc_unactivated(
     gradient_ptr,
     saved_ptr,
     offset,
     mask,
+    C: tl.constexpr,
 ):
     """Read a tile of the gradient and take it back through the activation."""
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-    gradient = fc_flat_relu_activation_gradient(saved, full(gradient))
+    if C.activation != "none":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = fc_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def fc_flat_relu_input_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    dx_ptr,  # [batch, FEATURES]
+def fc_input_gradient(
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    weight_ptr,  # [C.outputs, C.features]
+    dx_ptr,  # [batch, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of x, a sum over outputs."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
+    """Compute the gradient of x, a sum over outputs: a tile of images by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    feature_mask = feature < FEATURES
-    place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
-    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
-    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
-        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-        output_mask = output < OUTPUTS
-        gradient = fc_flat_relu_unactivated(
+    feature_mask = feature < C.features
+    if C.pixels == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, C)
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
+    for step in range((C.outputs + T.terms - 1) // T.terms):
+        output = step * T.terms + tl.arange(0, T.terms)
+        output_mask = output < C.outputs
+        gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=image_mask[:, None] & output_mask[None, :],
+            C=C,
         )
         weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + column[None, :],
+            weight_ptr + output[:, None] * C.features + column[None, :],
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
         dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+        dx_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
         dx.to(dx_ptr.dtype.element_ty),
         mask=image_mask[:, None] & feature_mask[None, :],
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def fc_flat_relu_weight_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    x_ptr,  # [batch, FEATURES]
-    dweight_ptr,  # [OUTPUTS, FEATURES]
+def fc_weight_gradient(
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    x_ptr,  # [batch, C.features]
+    dweight_ptr,  # [C.outputs, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    PIXELS: tl.constexpr,
-    GROUP: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of the weight, a sum over the batch."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    output_mask = output < OUTPUTS
-    feature_mask = feature < FEATURES
-    place, column = fc_flat_relu_places(feature, FEATURES, PIXELS, GROUP)
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    """Compute the gradient of the weight, a sum over the batch: outputs by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    output = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    feature_mask = feature < C.features
+    if C.pixels == 1:
+        place = feature
+        column = feature
+    else:
+        place, column = fc_places(feature, C)
+    dweight = tl.zeros((ROWS, COLUMNS), dweight_ptr.dtype.element_ty)
     dweight = full(dweight)
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    for step in range(tl.cdiv(batch, T.terms)):
+        image = step * T.terms + tl.arange(0, T.terms)
         image_mask = image < batch
-        gradient = fc_flat_relu_unactivated(
+        gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            offset=image.to(tl.int64)[None, :] * C.outputs + output[:, None],
             mask=image_mask[None, :] & output_mask[:, None],
+            C=C,
         )
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + place[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + place[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
@@ -1413,40 +1393,42 @@ def fc_flat_relu_weight_gradient(
             out_dtype=dweight.dtype,
         )
     tl.store(
-        dweight_ptr + output[:, None] * FEATURES + column[None, :],
+        dweight_ptr + output[:, None] * C.features + column[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
         mask=output_mask[:, None] & feature_mask[None, :],
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def fc_flat_relu_bias_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    dbias_ptr,  # [OUTPUTS]
+def fc_bias_gradient(
+    gradient_ptr,  # [batch, C.outputs]
+    saved_ptr,  # [batch, C.outputs]
+    dbias_ptr,  # [C.outputs]
     batch,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of the bias, a sum over the batch."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    output_mask = output < OUTPUTS
-    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-        gradient = fc_flat_relu_unactivated(
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    total = full(tl.zeros((ROWS, COLUMNS), dbias_ptr.dtype.element_ty))
+    for step in range(tl.cdiv(batch, ROWS)):
+        image = step * ROWS + tl.arange(0, ROWS)
+        gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=(image < batch)[:, None] & output_mask[None, :],
+            C=C,
         )
         total += full(gradient)
     dbias = tl.sum(total, axis=0)
     tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
 
 
-def fc_flat_relu_launch_input_gradient(
+def fc_launch_input_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
     saved: Tensor | None,
@@ -1455,36 +1437,31 @@ def fc_flat_relu_launch_input_gradient(
 ) -> None:
     """Launch the kernel that fills dx."""
     precision = fc_precision(dx)
-    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
-    # Of the weight no two values are neighbours: in 16 bits it comes through registers.
-    tile = tile._replace(terms=min(tile.terms, 32))
+    tile = fc_tile(64, geometry.features, geometry.outputs, dx, precision)
+    if geometry.pixels != 1:
+        # Of the weight no two values are neighbours: in 16 bits it comes through registers.
+        tile = tile._replace(terms=min(tile.terms, 32))
     programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
         geometry.features,
         tile.columns,
     )
     refuse_launch(dx, programs, dx.shape[0])
     launch(
-        fc_flat_relu_input_gradient,
+        fc_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         weight_ptr=weight,
         dx_ptr=dx,
         batch=dx.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_flat_relu_group(geometry),
-        BLOCK_BATCH=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_OUTPUTS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
-def fc_flat_relu_launch_weight_gradient(
+def fc_launch_weight_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
     saved: Tensor | None,
@@ -1493,64 +1470,58 @@ def fc_flat_relu_launch_weight_gradient(
 ) -> None:
     """Launch the kernel that fills dweight."""
     precision = fc_precision(x)
-    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
-    # Each feature has two places, which take registers.
-    tile = tile._replace(columns=min(tile.columns, 128 // x.element_size()))
+    tile = fc_tile(geometry.outputs, geometry.features, 64, x, precision)
+    if geometry.pixels != 1:
+        # Each feature has two places, which take registers.
+        tile = tile._replace(columns=min(tile.columns, 128 // x.element_size()))
     programs = count_blocks(geometry.outputs, tile.rows)
     programs *= count_blocks(geometry.features, tile.columns)
     refuse_launch(x, programs, x.shape[0])
     launch(
-        fc_flat_relu_weight_gradient,
+        fc_weight_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         x_ptr=x,
         dweight_ptr=dweight,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        PIXELS=geometry.pixels,
-        GROUP=fc_flat_relu_group(geometry),
-        BLOCK_OUTPUTS=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_BATCH=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
-def fc_flat_relu_launch_bias_gradient(
+def fc_launch_bias_gradient(
     geometry: FcGeometry,
     gradient: Tensor,
     saved: Tensor | None,
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
-    block_outputs = block_size(geometry.outputs, 64)
     # In float64, 64 rows spill on sm_80.
-    block_batch = 32 if gradient.dtype == torch.float64 else 64
-    programs = count_blocks(geometry.outputs, block_outputs)
+    rows = 32 if gradient.dtype == torch.float64 else 64
+    tile = Tile(rows, block_size(geometry.outputs, 64), 1, 4, 3)
+    programs = count_blocks(geometry.outputs, tile.columns)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
-        fc_flat_relu_bias_gradient,
+        fc_bias_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
         dbias_ptr=dbias,
         batch=gradient.shape[0],
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=block_batch,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        **tile.options,
     )
 
 
-fc_flat_relu_launches = FcLaunches(
-    forward=fc_flat_relu_launch_forward,
-    input_gradient=fc_flat_relu_launch_input_gradient,
-    weight_gradient=fc_flat_relu_launch_weight_gradient,
-    bias_gradient=fc_flat_relu_launch_bias_gradient,
+fc_launches = FcLaunches(
+    forward=fc_launch_forward,
+    input_gradient=fc_launch_input_gradient,
+    weight_gradient=fc_launch_weight_gradient,
+    bias_gradient=fc_launch_bias_gradient,
 )
 
 
@@ -1563,7 +1534,7 @@ FLATTEN1_FC1_RELU3 = FcGeometry(
 flatten1_fc1_relu3_op = fc_op(
     f"{NAMESPACE}::flatten1_fc1_relu3",
     FLATTEN1_FC1_RELU3,
-    fc_flat_relu_launches,
+    fc_launches,
 )
 
 
@@ -1585,268 +1556,11 @@ def flatten1_fc1_relu3(x: Tensor, linear: nn.Linear) -> Tensor:
 #   forward: 1 launch
 #   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 120; the output, 84
-#   The rest of its kernels are those of region 3.
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_relu_forward(
-    x_ptr,  # [batch, FEATURES]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    bias_ptr,  # [OUTPUTS]
-    y_ptr,  # [batch, OUTPUTS]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = activation(x · weightᵀ + bias)."""
-    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    image_mask = image < batch
-    output_mask = output < OUTPUTS
-    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
-    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
-        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-        feature_mask = feature < FEATURES
-        x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-            mask=image_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        weight = tl.load(
-            weight_ptr + output[None, :] * FEATURES + feature[:, None],
-            mask=output_mask[None, :] & feature_mask[:, None],
-            other=0.0,
-        )
-        y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
-    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
-    mask = image_mask[:, None] & output_mask[None, :]
-    bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
-    y += bias.to(y.dtype)[None, :]
-    y = fc_flat_relu_activation(y)
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def fc_relu_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    _kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_relu_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_relu_input_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    dx_ptr,  # [batch, FEATURES]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x, a sum over outputs."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    image_mask = image < batch
-    feature_mask = feature < FEATURES
-    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
-    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
-        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-        output_mask = output < OUTPUTS
-        gradient = fc_flat_relu_unactivated(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
-            mask=image_mask[:, None] & output_mask[None, :],
-        )
-        weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + feature[None, :],
-            mask=output_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
-    tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=image_mask[:, None] & feature_mask[None, :],
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_relu_weight_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    saved_ptr,  # [batch, OUTPUTS]
-    x_ptr,  # [batch, FEATURES]
-    dweight_ptr,  # [OUTPUTS, FEATURES]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of the weight, a sum over the batch."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    output_mask = output < OUTPUTS
-    feature_mask = feature < FEATURES
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
-    dweight = full(dweight)
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-        image_mask = image < batch
-        gradient = fc_flat_relu_unactivated(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
-            mask=image_mask[None, :] & output_mask[:, None],
-        )
-        x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-            mask=image_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        dweight = tl.dot(
-            gradient,
-            x,
-            dweight,
-            input_precision=PRECISION,
-            out_dtype=dweight.dtype,
-        )
-    tl.store(
-        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
-        dweight.to(dweight_ptr.dtype.element_ty),
-        mask=output_mask[:, None] & feature_mask[None, :],
-    )
-
-
-def fc_relu_launch_input_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx."""
-    precision = fc_precision(dx)
-    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
-        geometry.features,
-        tile.columns,
-    )
-    refuse_launch(dx, programs, dx.shape[0])
-    launch(
-        fc_relu_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        weight_ptr=weight,
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_OUTPUTS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-def fc_relu_launch_weight_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    saved: Tensor | None,
-    x: Tensor,
-    dweight: Tensor,
-) -> None:
-    """Launch the kernel that fills dweight."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = count_blocks(geometry.outputs, tile.rows)
-    programs *= count_blocks(geometry.features, tile.columns)
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_relu_weight_gradient,
-        programs,
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        x_ptr=x,
-        dweight_ptr=dweight,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_BATCH=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-fc_relu_launches = FcLaunches(
-    forward=fc_relu_launch_forward,
-    input_gradient=fc_relu_launch_input_gradient,
-    weight_gradient=fc_relu_launch_weight_gradient,
-    bias_gradient=fc_flat_relu_launch_bias_gradient,
-)
+#   Its kernels are those of region 3.
 
 
 FC2_RELU4 = FcGeometry(features=120, outputs=84, activation="relu")
-fc2_relu4_op = fc_op(f"{NAMESPACE}::fc2_relu4", FC2_RELU4, fc_relu_launches)
+fc2_relu4_op = fc_op(f"{NAMESPACE}::fc2_relu4", FC2_RELU4, fc_launches)
 
 
 def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
@@ -1865,318 +1579,7 @@ def fc2_relu4(x: Tensor, linear: nn.Linear) -> Tensor:
 #   forward: 1 launch
 #   backward: 3 launches, for the gradients of input, weight and bias
 #   kept for backward: the input, 84
-#   The rest of its kernels are those of region 3.
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_forward(
-    x_ptr,  # [batch, FEATURES]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    bias_ptr,  # [OUTPUTS]
-    y_ptr,  # [batch, OUTPUTS]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = activation(x · weightᵀ + bias)."""
-    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    image_mask = image < batch
-    output_mask = output < OUTPUTS
-    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
-    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
-        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-        feature_mask = feature < FEATURES
-        x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-            mask=image_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        weight = tl.load(
-            weight_ptr + output[None, :] * FEATURES + feature[:, None],
-            mask=output_mask[None, :] & feature_mask[:, None],
-            other=0.0,
-        )
-        y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
-    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
-    mask = image_mask[:, None] & output_mask[None, :]
-    bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
-    y += bias.to(y.dtype)[None, :]
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def fc_launch_forward(
-    geometry: FcGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    y: Tensor,
-    _kept: Tensor,
-) -> None:
-    """Launch the forward kernel, which fills y."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(64, geometry.outputs, geometry.features, x, precision)
-    programs = count_blocks(x.shape[0], tile.rows) * count_blocks(
-        geometry.outputs,
-        tile.columns,
-    )
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_forward,
-        programs,
-        x_ptr=x,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def fc_unactivated(
-    gradient_ptr,
-    offset,
-    mask,
-):
-    """Read a tile of the gradient and take it back through the activation."""
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    return gradient.to(gradient_ptr.dtype.element_ty)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_input_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    dx_ptr,  # [batch, FEATURES]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x, a sum over outputs."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    image_mask = image < batch
-    feature_mask = feature < FEATURES
-    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
-    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
-        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-        output_mask = output < OUTPUTS
-        gradient = fc_unactivated(
-            gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
-            mask=image_mask[:, None] & output_mask[None, :],
-        )
-        weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + feature[None, :],
-            mask=output_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
-    tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=image_mask[:, None] & feature_mask[None, :],
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_weight_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    x_ptr,  # [batch, FEATURES]
-    dweight_ptr,  # [OUTPUTS, FEATURES]
-    batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of the weight, a sum over the batch."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    output_mask = output < OUTPUTS
-    feature_mask = feature < FEATURES
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
-    dweight = full(dweight)
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-        image_mask = image < batch
-        gradient = fc_unactivated(
-            gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
-            mask=image_mask[None, :] & output_mask[:, None],
-        )
-        x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
-            mask=image_mask[:, None] & feature_mask[None, :],
-            other=0.0,
-        )
-        dweight = tl.dot(
-            gradient,
-            x,
-            dweight,
-            input_precision=PRECISION,
-            out_dtype=dweight.dtype,
-        )
-    tl.store(
-        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
-        dweight.to(dweight_ptr.dtype.element_ty),
-        mask=output_mask[:, None] & feature_mask[None, :],
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def fc_bias_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    dbias_ptr,  # [OUTPUTS]
-    batch,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-):
-    """Compute the gradient of the bias, a sum over the batch."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    output_mask = output < OUTPUTS
-    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-        gradient = fc_unactivated(
-            gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
-            mask=(image < batch)[:, None] & output_mask[None, :],
-        )
-        total += full(gradient)
-    dbias = tl.sum(total, axis=0)
-    tl.store(dbias_ptr + output, dbias.to(dbias_ptr.dtype.element_ty), mask=output_mask)
-
-
-def fc_launch_input_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    _saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx."""
-    precision = fc_precision(dx)
-    tile = fc_flat_relu_tile(64, geometry.features, geometry.outputs, dx, precision)
-    programs = count_blocks(dx.shape[0], tile.rows) * count_blocks(
-        geometry.features,
-        tile.columns,
-    )
-    refuse_launch(dx, programs, dx.shape[0])
-    launch(
-        fc_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        weight_ptr=weight,
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_OUTPUTS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-def fc_launch_weight_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    _saved: Tensor | None,
-    x: Tensor,
-    dweight: Tensor,
-) -> None:
-    """Launch the kernel that fills dweight."""
-    precision = fc_precision(x)
-    tile = fc_flat_relu_tile(geometry.outputs, geometry.features, 64, x, precision)
-    programs = count_blocks(geometry.outputs, tile.rows)
-    programs *= count_blocks(geometry.features, tile.columns)
-    refuse_launch(x, programs, x.shape[0])
-    launch(
-        fc_weight_gradient,
-        programs,
-        gradient_ptr=gradient,
-        x_ptr=x,
-        dweight_ptr=dweight,
-        batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_BATCH=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-def fc_launch_bias_gradient(
-    geometry: FcGeometry,
-    gradient: Tensor,
-    _saved: Tensor | None,
-    dbias: Tensor,
-) -> None:
-    """Launch the kernel that fills dbias."""
-    block_outputs = block_size(geometry.outputs, 64)
-    # In float64, 64 rows spill on sm_80.
-    block_batch = 32 if gradient.dtype == torch.float64 else 64
-    programs = count_blocks(geometry.outputs, block_outputs)
-    refuse_launch(gradient, programs, gradient.shape[0])
-    launch(
-        fc_bias_gradient,
-        programs,
-        gradient_ptr=gradient,
-        dbias_ptr=dbias,
-        batch=gradient.shape[0],
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=block_batch,
-        num_warps=4,
-    )
-
-
-fc_launches = FcLaunches(
-    forward=fc_launch_forward,
-    input_gradient=fc_launch_input_gradient,
-    weight_gradient=fc_launch_weight_gradient,
-    bias_gradient=fc_launch_bias_gradient,
-)
+#   Its kernels are those of region 3.
 
 
 FC3 = FcGeometry(features=84, outputs=10)

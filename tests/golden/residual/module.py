@@ -62,7 +62,7 @@ from torch import Tensor, nn
 requires(1)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_6dc70bfb00ba"
+NAMESPACE = "cnndsl_residual_f24a3812a3a7"
 
 
 class Residual(nn.Module):
@@ -3981,43 +3981,39 @@ def layer2_downsample_0_downsample_1_add1_relu2(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_forward(
-    x_ptr,  # [batch, FEATURES]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    bias_ptr,  # [OUTPUTS]
-    y_ptr,  # [batch, OUTPUTS]
+    x_ptr,  # [batch, C.features]
+    weight_ptr,  # [C.outputs, C.features]
+    bias_ptr,  # [C.outputs]
+    y_ptr,  # [batch, C.outputs]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute y = activation(x · weightᵀ + bias)."""
-    OUTPUT_BLOCKS: tl.constexpr = (OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS
-    image = tl.program_id(0) // OUTPUT_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    output = tl.program_id(0) % OUTPUT_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
+    """Compute y = activation(x · weightᵀ + bias): a tile of images by outputs."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    OUTPUT_BLOCKS: tl.constexpr = (C.outputs + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // OUTPUT_BLOCKS * ROWS + tl.arange(0, ROWS)
+    output = tl.program_id(0) % OUTPUT_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    output_mask = output < OUTPUTS
-    y = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), y_ptr.dtype.element_ty))
-    for step in range((FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES):
-        feature = step * BLOCK_FEATURES + tl.arange(0, BLOCK_FEATURES)
-        feature_mask = feature < FEATURES
+    output_mask = output < C.outputs
+    y = full(tl.zeros((ROWS, COLUMNS), y_ptr.dtype.element_ty))
+    for step in range((C.features + T.terms - 1) // T.terms):
+        feature = step * T.terms + tl.arange(0, T.terms)
+        feature_mask = feature < C.features
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + feature[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
         weight = tl.load(
-            weight_ptr + output[None, :] * FEATURES + feature[:, None],
+            weight_ptr + output[None, :] * C.features + feature[:, None],
             mask=output_mask[None, :] & feature_mask[:, None],
             other=0.0,
         )
         y = tl.dot(x, weight, y, input_precision=PRECISION, out_dtype=y.dtype)
-    offset = image.to(tl.int64)[:, None] * OUTPUTS + output[None, :]
+    offset = image.to(tl.int64)[:, None] * C.outputs + output[None, :]
     mask = image_mask[:, None] & output_mask[None, :]
     bias = tl.load(bias_ptr + output, mask=output_mask, other=0.0)
     y += bias.to(y.dtype)[None, :]
@@ -4064,14 +4060,10 @@ def fc_launch_forward(
         bias_ptr=bias,
         y_ptr=y,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_OUTPUTS=tile.columns,
-        BLOCK_FEATURES=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -4088,43 +4080,39 @@ def fc_unactivated(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_input_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    weight_ptr,  # [OUTPUTS, FEATURES]
-    dx_ptr,  # [batch, FEATURES]
+    gradient_ptr,  # [batch, C.outputs]
+    weight_ptr,  # [C.outputs, C.features]
+    dx_ptr,  # [batch, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of x, a sum over outputs."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    image = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
+    """Compute the gradient of x, a sum over outputs: a tile of images by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    image = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     image_mask = image < batch
-    feature_mask = feature < FEATURES
-    dx = full(tl.zeros((BLOCK_BATCH, BLOCK_FEATURES), dx_ptr.dtype.element_ty))
-    for step in range((OUTPUTS + BLOCK_OUTPUTS - 1) // BLOCK_OUTPUTS):
-        output = step * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-        output_mask = output < OUTPUTS
+    feature_mask = feature < C.features
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
+    for step in range((C.outputs + T.terms - 1) // T.terms):
+        output = step * T.terms + tl.arange(0, T.terms)
+        output_mask = output < C.outputs
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=image_mask[:, None] & output_mask[None, :],
         )
         weight = tl.load(
-            weight_ptr + output[:, None] * FEATURES + feature[None, :],
+            weight_ptr + output[:, None] * C.features + feature[None, :],
             mask=output_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
         dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
     tl.store(
-        dx_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+        dx_ptr + image.to(tl.int64)[:, None] * C.features + feature[None, :],
         dx.to(dx_ptr.dtype.element_ty),
         mask=image_mask[:, None] & feature_mask[None, :],
     )
@@ -4132,41 +4120,34 @@ def fc_input_gradient(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_weight_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    x_ptr,  # [batch, FEATURES]
-    dweight_ptr,  # [OUTPUTS, FEATURES]
+    gradient_ptr,  # [batch, C.outputs]
+    x_ptr,  # [batch, C.features]
+    dweight_ptr,  # [C.outputs, C.features]
     batch,
-    FEATURES: tl.constexpr,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_FEATURES: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Compute the gradient of the weight, a sum over the batch."""
-    FEATURE_BLOCKS: tl.constexpr = (FEATURES + BLOCK_FEATURES - 1) // BLOCK_FEATURES
-    output = tl.program_id(0) // FEATURE_BLOCKS * BLOCK_OUTPUTS + tl.arange(
-        0,
-        BLOCK_OUTPUTS,
-    )
-    feature = tl.program_id(0) % FEATURE_BLOCKS * BLOCK_FEATURES + tl.arange(
-        0,
-        BLOCK_FEATURES,
-    )
-    output_mask = output < OUTPUTS
-    feature_mask = feature < FEATURES
-    dweight = tl.zeros((BLOCK_OUTPUTS, BLOCK_FEATURES), dweight_ptr.dtype.element_ty)
+    """Compute the gradient of the weight, a sum over the batch: outputs by features."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FEATURE_BLOCKS: tl.constexpr = (C.features + COLUMNS - 1) // COLUMNS
+    output = tl.program_id(0) // FEATURE_BLOCKS * ROWS + tl.arange(0, ROWS)
+    feature = tl.program_id(0) % FEATURE_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    feature_mask = feature < C.features
+    dweight = tl.zeros((ROWS, COLUMNS), dweight_ptr.dtype.element_ty)
     dweight = full(dweight)
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    for step in range(tl.cdiv(batch, T.terms)):
+        image = step * T.terms + tl.arange(0, T.terms)
         image_mask = image < batch
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[None, :] * OUTPUTS + output[:, None],
+            offset=image.to(tl.int64)[None, :] * C.outputs + output[:, None],
             mask=image_mask[None, :] & output_mask[:, None],
         )
         x = tl.load(
-            x_ptr + image.to(tl.int64)[:, None] * FEATURES + feature[None, :],
+            x_ptr + image.to(tl.int64)[:, None] * C.features + feature[None, :],
             mask=image_mask[:, None] & feature_mask[None, :],
             other=0.0,
         )
@@ -4178,7 +4159,7 @@ def fc_weight_gradient(
             out_dtype=dweight.dtype,
         )
     tl.store(
-        dweight_ptr + output[:, None] * FEATURES + feature[None, :],
+        dweight_ptr + output[:, None] * C.features + feature[None, :],
         dweight.to(dweight_ptr.dtype.element_ty),
         mask=output_mask[:, None] & feature_mask[None, :],
     )
@@ -4186,22 +4167,23 @@ def fc_weight_gradient(
 
 @triton.jit(do_not_specialize=COUNTS)
 def fc_bias_gradient(
-    gradient_ptr,  # [batch, OUTPUTS]
-    dbias_ptr,  # [OUTPUTS]
+    gradient_ptr,  # [batch, C.outputs]
+    dbias_ptr,  # [C.outputs]
     batch,
-    OUTPUTS: tl.constexpr,
-    BLOCK_OUTPUTS: tl.constexpr,
-    BLOCK_BATCH: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of the bias, a sum over the batch."""
-    output = tl.program_id(0) * BLOCK_OUTPUTS + tl.arange(0, BLOCK_OUTPUTS)
-    output_mask = output < OUTPUTS
-    total = full(tl.zeros((BLOCK_BATCH, BLOCK_OUTPUTS), dbias_ptr.dtype.element_ty))
-    for step in range(tl.cdiv(batch, BLOCK_BATCH)):
-        image = step * BLOCK_BATCH + tl.arange(0, BLOCK_BATCH)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    output = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    output_mask = output < C.outputs
+    total = full(tl.zeros((ROWS, COLUMNS), dbias_ptr.dtype.element_ty))
+    for step in range(tl.cdiv(batch, ROWS)):
+        image = step * ROWS + tl.arange(0, ROWS)
         gradient = fc_unactivated(
             gradient_ptr=gradient_ptr,
-            offset=image.to(tl.int64)[:, None] * OUTPUTS + output[None, :],
+            offset=image.to(tl.int64)[:, None] * C.outputs + output[None, :],
             mask=(image < batch)[:, None] & output_mask[None, :],
         )
         total += full(gradient)
@@ -4231,14 +4213,10 @@ def fc_launch_input_gradient(
         weight_ptr=weight,
         dx_ptr=dx,
         batch=dx.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_BATCH=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_OUTPUTS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -4262,14 +4240,10 @@ def fc_launch_weight_gradient(
         x_ptr=x,
         dweight_ptr=dweight,
         batch=x.shape[0],
-        FEATURES=geometry.features,
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=tile.rows,
-        BLOCK_FEATURES=tile.columns,
-        BLOCK_BATCH=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -4280,10 +4254,10 @@ def fc_launch_bias_gradient(
     dbias: Tensor,
 ) -> None:
     """Launch the kernel that fills dbias."""
-    block_outputs = block_size(geometry.outputs, 64)
     # In float64, 64 rows spill on sm_80.
-    block_batch = 32 if gradient.dtype == torch.float64 else 64
-    programs = count_blocks(geometry.outputs, block_outputs)
+    rows = 32 if gradient.dtype == torch.float64 else 64
+    tile = Tile(rows, block_size(geometry.outputs, 64), 1, 4, 3)
+    programs = count_blocks(geometry.outputs, tile.columns)
     refuse_launch(gradient, programs, gradient.shape[0])
     launch(
         fc_bias_gradient,
@@ -4291,10 +4265,9 @@ def fc_launch_bias_gradient(
         gradient_ptr=gradient,
         dbias_ptr=dbias,
         batch=gradient.shape[0],
-        OUTPUTS=geometry.outputs,
-        BLOCK_OUTPUTS=block_outputs,
-        BLOCK_BATCH=block_batch,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        **tile.options,
     )
 
 
