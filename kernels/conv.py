@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnndsl.rt.conv_geometry import ConvGeometry, ConvOutputs, conv_precision, conv_sizes
 from cnndsl.rt.conv_library import conv_product
-from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.conv_rows import conv_rows
 from cnndsl.rt.shared import (
     COUNTS,
     Tile,
@@ -35,16 +35,16 @@ from .conv_sum import conv_sum
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     alive_ptr,  # like y: bit p is set where the pixel at position p of the window has a gradient
     before_ptr,  # like y: what the activation was given
     residual_ptr,  # like y: added before the activation
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     positions,  # of a window: not a constant, or the compiler unrolls the loop and spills
     batch,
     height: tl.constexpr,
@@ -53,49 +53,30 @@ def conv_forward(
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BIAS: tl.constexpr,
-    SCALE: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    FORWARD: tl.constexpr,
-    WINDOW: tl.constexpr,
-    STATISTICS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    if WINDOW == "loop":
-        window = tile * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    if C.window == "loop":
+        window = tile * COLUMNS + tl.arange(0, COLUMNS)
         window_mask = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         pooled = conv_windows(
@@ -115,40 +96,22 @@ def conv_forward(
             width=width,
             conv_height=conv_height,
             conv_width=conv_width,
-            CHANNELS=CHANNELS,
-            GROUPS=GROUPS,
-            KERNEL=KERNEL,
-            STRIDE=STRIDE,
-            PAD=PAD,
-            DILATION=DILATION,
-            TAPS=TAPS,
-            BIAS=BIAS,
-            SCALE=SCALE,
-            ACTIVATION=ACTIVATION,
-            POOL=POOL,
-            POOL_SIZE=POOL_SIZE,
-            POOL_STRIDE=POOL_STRIDE,
-            POOL_PAD=POOL_PAD,
-            POOL_DILATION=POOL_DILATION,
-            COUNT_PAD=COUNT_PAD,
-            FORWARD=FORWARD,
-            BLOCK_FILTERS=BLOCK_FILTERS,
-            BLOCK_PIXELS=BLOCK_PIXELS,
-            BLOCK_TERMS=BLOCK_TERMS,
+            C=C,
+            T=T,
             PRECISION=PRECISION,
         )
         y = pooled[0]
     else:
-        pixel = tl.arange(0, BLOCK_PIXELS)
-        if WINDOW == "quad":
+        pixel = tl.arange(0, COLUMNS)
+        if C.window == "quad":
             # The pixels of a window lie in columns that one thread of the matrix unit holds.
-            window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
+            window = tile * (COLUMNS // 4) + pixel % (COLUMNS // 2) // 2
         else:
-            window = tile * BLOCK_PIXELS + pixel
+            window = tile * COLUMNS + pixel
         window_mask = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
-        if WINDOW == "quad":
-            row = row * 2 + pixel // (BLOCK_PIXELS // 2)
+        if C.window == "quad":
+            row = row * 2 + pixel // (COLUMNS // 2)
             column = column * 2 + pixel % 2
         y = conv_sum(
             x_ptr=x_ptr,
@@ -163,39 +126,26 @@ def conv_forward(
             filter_mask=filter_mask,
             height=height,
             width=width,
-            CHANNELS=CHANNELS,
-            GROUPS=GROUPS,
-            KERNEL=KERNEL,
-            STRIDE=STRIDE,
-            PAD=PAD,
-            DILATION=DILATION,
-            TAPS=TAPS,
-            SCALE=SCALE,
-            FORWARD=FORWARD,
-            BLOCK_FILTERS=BLOCK_FILTERS,
-            BLOCK_PIXELS=BLOCK_PIXELS,
-            BLOCK_TERMS=BLOCK_TERMS,
+            C=C,
+            T=T,
             PRECISION=PRECISION,
         )
-        if WINDOW == "quad":
+        if C.window == "quad":
             pooled = conv_quads(
                 z=y,
                 bias_ptr=bias_ptr,
                 filter=filter,
                 filter_mask=filter_mask,
-                BIAS=BIAS,
-                ACTIVATION=ACTIVATION,
-                POOL=POOL,
-                BLOCK_FILTERS=BLOCK_FILTERS,
-                BLOCK_PIXELS=BLOCK_PIXELS,
+                C=C,
+                T=T,
             )
             y = pooled[0]
-            window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
+            window = tile * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)
             window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
-    if POOL == "average":
-        if ACTIVATION == "relu":
+    if C.pool == "average":
+        if C.activation == "relu":
             tl.store(alive_ptr + offset, pooled[1].to(alive_ptr.dtype.element_ty), mask=mask)
     else:
         # Bias and a rising activation change no order, so they wait until the best is known.
@@ -208,22 +158,20 @@ def conv_forward(
             mask=mask,
             filter=filter,
             filter_mask=filter_mask,
-            BIAS=BIAS,
-            SCALE=SCALE,
-            RESIDUAL=RESIDUAL,
+            C=C,
         )
-        if POOL == "max":
+        if C.pool == "max":
             code = pooled[1]
-            if ACTIVATION == "relu":
+            if C.activation == "relu":
                 code = tl.where(y <= 0, 0, code)
             tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
-        if ACTIVATION == "input":
+        if C.activation == "input":
             tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
-        if ACTIVATION != "none":
+        if C.activation != "none":
             y = conv_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    if STATISTICS:
+    if C.statistics:
         conv_statistics(
             sums_ptr=sums_ptr,
             y=full(rounded),
@@ -232,7 +180,7 @@ def conv_forward(
             tile=tile,
             filter=filter,
             filter_mask=filter_mask,
-            FILTERS=FILTERS,
+            C=C,
         )
 
 
@@ -277,7 +225,7 @@ def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile
 
 def conv_rows_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose where a step takes a row of the filter."""
-    row = conv_row_terms(geometry)
+    row = geometry.row_terms
     if precision == "ieee" and x.element_size() >= 4:
         warps = 8 if geometry.window == "loop" else 4
         return Tile(block_size(geometry.filters, 128 // x.element_size()), 32, row, warps, 2)
@@ -314,17 +262,16 @@ def conv_launch_forward(
     tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
     if geometry.forward == "library":
         x = done(conv_product, geometry, x, weight)
     elif geometry.forward == "staged":
         x = conv_launch_stage(geometry, x, weight)
     if geometry.forward != "fused":
         height, width = sizes.conv_height, sizes.conv_width
-        channels, groups = geometry.filters, 1
     elif geometry.taps == "rows":
         x = conv_rows(geometry, channels_last(x))
         height, width = x.shape[2:]
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
@@ -349,31 +296,8 @@ def conv_launch_forward(
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BIAS=geometry.bias,
-        SCALE=geometry.scale,
-        RESIDUAL=geometry.residual,
-        ACTIVATION=geometry.activation,
-        POOL=geometry.pool,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        COUNT_PAD=geometry.count_pad,
-        FORWARD=geometry.forward,
-        WINDOW=geometry.window,
-        STATISTICS=geometry.statistics,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )

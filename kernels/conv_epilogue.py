@@ -31,16 +31,14 @@ def conv_shifted(
     mask,
     filter,
     filter_mask,
-    BIAS: tl.constexpr,
-    SCALE: tl.constexpr,
-    RESIDUAL: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    if SCALE == "pool":
+    if C.scale == "pool":
         y *= conv_each(scale_ptr, filter, filter_mask).to(y.dtype)
-    if BIAS:
+    if C.bias:
         y += conv_each(bias_ptr, filter, filter_mask).to(y.dtype)
-    if RESIDUAL:
+    if C.residual:
         y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     return y
 
@@ -54,7 +52,7 @@ def conv_statistics(
     tile,
     filter,
     filter_mask,
-    FILTERS: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Write the count of a tile's values, their mean, and the sum of squared distances to it.
 
@@ -63,7 +61,7 @@ def conv_statistics(
     count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
     mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
     distance = tl.where(mask, y - mean[:, None], 0.0)
-    place = sums_ptr + tile.to(tl.int64) * (3 * FILTERS) + filter
+    place = sums_ptr + tile.to(tl.int64) * (3 * C.filters) + filter
     tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
-    tl.store(place + FILTERS, mean, mask=filter_mask)
-    tl.store(place + 2 * FILTERS, tl.sum(distance * distance, axis=1), mask=filter_mask)
+    tl.store(place + C.filters, mean, mask=filter_mask)
+    tl.store(place + 2 * C.filters, tl.sum(distance * distance, axis=1), mask=filter_mask)

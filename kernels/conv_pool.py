@@ -30,16 +30,15 @@ def conv_quads(
     bias_ptr,
     filter,
     filter_mask,
-    BIAS: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
-    code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
-    if POOL == "max":
-        y, b, c, d = conv_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    code = tl.full((ROWS, COLUMNS // 4), 1, tl.int32)
+    if C.pool == "max":
+        y, b, c, d = conv_corners(z, ROWS, COLUMNS)
         code = tl.where(is_better(b, y), 2, code)
         y = tl.where(is_better(b, y), b, y)
         code = tl.where(is_better(c, y), 3, code)
@@ -47,14 +46,14 @@ def conv_quads(
         code = tl.where(is_better(d, y), 4, code)
         y = tl.where(is_better(d, y), d, y)
     else:
-        if BIAS:
+        if C.bias:
             z += conv_each(bias_ptr, filter, filter_mask).to(z.dtype)
-        if ACTIVATION == "relu":
+        if C.activation == "relu":
             alive = tl.where(z <= 0, 0, 1)
-            a, b, c, d = conv_corners(alive, BLOCK_FILTERS, BLOCK_PIXELS)
+            a, b, c, d = conv_corners(alive, ROWS, COLUMNS)
             code = a | b << 1 | c << 2 | d << 3
             z = conv_activation(z)
-        a, b, c, d = conv_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+        a, b, c, d = conv_corners(z, ROWS, COLUMNS)
         y = (a + b + c + d) / 4
     return y, code
 
@@ -77,36 +76,20 @@ def conv_windows(
     width: tl.constexpr,
     conv_height: tl.constexpr,
     conv_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BIAS: tl.constexpr,
-    SCALE: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    FORWARD: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve and pool over any windows: once for each position in them, keeping best or sum."""
-    y = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
-    code = tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), tl.int32)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    y = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
+    code = tl.zeros((ROWS, COLUMNS), tl.int32)
     for position in range(positions):
-        down = position // POOL_SIZE[1] * POOL_DILATION[0]
-        right = position % POOL_SIZE[1] * POOL_DILATION[1]
-        conv_row = row * POOL_STRIDE[0] - POOL_PAD[0] + down
-        conv_column = column * POOL_STRIDE[1] - POOL_PAD[1] + right
+        down = position // C.pool_size[1] * C.pool_dilation[0]
+        right = position % C.pool_size[1] * C.pool_dilation[1]
+        conv_row = row * C.pool_stride[0] - C.pool_pad[0] + down
+        conv_column = column * C.pool_stride[1] - C.pool_pad[1] + right
         exists = window_mask & (conv_row >= 0) & (conv_row < conv_height)
         exists &= (conv_column >= 0) & (conv_column < conv_width)
         z = conv_sum(
@@ -122,41 +105,29 @@ def conv_windows(
             filter_mask=filter_mask,
             height=height,
             width=width,
-            CHANNELS=CHANNELS,
-            GROUPS=GROUPS,
-            KERNEL=KERNEL,
-            STRIDE=STRIDE,
-            PAD=PAD,
-            DILATION=DILATION,
-            TAPS=TAPS,
-            SCALE=SCALE,
-            FORWARD=FORWARD,
-            BLOCK_FILTERS=BLOCK_FILTERS,
-            BLOCK_PIXELS=BLOCK_PIXELS,
-            BLOCK_TERMS=BLOCK_TERMS,
+            C=C,
+            T=T,
             PRECISION=PRECISION,
         )
-        if POOL == "max":
+        if C.pool == "max":
             # Padding is never chosen; the first pixel is, whatever it holds.
             better = exists[None, :] & (is_better(z, y) | (code == 0))
             y = tl.where(better, z, y)
             code = tl.where(better, position + 1, code)
         else:
-            if BIAS:
+            if C.bias:
                 z += conv_each(bias_ptr, filter, filter_mask).to(z.dtype)
-            if ACTIVATION == "relu":
+            if C.activation == "relu":
                 code |= tl.where(exists[None, :] & ~(z <= 0), 1, 0) << position
                 z = conv_activation(z)
             y += tl.where(exists[None, :], z, 0.0)
-    if POOL == "average":
+    if C.pool == "average":
         y /= window_pixels(
             row=row,
             column=column,
             height=conv_height,
             width=conv_width,
-            POOL_SIZE=POOL_SIZE,
-            POOL_STRIDE=POOL_STRIDE,
-            POOL_PAD=POOL_PAD,
-            COUNT_PAD=COUNT_PAD,
+            C=C,
+            COUNT_PAD=C.count_pad,
         )[None, :]
     return y, code

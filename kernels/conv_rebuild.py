@@ -27,15 +27,14 @@ def conv_unpooled(
     saved_ptr,
     offset,
     mask,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Read a tile of the gradient and take it back through the activation.
 
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if ACTIVATION != "none" and not RESIDUAL:
+    if C.activation != "none" and not C.residual:
         saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
         gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
@@ -50,22 +49,21 @@ def conv_rebuilt(
     offset,
     mask,
     position,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
 
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if ACTIVATION == "output" or ACTIVATION == "input":
+    if C.activation == "output" or C.activation == "input":
         saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
         gradient = conv_activation_gradient(saved, full(gradient))
     # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
-    if POOL == "max":
+    if C.pool == "max":
         winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(winner == position + 1, gradient, 0.0)
-    elif ACTIVATION == "relu":
+    elif C.activation == "relu":
         alive = tl.load(alive_ptr + offset, mask=mask, other=0).to(tl.int32)
         gradient = tl.where(((alive >> position) & 1) == 1, gradient, 0.0)
     return gradient.to(gradient_ptr.dtype.element_ty)

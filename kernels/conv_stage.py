@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cnndsl.rt.conv_geometry import ConvGeometry, conv_precision, conv_sizes
-from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.conv_rows import conv_rows
 from cnndsl.rt.shared import (
     COUNTS,
     Tile,
@@ -30,31 +30,25 @@ from .conv_sum import conv_products
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_stage(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS]
-    z_ptr,  # [batch, conv_height, conv_width, FILTERS]
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels]
+    z_ptr,  # [batch, conv_height, conv_width, C.filters]
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     conv_height: tl.constexpr,
     conv_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute z = conv(x, weight), of one group."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < FILTERS
-    pixel = tl.program_id(0) // FILTER_BLOCKS * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + ROWS - 1) // ROWS
+    filter = tl.program_id(0) % FILTER_BLOCKS * ROWS + tl.arange(0, ROWS)
+    filter_mask = filter < C.filters
+    pixel = tl.program_id(0) // FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     pixel_mask = pixel < batch * conv_height * conv_width
     image, row, column = pixel_place(pixel, conv_height, conv_width)
     z = conv_products(
@@ -69,20 +63,12 @@ def conv_stage(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=1,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
     tl.store(
-        z_ptr + pixel.to(tl.int64)[None, :] * FILTERS + filter[:, None],
+        z_ptr + pixel.to(tl.int64)[None, :] * C.filters + filter[:, None],
         z.to(z_ptr.dtype.element_ty),
         mask=filter_mask[:, None] & pixel_mask[None, :],
     )
@@ -101,7 +87,7 @@ def conv_stage_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     if geometry.taps == "packed":
         terms *= geometry.kernel[0] * geometry.kernel[1]
     if geometry.taps == "rows":
-        terms = conv_row_terms(geometry)
+        terms = geometry.row_terms
     is_wide = x.element_size() >= 4
     if x.element_size() == 8:
         return Tile(16, 32, block_size(terms, 32), 8, 2)
@@ -135,18 +121,9 @@ def conv_launch_stage(geometry: ConvGeometry, x: Tensor, weight: Tensor) -> Tens
         width=width,
         conv_height=sizes.conv_height,
         conv_width=sizes.conv_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
     return z

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from cnndsl.rt.conv_geometry import ConvGeometry, conv_precision, conv_sizes
-from cnndsl.rt.conv_rows import conv_row_terms, conv_rows
+from cnndsl.rt.conv_rows import conv_rows
 from cnndsl.rt.module import full_dtype
 from cnndsl.rt.shared import (
     COUNTS,
@@ -33,12 +33,12 @@ from .conv_rebuild import conv_rebuilt, conv_unpooled
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
     alive_ptr,
     saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
+    x_ptr,  # [batch, height, width, C.channels]
+    partial_ptr,  # [splits, C.filters, *C.kernel, C.channels // C.groups]
     splits,
     batch,
     height: tl.constexpr,
@@ -47,103 +47,84 @@ def conv_weight_gradient(
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    ROW: tl.constexpr,  # of a filter, in terms: only where such rows are runs of memory
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    if TAPS == "rows":
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
+    POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
+    if C.taps == "rows":
         # A tile's columns are all rows of the filter, in runs of memory as `conv_rows` lays out x.
         TERM_BLOCKS: tl.constexpr = 1
-        place = tl.arange(0, BLOCK_TERMS)
-        down = place // ROW
-        right = place % ROW // 4
+        place = tl.arange(0, COLUMNS)
+        down = place // C.row_terms
+        right = place % C.row_terms // 4
         channel = place % 4
-        term_mask = (down < KERNEL[0]) & (right < KERNEL[1])
-        term = (down * KERNEL[1] + right) * CHANNELS + channel
-        run = down * (width * 4) + place % ROW
-    elif TAPS == "packed":
+        term_mask = (down < C.kernel[0]) & (right < C.kernel[1])
+        term = (down * C.kernel[1] + right) * C.channels + channel
+        run = down * (width * 4) + place % C.row_terms
+    elif C.taps == "packed":
         # Few channels: a tile's columns are terms of several taps.
-        TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-        term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+        term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
         term_mask = term < TERMS
         tap = term // GROUP_CHANNELS
         channel = term % GROUP_CHANNELS
     else:
-        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-        TERM_BLOCKS: tl.constexpr = KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+        TERM_BLOCKS: tl.constexpr = C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS
         tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
-        channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
         term_mask = channel < GROUP_CHANNELS
         term = tap * GROUP_CHANNELS + channel
-    if TAPS != "rows":
-        down = tap // KERNEL[1] * DILATION[0]
-        right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
+    if C.taps != "rows":
+        down = tap // C.kernel[1] * C.dilation[0]
+        right = tap % C.kernel[1] * C.dilation[1]
+    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * C.groups)
+    window_blocks = tl.cdiv(batch * out_height * out_width, T.terms)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step // POSITIONS * T.terms + tl.arange(0, T.terms)
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
-        if POOL == "average":
+        if C.pool == "average":
             pixels = window_pixels(
                 row=row,
                 column=column,
                 height=conv_height,
                 width=conv_width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                COUNT_PAD=COUNT_PAD,
+                C=C,
+                COUNT_PAD=C.count_pad,
             )
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        if POOL == "none":
+        offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
+        if C.pool == "none":
             gradient = conv_unpooled(
                 gradient_ptr=gradient_ptr,
                 saved_ptr=saved_ptr,
                 offset=offset,
                 mask=filter_mask[:, None] & exists[None, :],
-                RESIDUAL=RESIDUAL,
-                ACTIVATION=ACTIVATION,
+                C=C,
             )
         else:
             position = step % POSITIONS
-            row = row * POOL_STRIDE[0] - POOL_PAD[0]
-            row += position // POOL_SIZE[1] * POOL_DILATION[0]
-            column = column * POOL_STRIDE[1] - POOL_PAD[1]
-            column += position % POOL_SIZE[1] * POOL_DILATION[1]
+            row = row * C.pool_stride[0] - C.pool_pad[0]
+            row += position // C.pool_size[1] * C.pool_dilation[0]
+            column = column * C.pool_stride[1] - C.pool_pad[1]
+            column += position % C.pool_size[1] * C.pool_dilation[1]
             exists &= (row >= 0) & (row < conv_height)
             exists &= (column >= 0) & (column < conv_width)
             gradient = conv_rebuilt(
@@ -154,23 +135,23 @@ def conv_weight_gradient(
                 offset=offset,
                 mask=filter_mask[:, None] & exists[None, :],
                 position=position,
-                ACTIVATION=ACTIVATION,
-                POOL=POOL,
+                C=C,
             )
-        if POOL == "average":
+        if C.pool == "average":
             gradient = (gradient / pixels[None, :]).to(gradient_ptr.dtype.element_ty)
-        if TAPS == "rows":
-            start = ((image * height + row * STRIDE[0]) * width + column * STRIDE[1]) * 4
+        if C.taps == "rows":
+            start = (image * height + row * C.stride[0]) * width
+            start = (start + column * C.stride[1]) * 4
             offset = run
         else:
-            row = row * STRIDE[0] - PAD[0]
-            column = column * STRIDE[1] - PAD[1]
-            start = ((image * height + row) * width + column) * CHANNELS
+            row = row * C.stride[0] - C.pad[0]
+            column = column * C.stride[1] - C.pad[1]
+            start = ((image * height + row) * width + column) * C.channels
             start += group * GROUP_CHANNELS
-            offset = (down * width + right) * CHANNELS + channel
-        if TAPS == "rows":
+            offset = (down * width + right) * C.channels + channel
+        if C.taps == "rows":
             x_mask = exists[:, None] & term_mask[None, :]
-        elif TAPS == "packed":
+        elif C.taps == "packed":
             x_mask = exists[:, None] & term_mask[None, :]
             x_mask &= row[:, None] + down[None, :] >= 0
             x_mask &= row[:, None] + down[None, :] < height
@@ -188,9 +169,9 @@ def conv_weight_gradient(
             input_precision=PRECISION,
             out_dtype=dweight.dtype,
         )
-    row = split.to(tl.int64) * FILTERS + filter
-    if TAPS == "rows":
-        term_mask &= channel < CHANNELS
+    row = split.to(tl.int64) * C.filters + filter
+    if C.taps == "rows":
+        term_mask &= channel < C.channels
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -215,7 +196,7 @@ def conv_weight_gradient_tile(geometry: ConvGeometry, x: Tensor, precision: str)
     if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
     if geometry.taps == "rows":
-        terms = conv_row_terms(geometry) * power_of_two(geometry.kernel[0])
+        terms = geometry.row_terms * power_of_two(geometry.kernel[0])
         if x.element_size() >= 4:
             return Tile(block_size(filters, most), terms, windows, 8, 2)
         return Tile(block_size(filters, most), terms, windows, 4, 3)
@@ -268,28 +249,9 @@ def conv_launch_weight_gradient(
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        RESIDUAL=geometry.residual,
-        ACTIVATION=geometry.activation,
-        POOL=geometry.pool,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        COUNT_PAD=geometry.count_pad,
-        ROW=conv_row_terms(geometry),
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
     return partial

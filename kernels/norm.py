@@ -12,6 +12,7 @@ from torch import Tensor
 from cnndsl.rt.norm_operator import NormGeometry, norm_sizes
 from cnndsl.rt.shared import (
     COUNTS,
+    Tile,
     block_size,
     channels_last,
     count_blocks,
@@ -58,13 +59,13 @@ def norm_normal(z_ptr, offset, mask, mean, inverse):
 
 @triton.jit(do_not_specialize=COUNTS)
 def norm_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]: 1 / √(variance + eps)
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
     residual_ptr,  # like z: added before the activation
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
+    y_ptr,  # [batch, out_height, out_width, C.channels]
     winner_ptr,  # like y: 1 + position in the window of the pixel that won
     positions,  # of a window: not a constant, or the compiler unrolls the loop and spills
     batch,
@@ -72,49 +73,41 @@ def norm_forward(
     width: tl.constexpr,
     out_height: tl.constexpr,  # after the pool
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    AFFINE: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
     tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < CHANNELS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
     mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    if AFFINE:
+    if C.affine:
         weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+    window = tile * ROWS + tl.arange(0, ROWS)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = window.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = window_mask[:, None] & channel_mask[None, :]
-    if POOL == "none":
+    if C.pool == "none":
         y = norm_normal(z_ptr, offset, mask, mean, inverse)
-        if AFFINE:
+        if C.affine:
             y = y * weight + bias
-        if RESIDUAL:
+        if C.residual:
             y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     else:
         image, row, column = pixel_place(window, out_height, out_width)
-        y = tl.zeros((BLOCK_WINDOWS, BLOCK_CHANNELS), mean_ptr.dtype.element_ty)
-        winner = tl.zeros((BLOCK_WINDOWS, BLOCK_CHANNELS), tl.int32)
+        y = tl.zeros((ROWS, COLUMNS), mean_ptr.dtype.element_ty)
+        winner = tl.zeros((ROWS, COLUMNS), tl.int32)
         for position in range(positions):
-            down = position // POOL_SIZE[1] * POOL_DILATION[0]
-            right = position % POOL_SIZE[1] * POOL_DILATION[1]
-            z_row = row * POOL_STRIDE[0] - POOL_PAD[0] + down
-            z_column = column * POOL_STRIDE[1] - POOL_PAD[1] + right
+            down = position // C.pool_size[1] * C.pool_dilation[0]
+            right = position % C.pool_size[1] * C.pool_dilation[1]
+            z_row = row * C.pool_stride[0] - C.pool_pad[0] + down
+            z_column = column * C.pool_stride[1] - C.pool_pad[1] + right
             exists = window_mask & (z_row >= 0) & (z_row < height)
             exists &= (z_column >= 0) & (z_column < width)
-            place = ((image * height + z_row) * width + z_column) * CHANNELS
+            place = ((image * height + z_row) * width + z_column) * C.channels
             z = norm_normal(
                 z_ptr,
                 place[:, None] + channel[None, :],
@@ -122,31 +115,29 @@ def norm_forward(
                 mean,
                 inverse,
             )
-            if AFFINE:
+            if C.affine:
                 z = z * weight + bias
-            if POOL == "max":
+            if C.pool == "max":
                 # Padding is never chosen; the first pixel is, whatever it holds.
                 better = exists[:, None] & (is_better(z, y) | (winner == 0))
                 y = tl.where(better, z, y)
                 winner = tl.where(better, position + 1, winner)
             else:
-                if ACTIVATION != "none":
+                if C.activation != "none":
                     z = norm_activation(z)
                 y += tl.where(exists[:, None], z, 0.0)
-        if POOL == "average":
+        if C.pool == "average":
             y /= window_pixels(
                 row=row,
                 column=column,
                 height=height,
                 width=width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                COUNT_PAD=COUNT_PAD,
+                C=C,
+                COUNT_PAD=C.count_pad,
             )[:, None]
         else:
             tl.store(winner_ptr + offset, winner.to(tl.uint8), mask=mask)
-    if ACTIVATION != "none" and POOL != "average":
+    if C.activation != "none" and C.pool != "average":
         y = norm_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
@@ -170,10 +161,10 @@ def norm_launch_forward(
         residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(windows, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
     launch(
         norm_forward,
@@ -192,17 +183,7 @@ def norm_launch_forward(
         width=z.shape[3],
         out_height=out_height,
         out_width=out_width,
-        CHANNELS=geometry.channels,
-        AFFINE=geometry.affine,
-        RESIDUAL=geometry.residual,
-        ACTIVATION=geometry.activation,
-        POOL=geometry.pool,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        COUNT_PAD=geometry.count_pad,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )

@@ -11,6 +11,7 @@ from torch import Tensor
 from cnndsl.rt.norm_operator import NormGeometry, norm_sizes
 from cnndsl.rt.shared import (
     COUNTS,
+    Tile,
     block_size,
     channels_last,
     count_blocks,
@@ -18,7 +19,6 @@ from cnndsl.rt.shared import (
     launch,
     refuse_launch,
 )
-from cnndsl.rt.windows import windows_of_pixel
 
 from .norm import norm_affine, norm_channel, norm_normal
 from .norm_rebuild import norm_blocked, norm_unpooled
@@ -28,45 +28,36 @@ from .norm_rebuild import norm_blocked, norm_unpooled
 
 @triton.jit(do_not_specialize=COUNTS)
 def norm_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
     winner_ptr,  # like the gradient, written by the forward kernel
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    sums_ptr,  # [2, C.channels]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after the pool
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    AFFINE: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
     mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+    pixel = tl.program_id(0) // CHANNEL_BLOCKS * ROWS + tl.arange(0, ROWS)
     pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
     normal = norm_normal(z_ptr, offset, mask, mean, inverse)
-    if POOL == "none":
+    if C.pool == "none":
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     else:
         gradient = norm_unpooled(
@@ -80,19 +71,11 @@ def norm_input_gradient(
             width=width,
             out_height=out_height,
             out_width=out_width,
-            CHANNELS=CHANNELS,
-            POOL=POOL,
-            POOL_SIZE=POOL_SIZE,
-            POOL_STRIDE=POOL_STRIDE,
-            POOL_PAD=POOL_PAD,
-            POOL_DILATION=POOL_DILATION,
-            COUNT_PAD=COUNT_PAD,
-            WINDOWS=WINDOWS,
-            BLOCK_PIXELS=BLOCK_PIXELS,
-            BLOCK_CHANNELS=BLOCK_CHANNELS,
+            C=C,
+            T=T,
         )
     # Where there is a residual, of which this is the gradient too, that has been done before.
-    if ACTIVATION != "none" and not RESIDUAL:
+    if C.activation != "none" and not C.residual:
         gradient = norm_blocked(
             gradient=gradient,
             normal=normal,
@@ -103,16 +86,14 @@ def norm_input_gradient(
             mask=mask,
             channel=channel,
             channel_mask=channel_mask,
-            AFFINE=AFFINE,
-            RESIDUAL=RESIDUAL,
-            ACTIVATION=ACTIVATION,
+            C=C,
         )
     values = batch * height * width
     dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
+    sums_ptr += C.channels
     dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
     dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    if AFFINE:
+    if C.affine:
         weight, _ = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
         dz *= weight
     tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
@@ -136,10 +117,9 @@ def norm_launch_input_gradient(
     """Launch the second pass, which fills dz."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
+    tile = Tile(32, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(pixels, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, pixels)
     launch(
         norm_input_gradient,
@@ -158,18 +138,7 @@ def norm_launch_input_gradient(
         width=z.shape[3],
         out_height=out_height,
         out_width=out_width,
-        CHANNELS=geometry.channels,
-        AFFINE=geometry.affine,
-        RESIDUAL=geometry.residual,
-        ACTIVATION=geometry.activation,
-        POOL=geometry.pool,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        COUNT_PAD=geometry.count_pad,
-        WINDOWS=windows_of_pixel(geometry.pool_size, geometry.pool_stride, geometry.pool_dilation),
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )

@@ -36,38 +36,28 @@ def norm_unpooled(
     width,
     out_height,
     out_width,
-    CHANNELS: tl.constexpr,
-    POOL: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    COUNT_PAD: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Add up what the windows give to the pixels of a tile: in each it has another position."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
     image, row, column = pixel_place(pixel, height, width)
-    total = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), gradient_ptr.dtype.element_ty))
-    for turn in range(WINDOWS[0] * WINDOWS[1]):
+    total = full(tl.zeros((ROWS, COLUMNS), gradient_ptr.dtype.element_ty))
+    for turn in range(C.windows[0] * C.windows[1]):
         window_row, window_column, position, exists = window_holding(
             row=row,
             column=column,
             turn=turn,
             out_height=out_height,
             out_width=out_width,
-            POOL_SIZE=POOL_SIZE,
-            POOL_STRIDE=POOL_STRIDE,
-            POOL_PAD=POOL_PAD,
-            POOL_DILATION=POOL_DILATION,
-            WINDOWS=WINDOWS,
+            C=C,
         )
         place = (image * out_height + window_row) * out_width + window_column
-        offset = (place * CHANNELS)[:, None] + channel[None, :]
+        offset = (place * C.channels)[:, None] + channel[None, :]
         mask = (exists & pixel_mask)[:, None] & channel_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        if POOL == "max":
+        if C.pool == "max":
             winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
             gradient = tl.where(winner == position[:, None] + 1, gradient, 0.0)
         else:
@@ -76,10 +66,8 @@ def norm_unpooled(
                 column=window_column,
                 height=height,
                 width=width,
-                POOL_SIZE=POOL_SIZE,
-                POOL_STRIDE=POOL_STRIDE,
-                POOL_PAD=POOL_PAD,
-                COUNT_PAD=COUNT_PAD,
+                C=C,
+                COUNT_PAD=C.count_pad,
             )
             gradient /= pixels[:, None]
         total += gradient
@@ -97,17 +85,15 @@ def norm_blocked(
     mask,
     channel,
     channel_mask,
-    AFFINE: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    ACTIVATION: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Take a gradient back through the activation, of which the input is computed anew."""
     saved = normal
-    if AFFINE:
+    if C.affine:
         weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
         saved = saved * weight + bias
-    if RESIDUAL:
+    if C.residual:
         saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    if ACTIVATION != "input":
+    if C.activation != "input":
         saved = norm_activation(saved)
     return norm_activation_gradient(saved, gradient)

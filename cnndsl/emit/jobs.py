@@ -54,7 +54,11 @@ _DEFAULTS: dict[str, Value] = {
 }
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
 # Of kernels that take their constants as one, `C`: what is settled where a kernel is compiled.
-_OPEN: dict[Family, frozenset[str]] = {"fc": frozenset({"activation", "bias", "pixels"})}
+_OPEN: dict[Family, frozenset[str]] = {
+    "conv": frozenset({"activation", "bias", "scale", "residual", "statistics"}),
+    "fc": frozenset({"activation", "bias", "pixels"}),
+    "norm": frozenset({"affine", "residual", "activation"}),
+}
 _SWITCHES: dict[Family, tuple[str, ...]] = {
     "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
     "fc": ("activation", "bias", "pixels", "forward", "backward", "tiles"),
@@ -117,9 +121,9 @@ def merged(signatures: Iterable[Signature]) -> dict[Signature, Signature]:
 
 
 def _agree(one: Signature, other: Signature) -> bool:
-    may_differ = _OPEN.get(one.family, frozenset())
+    may_differ = _OPEN[one.family]
     fixed = [[s for s in own.switches if s[0] not in may_differ] for own in (one, other)]
-    is_alike = one.family == other.family and fixed[0] == fixed[1] and bool(may_differ)
+    is_alike = one.family == other.family and fixed[0] == fixed[1]
     return is_alike and (one.holes == other.holes or not one.holes or not other.holes)
 
 
@@ -132,10 +136,11 @@ def _whole(group: Sequence[Signature]) -> Signature:
         (name, next(iter(each)) if len(each) == 1 else Several(frozenset(each)))
         for name, each in values.items()
     )
+    names = [own.name.split("_") for own in group]
     activated = next((own for own in group if own.holes), first)
     return Signature(
         first.family,
-        first.name if len({own.name for own in group}) == 1 else first.family,
+        "_".join(word for word in first.name.split("_") if all(word in n for n in names)),
         tuple(switches),
         activated.holes,
         activated.functions,

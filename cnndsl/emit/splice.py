@@ -52,7 +52,7 @@ def settle(text: str, switches: Mapping[str, object]) -> str:
     source = Lines(text)
     lines: list[str | None] = list(source.lines)
     outdents: list[range] = []
-    _settle_body(source.tree.body, lines, switches, outdents)
+    _settle_body(source.tree.body, lines, _Settled(text, switches), outdents)
     # Only now: until here, margins tell which comment belongs to what.
     for place in outdents:
         for index in place:
@@ -62,18 +62,49 @@ def settle(text: str, switches: Mapping[str, object]) -> str:
     return tidy("".join(line for line in lines if line is not None))
 
 
+class _Settled(Record):
+    """A text, and the switches by which its tests are settled."""
+
+    text: str
+    switches: Mapping[str, object]
+
+    def simplified(self, test: ast.expr) -> str:
+        """An open test without the parts of it that are settled, and do not settle all of it."""
+        if not isinstance(test, ast.BoolOp):
+            found = ast.get_source_segment(self.text, test) or ""
+            return " ".join(found.split())
+        left = self._open_parts(test)
+        word = " or " if isinstance(test.op, ast.Or) else " and "
+        parts = [self.simplified(value) for value in left]
+        if len(left) > 1:
+            groups = [len(self._open_parts(value)) > 1 for value in left]
+            parts = [f"({p})" if g else p for p, g in zip(parts, groups, strict=True)]
+        return word.join(parts)
+
+    def _open_parts(self, test: ast.expr) -> list[ast.expr]:
+        values = test.values if isinstance(test, ast.BoolOp) else [test]
+        return [v for v in values if _truth(_value(v, self.switches)) is OPEN]
+
+    def has_settled_part(self, test: ast.expr) -> bool:
+        """Whether a part of an open test is settled."""
+        if not isinstance(test, ast.BoolOp):
+            return False
+        is_open = [_truth(_value(value, self.switches)) is OPEN for value in test.values]
+        return not all(is_open) or any(self.has_settled_part(value) for value in test.values)
+
+
 def _settle_body(
     body: list[ast.stmt],
     lines: list[str | None],
-    switches: Mapping[str, object],
+    settled: _Settled,
     outdents: list[range],
 ) -> None:
     for statement in body:
         if isinstance(statement, ast.If):
-            _settle_if(_branches(statement, lines), lines, switches, outdents)
+            _settle_if(_branches(statement, lines), lines, settled, outdents)
             continue
         for child in _bodies(statement):
-            _settle_body(child, lines, switches, outdents)
+            _settle_body(child, lines, settled, outdents)
 
 
 def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
@@ -84,10 +115,10 @@ def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
 def _settle_if(
     branches: list[_Branch],
     lines: list[str | None],
-    switches: Mapping[str, object],
+    settled: _Settled,
     outdents: list[range],
 ) -> None:
-    kept = list(_kept(branches, switches))
+    kept = list(_kept(branches, settled.switches))
     staying = [branch for branch, _ in kept]
     for branch in branches:
         if branch not in staying:
@@ -95,8 +126,12 @@ def _settle_if(
     if not kept:
         _delete_comment_above(lines, branches[0].header[0])
     for position, (branch, is_open) in enumerate(kept):
-        _settle_body(list(branch.statements), lines, switches, outdents)
+        _settle_body(list(branch.statements), lines, settled, outdents)
         if is_open:
+            if branch.test is not None and settled.has_settled_part(branch.test):
+                test = settled.simplified(branch.test)
+                lines[branch.header[0]] = f"{_margin(lines[branch.header[0]] or '')}if {test}:\n"
+                _delete(lines, branch.header[0] + 1, branch.header[1])
             _rewrite_keyword(lines, branch.header[0], "elif" if position else "if")
         elif position:
             _delete(lines, branch.header[0] + 1, branch.header[1])

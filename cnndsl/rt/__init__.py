@@ -16,7 +16,7 @@ from .conv_geometry import (
 )
 from .conv_library import conv_product
 from .conv_operator import ConvLaunches, conv_op
-from .conv_rows import conv_row_terms, conv_rows
+from .conv_rows import conv_rows
 from .cpu import conv_norm, in_layout_for, is_unseen, max_pool2
 from .fc_operator import FcGeometry, FcLaunches, fc_op, fc_precision, fc_shape, fc_weights
 from .image import scaled, scaled_by_operators
@@ -71,7 +71,6 @@ __all__ = [
     "conv_op",
     "conv_precision",
     "conv_product",
-    "conv_row_terms",
     "conv_rows",
     "conv_sizes",
     "conv_weights",
@@ -111,7 +110,7 @@ __all__ = [
     "windows_of_pixel",
     "with_gradient_by_rows",
 ]
-VERSION = 1
+VERSION = 2
 _HELP = "compile its .cnn file again, or install the cnndsl that wrote it"
 
 

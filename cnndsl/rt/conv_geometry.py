@@ -4,13 +4,15 @@ A region computes y = pool(activation(conv(x, weight) · scale + bias + residual
 convolution may be absent, and the scale may stand behind the pool.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from .module import INTERPRETED, is_unaltered, plain_weights
-from .shared import Tile, refuse_residual, refuse_tensors
+from .shared import Tile, power_of_two, refuse_residual, refuse_tensors
+from .windows import windows_of_pixel
 
 
 class ConvGeometry(NamedTuple):
@@ -47,6 +49,41 @@ class ConvGeometry(NamedTuple):
     # Measured ones: kernel, type, images at most, tile; else the rule of `…_tile` chooses.
     tiles: tuple[tuple[str, str, int, Tile], ...] = ()
 
+    @property
+    def forward_groups(self) -> int:
+        """Count the groups in the forward kernel: one, where something else multiplied before."""
+        return self.groups if self.forward == "fused" else 1
+
+    @property
+    def row_terms(self) -> int:
+        """Count the terms of a row of a filter, of four channels; a power of two."""
+        return max(16, power_of_two(4 * self.kernel[1]))
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """Count the windows of the pool that may hold one pixel, along each axis."""
+        return windows_of_pixel(self.pool_size, self.pool_stride, self.pool_dilation)
+
+    @property
+    def tap_step(self) -> tuple[int, int]:
+        """Tell how far apart the taps are that reach a pixel: STEP of `conv_first`."""
+        return conv_steps(self.stride, self.dilation)[0]
+
+    @property
+    def tap_inverse(self) -> tuple[int, int]:
+        """Give INVERSE of `conv_first` for the taps."""
+        return conv_steps(self.stride, self.dilation)[1]
+
+    @property
+    def window_step(self) -> tuple[int, int]:
+        """Give STEP of `conv_first` for the places in a window of the pool."""
+        return conv_steps(self.pool_stride, self.pool_dilation)[0]
+
+    @property
+    def window_inverse(self) -> tuple[int, int]:
+        """Give INVERSE of `conv_first` for the places in a window of the pool."""
+        return conv_steps(self.pool_stride, self.pool_dilation)[1]
+
 
 class ConvOutputs(NamedTuple):
     """What forward computes; None for a part that a region has no use for.
@@ -71,6 +108,14 @@ class ConvSizes(NamedTuple):
     conv_width: int
     out_height: int
     out_width: int
+
+
+def conv_steps(strides: tuple[int, int], dilations: tuple[int, int]) -> tuple[tuple[int, int], ...]:
+    """Give STEP and INVERSE of `conv_first`, a pair each."""
+    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
+    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
+    return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
 def window_count(size: int, window: int, stride: int, pad: int, dilation: int, ceil: bool) -> int:

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .conv_geometry import ConvGeometry
-from .shared import COUNTS, count_blocks, launch, new_image, power_of_two, refuse_launch
+from .shared import COUNTS, count_blocks, launch, new_image, refuse_launch
 
 # ── kernels ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -47,11 +47,6 @@ def conv_lay_out(
 
 
 # ── launches ────────────────────────────────────────────────────────────────────────────────────
-
-
-def conv_row_terms(geometry: ConvGeometry) -> int:
-    """How many terms a row of a filter takes, of four channels; a power of two."""
-    return max(16, power_of_two(4 * geometry.kernel[1]))
 
 
 def conv_rows(geometry: ConvGeometry, x: Tensor) -> Tensor:

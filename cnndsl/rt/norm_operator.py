@@ -21,6 +21,7 @@ from .dispatch import Direction, as_inputs, differentiable, is_opaque, stand_in
 from .module import full_dtype, is_plain_tensor, is_unaltered, plain_weights, widened
 from .replay import remembered
 from .shared import cast_as_wished, channels_last, done, new_image, packed, refuse_residual, summed
+from .windows import windows_of_pixel
 
 NORM_FORWARD = """(
     Tensor z, Tensor mean, Tensor inverse, Tensor? weight, Tensor? bias, Tensor? residual
@@ -45,6 +46,11 @@ class NormGeometry(NamedTuple):
     pool_dilation: tuple[int, int] = (1, 1)
     ceil: bool = False
     count_pad: bool = True
+
+    @property
+    def windows(self) -> tuple[int, int]:
+        """Count the windows of the pool that may hold one pixel, along each axis."""
+        return windows_of_pixel(self.pool_size, self.pool_stride, self.pool_dilation)
 
 
 class NormLaunches(NamedTuple):

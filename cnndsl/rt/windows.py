@@ -25,31 +25,27 @@ def window_holding(
     turn,
     out_height,
     out_width,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOWS: tl.constexpr,
+    C: tl.constexpr,  # the geometry of a convolution or a batchnorm
 ):
     """Say which window may hold a pixel, at which position, and whether it does.
 
-    At most WINDOWS (down, right) hold one pixel: each turn is another of these.
+    At most C.windows (down, right) hold one pixel: each turn is another of these.
     """
-    top = row + POOL_PAD[0]
-    left = column + POOL_PAD[1]
-    window_row = top // POOL_STRIDE[0] - turn // WINDOWS[1]
-    window_column = left // POOL_STRIDE[1] - turn % WINDOWS[1]
+    top = row + C.pool_pad[0]
+    left = column + C.pool_pad[1]
+    window_row = top // C.pool_stride[0] - turn // C.windows[1]
+    window_column = left // C.pool_stride[1] - turn % C.windows[1]
     # How far into the window the pixel lies.
-    down = top - window_row * POOL_STRIDE[0]
-    right = left - window_column * POOL_STRIDE[1]
+    down = top - window_row * C.pool_stride[0]
+    right = left - window_column * C.pool_stride[1]
     holds = (window_row >= 0) & (window_row < out_height)
     holds &= (window_column >= 0) & (window_column < out_width)
-    holds &= (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
-    down = down // POOL_DILATION[0]
-    right = right // POOL_DILATION[1]
-    holds &= (down < POOL_SIZE[0]) & (right < POOL_SIZE[1])
+    holds &= (down % C.pool_dilation[0] == 0) & (right % C.pool_dilation[1] == 0)
+    down = down // C.pool_dilation[0]
+    right = right // C.pool_dilation[1]
+    holds &= (down < C.pool_size[0]) & (right < C.pool_size[1])
     # Outside a window there is no position; a position is shifted by all the same.
-    position = tl.where(holds, down * POOL_SIZE[1] + right, 0)
+    position = tl.where(holds, down * C.pool_size[1] + right, 0)
     return window_row, window_column, position, holds
 
 
@@ -59,21 +55,19 @@ def window_pixels(
     column,
     height,
     width,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
+    C: tl.constexpr,
     COUNT_PAD: tl.constexpr,
 ):
     """Say by how many pixels of an image of this height and width a window's average divides."""
-    top = row * POOL_STRIDE[0] - POOL_PAD[0]
-    left = column * POOL_STRIDE[1] - POOL_PAD[1]
+    top = row * C.pool_stride[0] - C.pool_pad[0]
+    left = column * C.pool_stride[1] - C.pool_pad[1]
     if COUNT_PAD:
         # Rounding up (ceil) may make a window reach past the padding: that part never counts.
-        rows = tl.minimum(top + POOL_SIZE[0], height + POOL_PAD[0]) - top
-        columns = tl.minimum(left + POOL_SIZE[1], width + POOL_PAD[1]) - left
+        rows = tl.minimum(top + C.pool_size[0], height + C.pool_pad[0]) - top
+        columns = tl.minimum(left + C.pool_size[1], width + C.pool_pad[1]) - left
     else:
-        rows = tl.minimum(top + POOL_SIZE[0], height) - tl.maximum(top, 0)
-        columns = tl.minimum(left + POOL_SIZE[1], width) - tl.maximum(left, 0)
+        rows = tl.minimum(top + C.pool_size[0], height) - tl.maximum(top, 0)
+        columns = tl.minimum(left + C.pool_size[1], width) - tl.maximum(left, 0)
     # Windows outside the image, in a tile that is not full, must not divide by zero.
     return tl.maximum(rows * columns, 1).to(tl.float32)
 

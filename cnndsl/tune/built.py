@@ -25,19 +25,8 @@ RT: Untyped = import_module("cnndsl.rt")
 _NUMBERS = count(1)
 # Makes the emitter write the field and the question; it is replaced before anything runs.
 _PLACEHOLDER = (TileOf("forward", "fp32", 1, Tile(16, 32, 16, 4, 2)),)
-_CONV: dict[Kernel, tuple[str, str, str]] = {
-    "forward": ("FILTERS", "PIXELS", "TERMS"),
-    "stage": ("FILTERS", "PIXELS", "TERMS"),
-    "input_gradient": ("PIXELS", "CHANNELS", "FILTERS"),
-    "weight_gradient": ("FILTERS", "TERMS", "WINDOWS"),
-}
-_FC: dict[Kernel, tuple[()]] = {  # whose tile is one argument
-    "forward": (),
-    "input_gradient": (),
-    "weight_gradient": (),
-}
-# A step takes so many terms where a kernel multiplies nothing.
-_NO_TERMS = 16
+# Those with a tile that can be chosen.
+_KERNELS: tuple[Kernel, ...] = ("forward", "stage", "input_gradient", "weight_gradient")
 
 
 class Operators(Record):
@@ -93,9 +82,9 @@ class Built:
         found: dict[Kernel, Tile] = {}
 
         def note(kernel: Untyped, arguments: Mapping[str, Untyped]) -> bool:
-            for name, sides in (_CONV if self.text.is_conv else _FC).items():
-                if _name(kernel).endswith(f"_{name}"):
-                    found[name] = _tile(sides, arguments)
+            for name in _KERNELS:
+                if str(kernel.fn.__name__).endswith(f"_{name}"):
+                    found[name] = Tile(*arguments["T"])
             return True
 
         with using_in(self.space, launches=note):
@@ -106,14 +95,3 @@ class Built:
         """Give the region's function, as PyTorch's operators compute it."""
         with using_in(self.space, takes=never):
             yield self.space[self.text.name]
-
-
-def _name(kernel: Untyped) -> str:
-    return str(kernel.fn.__name__)
-
-
-def _tile(sides: Sequence[str], arguments: Mapping[str, Untyped]) -> Tile:
-    if not sides:
-        return Tile(*arguments["T"])
-    rows, columns, terms = (int(arguments.get(f"BLOCK_{s}", _NO_TERMS)) for s in sides)
-    return Tile(rows, columns, terms, int(arguments["num_warps"]), int(arguments["num_stages"]))

@@ -16,7 +16,7 @@ from cnndsl.emit import names
 from cnndsl.emit.guard import Unsafe, inspect
 from cnndsl.emit.module import emit, unbound
 from cnndsl.graph.graph import Graph
-from cnndsl.layers.activations import Relu
+from cnndsl.layers.activations import Gelu, Relu
 from cnndsl.layers.norms import BatchNorm
 from cnndsl.layers.reshape import Flatten
 from cnndsl.source import Source
@@ -137,6 +137,33 @@ def test_fully_connected_layers_share_kernels_that_ask_their_constants(texts):
     assert "C.pixels == 1" in texts["lenet"]
     for asked in ("C.pixels == 1", "C.activation ==", "C.bias"):
         assert asked not in texts["fc"]
+
+
+def test_convolutions_share_kernels_that_ask_their_constants():
+    """In inference, in training, with a batchnorm or none: one text for each way through a sum."""
+    layers = (
+        conv(4, 3, pad=1, bias=False),
+        BatchNorm(),
+        Relu(),
+        conv(4, 3, pad=1),
+        Relu(),
+        conv(4, 1),
+        BatchNorm(affine=False),
+        conv(20, 3, pad=1),
+        conv(20, 3, pad=1, bias=False),
+        BatchNorm(),
+        Gelu(),
+        conv(20, 1),
+    )
+    text = emit(network((6, 6, 3), *layers), SOURCE).text
+    kernels = re.findall(r"^def ((?:conv|norm)(?!\w*launch)\w*_forward)\(", text, re.MULTILINE)
+    # Few channels with ReLU or nothing; many with GELU or nothing; batchnorms with either.
+    assert kernels == ["conv_few_forward", "norm_forward", "conv_forward", "norm_gelu_forward"]
+    assert 'if C.scale == "sum":' in text
+    assert 'C.scale == "pool"' not in text
+    assert "if C.statistics:" in text
+    assert "C.residual" not in text
+    assert "if C.affine:" in text
 
 
 def test_what_no_region_needs_is_not_there(texts):

@@ -55,7 +55,7 @@ def test_kernels_import_only_what_programs_may_import() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [("requires(1)", "requires(2)"), ("    launch,\n", "    lunch,\n")]
+    "change", [("requires(2)", "requires(1)"), ("    launch,\n", "    lunch,\n")]
 )
 def test_a_file_for_another_version_says_what_to_do(
     change: tuple[str, str], tmp_path: Path

@@ -88,7 +88,7 @@ def kernel(a, POOL: tl.constexpr, BIAS: tl.constexpr):
 
     y = x / 2
     # about the bias
-    if BIAS and POOL != "none":
+    if BIAS:
         y += 1
     if x > 0:
         y = 1
@@ -120,6 +120,23 @@ def test_a_switch_with_several_values_settles_what_is_the_same_for_each():
     for test in ("C.kind == 'max'", "C.on == 1", "C.on > x", "(C.kind, 1) == ('max', 1)"):
         text = f"if {test}:\n    a = 1\n"
         assert settle(text, several) == text, test
+
+
+def test_what_is_settled_of_an_open_test_goes():
+    switches = {"C.on": True, "C.off": False, "C.pool": "max"}
+    for test, left in (
+        ("C.on and x", "x"),
+        ("x or C.off", "x"),
+        ("x > 1 and C.on and y", "x > 1 and y"),
+        ("(x or C.off) and y", "x and y"),
+        ("(x or C.off or z) and y", "(x or z) and y"),
+        ("C.on and (x or y)", "x or y"),
+        ("not C.off and not x", "not x"),
+        ("x and (C.pool == 'none' or y or C.off)", "x and y"),
+    ):
+        assert settle(f"if {test}:\n    a = 1\n", switches) == f"if {left}:\n    a = 1\n", test
+    text = "if a:\n    b = 1\nelif (\n    x\n    and C.on\n):\n    # why\n    b = 2\n"
+    assert settle(text, switches) == "if a:\n    b = 1\nelif x:\n    # why\n    b = 2\n"
 
 
 def test_without_switches_nothing_changes():

@@ -71,14 +71,14 @@ FORWARD = [
     conv(
         "",
         "the rows of a window lie side by side",
-        "row = row * 2 + pixel // (BLOCK_PIXELS // 2)",
+        "row = row * 2 + pixel // (COLUMNS // 2)",
         "row = row * 2 + pixel % 2",
     ),
     conv(
         "",
         "windows of the tile before",
-        "window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)",
-        "window = tl.arange(0, BLOCK_PIXELS // 4)",
+        "window = tile * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)",
+        "window = tl.arange(0, COLUMNS // 4)",
     ),
     conv("_sum", "no padding above", "(row[None, :] + down >= 0) & ", ""),
     conv("_sum", "no padding at the right", " & (column + right < width)", ""),
@@ -98,23 +98,28 @@ FORWARD = [
     ),
     conv("_sum", "terms beyond the filter, of the weight", " & (term < TERMS)[None, :]", ""),
     conv("_sum", "terms beyond the filter, of x", " & (term < TERMS)[:, None]", ""),
-    conv("_sum", "the stride down is also that right", "column * STRIDE[1]", "column * STRIDE[0]"),
+    conv(
+        "_sum", "the stride down is also that right", "column * C.stride[1]", "column * C.stride[0]"
+    ),
     conv(
         "_sum",
         "the dilation down is also that right",
-        "right = tap % KERNEL[1] * DILATION[1]",
-        "right = tap % KERNEL[1] * DILATION[0]",
+        "right = tap % C.kernel[1] * C.dilation[1]",
+        "right = tap % C.kernel[1] * C.dilation[0]",
     ),
     conv("_sum", "all groups read the first", "x_ptr += group * GROUP_CHANNELS", "x_ptr += 0"),
-    conv("_sum", "filters are square", "(tap // KERNEL[1] * ", "(tap // KERNEL[0] * "),
+    conv("_sum", "filters are square", "(tap // C.kernel[1] * ", "(tap // C.kernel[0] * "),
     conv(
         "_sum",
         "a row of the filter is one pixel longer",
-        "weight_mask = filter_mask[:, None] & (right < KERNEL[1])",
-        "weight_mask = filter_mask[:, None] & (right <= KERNEL[1])",
+        "weight_mask = filter_mask[:, None] & (right < C.kernel[1])",
+        "weight_mask = filter_mask[:, None] & (right <= C.kernel[1])",
     ),
     conv(
-        "_sum", "a pixel has four channels", "weight_mask &= (channel < CHANNELS)[None, :]", "pass"
+        "_sum",
+        "a pixel has four channels",
+        "weight_mask &= (channel < C.channels)[None, :]",
+        "pass",
     ),
     conv("_rows", "the row above the image is the one before it", "(row >= 0) & ", ""),
     conv(
@@ -127,8 +132,8 @@ FORWARD = [
     conv(
         "_epilogue",
         "a scale behind the pool stands before it",
-        'if SCALE == "pool":',
-        'if SCALE == "sum":',
+        'if C.scale == "pool":',
+        'if C.scale == "sum":',
     ),
     conv(
         "_epilogue",
@@ -157,7 +162,7 @@ FORWARD = [
     conv(
         "_stage",
         "filters that do not exist",
-        "filter_mask = filter < FILTERS",
+        "filter_mask = filter < C.filters",
         "filter_mask = filter >= 0",
     ),
 ]
@@ -189,14 +194,14 @@ POOLS = [
     conv(
         "_pool",
         "the pool's dilation down is also that right",
-        "% POOL_SIZE[1] * POOL_DILATION[1]",
-        "% POOL_SIZE[1] * POOL_DILATION[0]",
+        "% C.pool_size[1] * C.pool_dilation[1]",
+        "% C.pool_size[1] * C.pool_dilation[0]",
     ),
     conv(
         "_pool",
         "the pool's stride down is also that right",
-        "column * POOL_STRIDE[1]",
-        "column * POOL_STRIDE[0]",
+        "column * C.pool_stride[1]",
+        "column * C.pool_stride[0]",
     ),
     Mistake(
         "windows.py",
@@ -218,7 +223,7 @@ POOLS = [
     Mistake(
         "windows.py",
         "padding is counted at the bottom alone",
-        "height + POOL_PAD[0]) - top",
+        "height + C.pool_pad[0]) - top",
         "height) - top",
     ),
     Mistake("windows.py", "padding above is counted", "tl.maximum(top, 0)", "top"),
@@ -233,10 +238,10 @@ POOLS = [
     Mistake(
         "windows.py",
         "positions are counted by columns",
-        "down * POOL_SIZE[1] + right, 0",
-        "down * POOL_SIZE[0] + right, 0",
+        "down * C.pool_size[1] + right, 0",
+        "down * C.pool_size[0] + right, 0",
     ),
-    Mistake("windows.py", "between dilated pixels", "(down % POOL_DILATION[0] == 0) & ", ""),
+    Mistake("windows.py", "between dilated pixels", "(down % C.pool_dilation[0] == 0) & ", ""),
 ]
 BACKWARD = [
     conv("_rebuild", "the winner is one off", "winner == position + 1", "winner == position"),
@@ -259,21 +264,21 @@ BACKWARD = [
     conv(
         "_rebuild",
         "the activation's slope counts twice",
-        'ACTIVATION != "none" and not RESIDUAL',
-        'ACTIVATION != "none"',
+        'C.activation != "none" and not C.residual',
+        'C.activation != "none"',
     ),
     conv("_input_gradient", "a column left of the first", " & (column >= 0) & ", " & "),
     conv(
         "_input_gradient",
         "a tap too few",
-        "KERNEL[1] - first_right + TAP_STEP[1] - 1",
-        "KERNEL[1] - first_right - 1",
+        "C.kernel[1] - first_right + C.tap_step[1] - 1",
+        "C.kernel[1] - first_right - 1",
     ),
     conv(
         "_input_gradient",
         "a position beyond the window",
-        "fits = (place_row < POOL_SIZE[0])",
-        "fits = (place_row <= POOL_SIZE[0])",
+        "fits = (place_row < C.pool_size[0])",
+        "fits = (place_row <= C.pool_size[0])",
     ),
     conv(
         "_input_gradient",
@@ -285,16 +290,16 @@ BACKWARD = [
     conv(
         "_input_gradient",
         "a remainder below zero",
-        " + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1])",
+        " + C.pool_stride[1] * (C.kernel[1] * C.dilation[1])",
         "",
     ),
     conv(
-        "_input_gradient",
+        "_geometry",
         "every dilation is its own inverse",
         "pow(d, -1, step)",
         "d % max(step, 1)",
     ),
-    conv("_input_gradient", "the inverse is left out", "pow(d, -1, step)", "1"),
+    conv("_geometry", "the inverse is left out", "pow(d, -1, step)", "1"),
     conv(
         "_input_gradient",
         "a phase twice",
@@ -316,7 +321,7 @@ BACKWARD = [
     conv(
         "_weight_gradient",
         "the fourth channel is written",
-        "term_mask &= channel < CHANNELS",
+        "term_mask &= channel < C.channels",
         "pass",
     ),
     conv(
@@ -335,7 +340,7 @@ BACKWARD = [
         "_weight_gradient",
         "positions of the first row",
         "position = step % POSITIONS",
-        "position = step % POOL_SIZE[1]",
+        "position = step % C.pool_size[1]",
     ),
     conv(
         "_weight_gradient",
@@ -347,8 +352,8 @@ BACKWARD = [
     conv(
         "_bias_gradient",
         "the first row of a window counts",
-        "range(1, POOL_SIZE[0] * POOL_SIZE[1])",
-        "range(1, POOL_SIZE[1])",
+        "range(1, C.pool_size[0] * C.pool_size[1])",
+        "range(1, C.pool_size[1])",
     ),
     conv(
         "_bias_gradient",
@@ -359,8 +364,8 @@ BACKWARD = [
     conv(
         "_unpool",
         "a position beyond the window",
-        "(right < POOL_SIZE[1])",
-        "(right <= POOL_SIZE[1])",
+        "(right < C.pool_size[1])",
+        "(right <= C.pool_size[1])",
     ),
     conv(
         "_operator",
@@ -446,7 +451,7 @@ NORMS = [
     norm("", "padding has a mean", "y += tl.where(exists[:, None], z, 0.0)", "y += z"),
     norm("", "one window too many", "window < batch * out_height", "window <= batch * out_height"),
     norm("", "zero is the least", " | (winner == 0)", ""),
-    norm("", "the residual is left out", "if RESIDUAL:", "if False:"),
+    norm("", "the residual is left out", "if C.residual:", "if False:"),
 ]
 
 

@@ -9,8 +9,6 @@ interpreter where TRITON_INTERPRET=1 is set before the import; elsewhere the lay
 as PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -50,10 +48,10 @@ from cnndsl.rt import (
 )
 from torch import Tensor, nn
 
-requires(1)  # the version of cnndsl.rt
+requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_f115cc842bbe"
+NAMESPACE = "cnndsl_lenet_43e91d677eb0"
 
 
 class LeNet(nn.Module):
@@ -192,42 +190,36 @@ def conv_few_relu_max2_products(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    for step in range((TERMS + T.terms - 1) // T.terms):
+        term = step * T.terms + tl.arange(0, T.terms)
         tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        down = (tap // C.kernel[1] * C.dilation[0])[:, None]
+        right = (tap % C.kernel[1] * C.dilation[1])[:, None]
         x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
         x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
         x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
         x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
         weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
@@ -258,21 +250,13 @@ def conv_few_relu_max2_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
     return conv_few_relu_max2_products(
         x_ptr=x_ptr,
@@ -286,16 +270,8 @@ def conv_few_relu_max2_sum(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
 
@@ -317,12 +293,13 @@ def conv_few_relu_max2_corners(
 @triton.jit
 def conv_few_relu_max2_quads(
     z,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
-    code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
-    y, b, c, d = conv_few_relu_max2_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    code = tl.full((ROWS, COLUMNS // 4), 1, tl.int32)
+    y, b, c, d = conv_few_relu_max2_corners(z, ROWS, COLUMNS)
     code = tl.where(is_better(b, y), 2, code)
     y = tl.where(is_better(b, y), b, y)
     code = tl.where(is_better(c, y), 3, code)
@@ -334,50 +311,44 @@ def conv_few_relu_max2_quads(
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
+    pixel = tl.arange(0, COLUMNS)
     # The pixels of a window lie in columns that one thread of the matrix unit holds.
-    window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
+    window = tile * (COLUMNS // 4) + pixel % (COLUMNS // 2) // 2
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    row = row * 2 + pixel // (BLOCK_PIXELS // 2)
+    row = row * 2 + pixel // (COLUMNS // 2)
     column = column * 2 + pixel % 2
     y = conv_few_relu_max2_sum(
         x_ptr=x_ptr,
@@ -391,27 +362,18 @@ def conv_few_relu_max2_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
     pooled = conv_few_relu_max2_quads(
         z=y,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
+        T=T,
     )
     y = pooled[0]
-    window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
+    window = tile * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
     y = conv_few_relu_max2_shifted(
@@ -476,7 +438,7 @@ def conv_few_relu_max2_launch_forward(
     tile = conv_few_relu_max2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
     programs = blocks * count_blocks(
         windows,
@@ -496,20 +458,10 @@ def conv_few_relu_max2_launch_forward(
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
@@ -550,33 +502,17 @@ def conv_few_relu_max2_first(
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    dx_ptr,  # [batch, height, width, C.channels]
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    WINDOW_INVERSE: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
@@ -585,100 +521,100 @@ def conv_few_relu_max2_input_gradient(
     and pool together. They share the taps that reach them and the positions in the windows, so
     these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+    CELL_HEIGHT: tl.constexpr = C.stride[0] * C.pool_stride[0]
+    CELL_WIDTH: tl.constexpr = C.stride[1] * C.pool_stride[1]
     cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
     cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
 
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * C.groups)
+    tile = tl.program_id(0) // (GROUP_BLOCKS * C.groups)
     phase = tile % (CELL_HEIGHT * CELL_WIDTH)
     phase_row = phase // CELL_WIDTH
     phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * ROWS + tl.arange(0, ROWS)
     cells = batch * cell_rows * cell_columns
     image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
     group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = block % GROUP_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     channel_mask = channel < GROUP_CHANNELS
 
-    # The taps of the right remainder; the next one is TAP_STEP further.
+    # The taps of the right remainder; the next one is C.tap_step further.
     first_down = conv_few_relu_max2_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
+        phase_row + C.pad[0],
+        C.stride[0],
+        C.tap_step[0],
+        C.tap_inverse[0],
+        C.kernel[0],
     )
     first_right = conv_few_relu_max2_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
+        phase_column + C.pad[1],
+        C.stride[1],
+        C.tap_step[1],
+        C.tap_inverse[1],
+        C.kernel[1],
     )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
+    taps_down = (C.kernel[0] - first_down + C.tap_step[0] - 1) // C.tap_step[0]
+    taps_right = (C.kernel[1] - first_right + C.tap_step[1] - 1) // C.tap_step[1]
     # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
+    STEP: tl.constexpr = C.window_step
+    WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
+    WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
+    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+        filter = step % FILTER_STEPS * T.terms + tl.arange(0, T.terms)
         filter_mask = filter < GROUP_FILTERS
         filter += group * GROUP_FILTERS
         tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
+        down = first_down + tap // taps_right * C.tap_step[0]
+        right = first_right + tap % taps_right * C.tap_step[1]
         # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
+        row = (phase_row + C.pad[0] - down * C.dilation[0]) // C.stride[0]
+        column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
         # A window that holds it, and its place there; the multiple keeps remainders positive.
         turn = step // FILTER_STEPS % WINDOWS
         place_row = conv_few_relu_max2_first(
-            row + POOL_PAD[0] + POOL_STRIDE[0] * (KERNEL[0] * DILATION[0]),
-            POOL_STRIDE[0],
-            WINDOW_STEP[0],
-            WINDOW_INVERSE[0],
-            POOL_SIZE[0],
+            row + C.pool_pad[0] + C.pool_stride[0] * (C.kernel[0] * C.dilation[0]),
+            C.pool_stride[0],
+            STEP[0],
+            C.window_inverse[0],
+            C.pool_size[0],
         )
         place_column = conv_few_relu_max2_first(
-            column + POOL_PAD[1] + POOL_STRIDE[1] * (KERNEL[1] * DILATION[1]),
-            POOL_STRIDE[1],
-            WINDOW_STEP[1],
-            WINDOW_INVERSE[1],
-            POOL_SIZE[1],
+            column + C.pool_pad[1] + C.pool_stride[1] * (C.kernel[1] * C.dilation[1]),
+            C.pool_stride[1],
+            STEP[1],
+            C.window_inverse[1],
+            C.pool_size[1],
         )
-        place_row += turn // WINDOWS_RIGHT * WINDOW_STEP[0]
-        place_column += turn % WINDOWS_RIGHT * WINDOW_STEP[1]
-        fits = (place_row < POOL_SIZE[0]) & (place_column < POOL_SIZE[1])
+        place_row += turn // WINDOWS_RIGHT * STEP[0]
+        place_column += turn % WINDOWS_RIGHT * STEP[1]
+        fits = (place_row < C.pool_size[0]) & (place_column < C.pool_size[1])
         mask &= cell < tl.where(fits, cells, 0)
-        row += POOL_PAD[0] - place_row * POOL_DILATION[0]
-        row = row // POOL_STRIDE[0]
-        column += POOL_PAD[1] - place_column * POOL_DILATION[1]
-        column = column // POOL_STRIDE[1]
+        row += C.pool_pad[0] - place_row * C.pool_dilation[0]
+        row = row // C.pool_stride[0]
+        column += C.pool_pad[1] - place_column * C.pool_dilation[1]
+        column = column // C.pool_stride[1]
         row += cell_row
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
+        offset = ((image * out_height + row) * out_width + column) * C.filters
         gradient = conv_few_relu_max2_rebuilt(
             gradient_ptr=gradient_ptr,
             winner_ptr=winner_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
-            position=place_row * POOL_SIZE[1] + place_column,
+            position=place_row * C.pool_size[1] + place_column,
         )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
+        term = (down * C.kernel[1] + right) * GROUP_CHANNELS + channel
+        terms = filter * (C.kernel[0] * C.kernel[1] * GROUP_CHANNELS)
         weight = tl.load(
             weight_ptr + terms[:, None] + term[None, :],
             mask=filter_mask[:, None] & channel_mask[None, :],
@@ -688,24 +624,13 @@ def conv_few_relu_max2_input_gradient(
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
+    offset = ((image * height + row) * width + column) * C.channels
     offset += group * GROUP_CHANNELS
     tl.store(
         dx_ptr + offset[:, None] + channel[None, :],
         dx.to(dx_ptr.dtype.element_ty),
         mask=mask[:, None] & channel_mask[None, :],
     )
-
-
-def conv_few_relu_max2_steps(
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_relu_max2_first`, a pair each."""
-    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
-    return (steps[0], steps[1]), (inverses[0], inverses[1])
 
 
 def conv_few_relu_max2_input_gradient_tile(
@@ -746,11 +671,6 @@ def conv_few_relu_max2_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_relu_max2_steps(geometry.stride, geometry.dilation)
-    window_step, window_inverse = conv_few_relu_max2_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
     launch(
         conv_few_relu_max2_input_gradient,
         programs,
@@ -763,36 +683,19 @@ def conv_few_relu_max2_launch_input_gradient(
         width=sizes.width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOW_STEP=window_step,
-        WINDOW_INVERSE=window_inverse,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
+    x_ptr,  # [batch, height, width, C.channels]
+    partial_ptr,  # [splits, C.filters, *C.kernel, C.channels // C.groups]
     splits,
     batch,
     height: tl.constexpr,
@@ -801,57 +704,47 @@ def conv_few_relu_max2_weight_gradient(
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
+    POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+    term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     term_mask = term < TERMS
     tap = term // GROUP_CHANNELS
     channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
+    down = tap // C.kernel[1] * C.dilation[0]
+    right = tap % C.kernel[1] * C.dilation[1]
+    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * C.groups)
+    window_blocks = tl.cdiv(batch * out_height * out_width, T.terms)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step // POSITIONS * T.terms + tl.arange(0, T.terms)
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+        offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
         position = step % POSITIONS
-        row = row * POOL_STRIDE[0] - POOL_PAD[0]
-        row += position // POOL_SIZE[1] * POOL_DILATION[0]
-        column = column * POOL_STRIDE[1] - POOL_PAD[1]
-        column += position % POOL_SIZE[1] * POOL_DILATION[1]
+        row = row * C.pool_stride[0] - C.pool_pad[0]
+        row += position // C.pool_size[1] * C.pool_dilation[0]
+        column = column * C.pool_stride[1] - C.pool_pad[1]
+        column += position % C.pool_size[1] * C.pool_dilation[1]
         exists &= (row >= 0) & (row < conv_height)
         exists &= (column >= 0) & (column < conv_width)
         gradient = conv_few_relu_max2_rebuilt(
@@ -861,11 +754,11 @@ def conv_few_relu_max2_weight_gradient(
             mask=filter_mask[:, None] & exists[None, :],
             position=position,
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
+        row = row * C.stride[0] - C.pad[0]
+        column = column * C.stride[1] - C.pad[1]
+        start = ((image * height + row) * width + column) * C.channels
         start += group * GROUP_CHANNELS
-        offset = (down * width + right) * CHANNELS + channel
+        offset = (down * width + right) * C.channels + channel
         x_mask = exists[:, None] & term_mask[None, :]
         x_mask &= row[:, None] + down[None, :] >= 0
         x_mask &= row[:, None] + down[None, :] < height
@@ -879,7 +772,7 @@ def conv_few_relu_max2_weight_gradient(
             input_precision=PRECISION,
             out_dtype=dweight.dtype,
         )
-    row = split.to(tl.int64) * FILTERS + filter
+    row = split.to(tl.int64) * C.filters + filter
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -946,56 +839,41 @@ def conv_few_relu_max2_launch_weight_gradient(
         conv_width=sizes.conv_width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def conv_few_relu_max2_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
-    partial_ptr,  # [splits, FILTERS]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step * ROWS + tl.arange(0, ROWS)
         window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         # Each window that is not dead gives all of its gradient to one pixel.
@@ -1003,7 +881,7 @@ def conv_few_relu_max2_bias_gradient(
         gradient = tl.where(winner != 0, gradient, 0.0)
         total += gradient
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
@@ -1024,13 +902,10 @@ def conv_few_relu_max2_launch_bias_gradient(
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
+    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
+    tile = Tile(32, columns, 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(windows, tile.rows))
     refuse_launch(gradient, programs * splits, windows)
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
@@ -1044,10 +919,9 @@ def conv_few_relu_max2_launch_bias_gradient(
         batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 

@@ -9,8 +9,6 @@ interpreter where TRITON_INTERPRET=1 is set before the import; elsewhere the lay
 as PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -58,15 +56,14 @@ from cnndsl.rt import (
     scale_and_shift,
     split_count,
     takes_batch,
-    windows_of_pixel,
     with_gradient_by_rows,
 )
 from torch import Tensor, nn
 
-requires(1)  # the version of cnndsl.rt
+requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_b4ad70022302"
+NAMESPACE = "cnndsl_mobile_848835d2b460"
 
 
 class Mobile(nn.Module):
@@ -215,31 +212,61 @@ def refuse_input(x: Tensor) -> None:
 
 
 @triton.jit
-def conv_few_scale_relu6_activation(z):
+def conv_few_activation(z):
     """Apply relu6."""
     return tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
 
 
 @triton.jit
-def conv_few_scale_relu6_each(vector_ptr, filter, filter_mask):
+def conv_few_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
-def conv_few_scale_relu6_shifted(
+def conv_few_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
+    C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.bias:
+        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
     return y
 
 
 @triton.jit
-def conv_few_scale_relu6_products(
+def conv_few_statistics(
+    sums_ptr,
+    y,
+    mask,
+    window_mask,
+    tile,
+    filter,
+    filter_mask,
+    C: tl.constexpr,
+):
+    """Write the count of a tile's values, their mean, and the sum of squared distances to it.
+
+    Sums of squares themselves would cancel where the mean is large.
+    """
+    count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
+    mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
+    distance = tl.where(mask, y - mean[:, None], 0.0)
+    place = sums_ptr + tile.to(tl.int64) * (3 * C.filters) + filter
+    tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
+    tl.store(place + C.filters, mean, mask=filter_mask)
+    tl.store(
+        place + 2 * C.filters,
+        tl.sum(distance * distance, axis=1),
+        mask=filter_mask,
+    )
+
+
+@triton.jit
+def conv_few_products(
     x_ptr,
     weight_ptr,
     image,
@@ -251,42 +278,36 @@ def conv_few_scale_relu6_products(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    for step in range((TERMS + T.terms - 1) // T.terms):
+        term = step * T.terms + tl.arange(0, T.terms)
         tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        down = (tap // C.kernel[1] * C.dilation[0])[:, None]
+        right = (tap % C.kernel[1] * C.dilation[1])[:, None]
         x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
         x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
         x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
         x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
         weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
@@ -305,7 +326,7 @@ def conv_few_scale_relu6_products(
 
 
 @triton.jit
-def conv_few_scale_relu6_sum(
+def conv_few_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -318,23 +339,15 @@ def conv_few_scale_relu6_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
-    total = conv_few_scale_relu6_products(
+    total = conv_few_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -346,67 +359,55 @@ def conv_few_scale_relu6_sum(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask).to(total.dtype)
+    if C.scale == "sum":
+        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu6_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
+    pixel = tl.arange(0, COLUMNS)
+    window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu6_sum(
+    y = conv_few_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -419,37 +420,38 @@ def conv_few_scale_relu6_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_few_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
-    y = conv_few_scale_relu6_activation(y)
+    if C.activation != "none":
+        y = conv_few_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_few_scale_relu6_forward_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
+def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
@@ -472,13 +474,13 @@ def conv_few_scale_relu6_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu6_launch_forward(
+def conv_few_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -490,71 +492,61 @@ def conv_few_scale_relu6_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_few_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_few_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_scale_relu6_forward,
+        conv_few_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit
-def conv_few_scale_relu6_activation_gradient(saved, gradient):
+def conv_few_activation_gradient(saved, gradient):
     """Take a gradient back through relu6."""
     return tl.where((saved <= 0) | (saved >= 6), 0.0, gradient)
 
 
 @triton.jit
-def conv_few_scale_relu6_unpooled(
+def conv_few_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
     mask,
+    C: tl.constexpr,
 ):
     """Read a tile of the gradient and take it back through the activation.
 
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-    gradient = conv_few_scale_relu6_activation_gradient(saved, full(gradient))
+    if C.activation != "none":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_few_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_scale_relu6_first(
+def conv_few_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -570,31 +562,18 @@ def conv_few_scale_relu6_first(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu6_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_input_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    dx_ptr,  # [batch, height, width, C.channels]
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
@@ -603,75 +582,76 @@ def conv_few_scale_relu6_input_gradient(
     and pool together. They share the taps that reach them and the positions in the windows, so
     these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+    CELL_HEIGHT: tl.constexpr = C.stride[0] * C.pool_stride[0]
+    CELL_WIDTH: tl.constexpr = C.stride[1] * C.pool_stride[1]
     cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
     cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
 
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * C.groups)
+    tile = tl.program_id(0) // (GROUP_BLOCKS * C.groups)
     phase = tile % (CELL_HEIGHT * CELL_WIDTH)
     phase_row = phase // CELL_WIDTH
     phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * ROWS + tl.arange(0, ROWS)
     cells = batch * cell_rows * cell_columns
     image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
     group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = block % GROUP_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     channel_mask = channel < GROUP_CHANNELS
 
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
+    # The taps of the right remainder; the next one is C.tap_step further.
+    first_down = conv_few_first(
+        phase_row + C.pad[0],
+        C.stride[0],
+        C.tap_step[0],
+        C.tap_inverse[0],
+        C.kernel[0],
     )
-    first_right = conv_few_scale_relu6_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
+    first_right = conv_few_first(
+        phase_column + C.pad[1],
+        C.stride[1],
+        C.tap_step[1],
+        C.tap_inverse[1],
+        C.kernel[1],
     )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
+    taps_down = (C.kernel[0] - first_down + C.tap_step[0] - 1) // C.tap_step[0]
+    taps_right = (C.kernel[1] - first_right + C.tap_step[1] - 1) // C.tap_step[1]
     # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
+    STEP: tl.constexpr = C.window_step
+    WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
+    WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
+    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+        filter = step % FILTER_STEPS * T.terms + tl.arange(0, T.terms)
         filter_mask = filter < GROUP_FILTERS
         filter += group * GROUP_FILTERS
         tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
+        down = first_down + tap // taps_right * C.tap_step[0]
+        right = first_right + tap % taps_right * C.tap_step[1]
         # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
+        row = (phase_row + C.pad[0] - down * C.dilation[0]) // C.stride[0]
+        column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
         row += cell_row
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_scale_relu6_unpooled(
+        offset = ((image * out_height + row) * out_width + column) * C.filters
+        gradient = conv_few_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
+            C=C,
         )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
+        term = (down * C.kernel[1] + right) * GROUP_CHANNELS + channel
+        terms = filter * (C.kernel[0] * C.kernel[1] * GROUP_CHANNELS)
         weight = tl.load(
             weight_ptr + terms[:, None] + term[None, :],
             mask=filter_mask[:, None] & channel_mask[None, :],
@@ -681,7 +661,7 @@ def conv_few_scale_relu6_input_gradient(
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
+    offset = ((image * height + row) * width + column) * C.channels
     offset += group * GROUP_CHANNELS
     tl.store(
         dx_ptr + offset[:, None] + channel[None, :],
@@ -690,18 +670,7 @@ def conv_few_scale_relu6_input_gradient(
     )
 
 
-def conv_few_scale_relu6_steps(
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_scale_relu6_first`, a pair each."""
-    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
-    return (steps[0], steps[1]), (inverses[0], inverses[1])
-
-
-def conv_few_scale_relu6_input_gradient_tile(
+def conv_few_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -717,7 +686,7 @@ def conv_few_scale_relu6_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_scale_relu6_launch_input_gradient(
+def conv_few_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -728,7 +697,7 @@ def conv_few_scale_relu6_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -739,16 +708,8 @@ def conv_few_scale_relu6_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, _ = conv_few_scale_relu6_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
     launch(
-        conv_few_scale_relu6_input_gradient,
+        conv_few_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -759,93 +720,73 @@ def conv_few_scale_relu6_launch_input_gradient(
         width=sizes.width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        WINDOW_STEP=window_step,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu6_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_weight_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
+    x_ptr,  # [batch, height, width, C.channels]
+    partial_ptr,  # [splits, C.filters, *C.kernel, C.channels // C.groups]
     splits,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
+    POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+    term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     term_mask = term < TERMS
     tap = term // GROUP_CHANNELS
     channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
+    down = tap // C.kernel[1] * C.dilation[0]
+    right = tap % C.kernel[1] * C.dilation[1]
+    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * C.groups)
+    window_blocks = tl.cdiv(batch * out_height * out_width, T.terms)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step // POSITIONS * T.terms + tl.arange(0, T.terms)
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu6_unpooled(
+        offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
+        gradient = conv_few_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
+            C=C,
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
+        row = row * C.stride[0] - C.pad[0]
+        column = column * C.stride[1] - C.pad[1]
+        start = ((image * height + row) * width + column) * C.channels
         start += group * GROUP_CHANNELS
-        offset = (down * width + right) * CHANNELS + channel
+        offset = (down * width + right) * C.channels + channel
         x_mask = exists[:, None] & term_mask[None, :]
         x_mask &= row[:, None] + down[None, :] >= 0
         x_mask &= row[:, None] + down[None, :] < height
@@ -859,7 +800,7 @@ def conv_few_scale_relu6_weight_gradient(
             input_precision=PRECISION,
             out_dtype=dweight.dtype,
         )
-    row = split.to(tl.int64) * FILTERS + filter
+    row = split.to(tl.int64) * C.filters + filter
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -867,7 +808,7 @@ def conv_few_scale_relu6_weight_gradient(
     )
 
 
-def conv_few_scale_relu6_weight_gradient_tile(
+def conv_few_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -883,7 +824,7 @@ def conv_few_scale_relu6_weight_gradient_tile(
     return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
-def conv_few_scale_relu6_launch_weight_gradient(
+def conv_few_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -893,7 +834,7 @@ def conv_few_scale_relu6_launch_weight_gradient(
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
@@ -912,7 +853,7 @@ def conv_few_scale_relu6_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
-        conv_few_scale_relu6_weight_gradient,
+        conv_few_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -924,66 +865,55 @@ def conv_few_scale_relu6_launch_weight_gradient(
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu6_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    partial_ptr,  # [splits, FILTERS]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step * ROWS + tl.arange(0, ROWS)
         window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
+        if C.activation == "output":
+            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+            gradient = conv_few_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
 
 
-def conv_few_scale_relu6_launch_bias_gradient(
+def conv_few_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -998,18 +928,15 @@ def conv_few_scale_relu6_launch_bias_gradient(
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
+    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
+    tile = Tile(32, columns, 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(windows, tile.rows))
     refuse_launch(gradient, programs * splits, windows)
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_few_scale_relu6_bias_gradient,
+        conv_few_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -1018,677 +945,25 @@ def conv_few_scale_relu6_launch_bias_gradient(
         batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
-conv_few_scale_relu6_launches = ConvLaunches(
-    forward=conv_few_scale_relu6_launch_forward,
-    input_gradient=conv_few_scale_relu6_launch_input_gradient,
-    weight_gradient=conv_few_scale_relu6_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu6_launch_bias_gradient,
+conv_few_launches = ConvLaunches(
+    forward=conv_few_launch_forward,
+    input_gradient=conv_few_launch_input_gradient,
+    weight_gradient=conv_few_launch_weight_gradient,
+    bias_gradient=conv_few_launch_bias_gradient,
+    windows=conv_few_launch_windows,
     activation=F.relu6,
 )
 
 
-@triton.jit
-def conv_few_nobias_sums_shifted(
-    y,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    return y
-
-
-@triton.jit
-def conv_few_nobias_sums_statistics(
-    sums_ptr,
-    y,
-    mask,
-    window_mask,
-    tile,
-    filter,
-    filter_mask,
-    FILTERS: tl.constexpr,
-):
-    """Write the count of a tile's values, their mean, and the sum of squared distances to it.
-
-    Sums of squares themselves would cancel where the mean is large.
-    """
-    count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
-    mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
-    distance = tl.where(mask, y - mean[:, None], 0.0)
-    place = sums_ptr + tile.to(tl.int64) * (3 * FILTERS) + filter
-    tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
-    tl.store(place + FILTERS, mean, mask=filter_mask)
-    tl.store(place + 2 * FILTERS, tl.sum(distance * distance, axis=1), mask=filter_mask)
-
-
-@triton.jit
-def conv_few_nobias_sums_sum(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
-    """
-    return conv_few_scale_relu6_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-
-
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_few_nobias_sums_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_scale_relu6_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu6_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_few_nobias_sums_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        y_ptr=outputs.y,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def conv_few_nobias_sums_unpooled(
-    gradient_ptr,
-    offset,
-    mask,
-):
-    """Read a tile of the gradient and take it back through the activation.
-
-    Where there is a residual, of which this is the gradient too, that has been done before.
-    """
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    return gradient.to(gradient_ptr.dtype.element_ty)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
-
-    All pixels of a program have the same phase: row and column modulo the strides of convolution
-    and pool together. They share the taps that reach them and the positions in the windows, so
-    these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
-    """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
-    cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
-    cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
-
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    phase = tile % (CELL_HEIGHT * CELL_WIDTH)
-    phase_row = phase // CELL_WIDTH
-    phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-    group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < GROUP_CHANNELS
-
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu6_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
-    )
-    first_right = conv_few_scale_relu6_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
-    )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
-    # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
-    WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
-    for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-        filter_mask = filter < GROUP_FILTERS
-        filter += group * GROUP_FILTERS
-        tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
-        # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
-        mask = cell < cells
-        row += cell_row
-        column += cell_column
-        mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset[:, None] + filter[None, :],
-            mask=mask[:, None] & filter_mask[None, :],
-        )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
-        weight = tl.load(
-            weight_ptr + terms[:, None] + term[None, :],
-            mask=filter_mask[:, None] & channel_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
-    row = cell_row * CELL_HEIGHT + phase_row
-    column = cell_column * CELL_WIDTH + phase_column
-    mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
-    offset += group * GROUP_CHANNELS
-    tl.store(
-        dx_ptr + offset[:, None] + channel[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=mask[:, None] & channel_mask[None, :],
-    )
-
-
-def conv_few_nobias_sums_launch_input_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
-    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
-    precision = conv_precision(dx)
-    tile = conv_few_scale_relu6_input_gradient_tile(geometry, dx, precision)
-    cell_height = geometry.stride[0] * geometry.pool_stride[0]
-    cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
-    cells *= count_blocks(sizes.width, cell_width)
-    blocks = geometry.groups * count_blocks(
-        geometry.channels // geometry.groups,
-        tile.columns,
-    )
-    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
-    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu6_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, _ = conv_few_scale_relu6_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
-    launch(
-        conv_few_nobias_sums_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        weight_ptr=channels_last(weight),
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        WINDOW_STEP=window_step,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        offset = (down * width + right) * CHANNELS + channel
-        x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(
-            gradient,
-            x,
-            dweight,
-            input_precision=PRECISION,
-            out_dtype=dweight.dtype,
-        )
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_few_nobias_sums_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_scale_relu6_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    height, width = sizes.height, sizes.width
-    programs = count_blocks(taps * channels, tile.columns)
-    programs *= geometry.groups * count_blocks(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, count_blocks(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
-    launch(
-        conv_few_nobias_sums_weight_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    return partial
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS]
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_few_nobias_sums_launch_bias_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    _dz: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum.
-
-    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
-    refuse_launch(gradient, programs * splits, windows)
-    shape = (splits, geometry.filters)
-    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
-    launch(
-        conv_few_nobias_sums_bias_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        partial_ptr=partial,
-        splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
-    )
-    return partial
-
-
-conv_few_nobias_sums_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-    windows=conv_few_scale_relu6_launch_windows,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_relu6_statistics(
+def norm_statistics(
     sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
     mean_ptr,  # [CHANNELS]
     inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
@@ -1743,7 +1018,7 @@ def norm_relu6_statistics(
     tl.store(running_var_ptr + channel, running.to(kind), mask=channel_mask)
 
 
-def norm_relu6_launch_statistics(
+def norm_launch_statistics(
     sums: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -1756,7 +1031,7 @@ def norm_relu6_launch_statistics(
     """Launch the kernel that merges the tiles, which fills mean and inverse."""
     channels = sums.shape[2]
     launch(
-        norm_relu6_statistics,
+        norm_statistics,
         count_blocks(channels, 8),
         sums_ptr=sums,
         mean_ptr=mean,
@@ -1775,13 +1050,13 @@ def norm_relu6_launch_statistics(
 
 
 @triton.jit
-def norm_relu6_activation(z):
+def norm_activation(z):
     """Apply relu6."""
     return tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
 
 
 @triton.jit
-def norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask):
+def norm_channel(mean_ptr, inverse_ptr, channel, channel_mask):
     """Read the statistics of some channels."""
     mean = tl.load(mean_ptr + channel, mask=channel_mask, other=0.0)
     inverse = tl.load(inverse_ptr + channel, mask=channel_mask, other=0.0)
@@ -1789,7 +1064,7 @@ def norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask):
 
 
 @triton.jit
-def norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask):
+def norm_affine(weight_ptr, bias_ptr, channel, channel_mask):
     """Read the weights and biases of some channels."""
     weight = tl.load(weight_ptr + channel, mask=channel_mask, other=0.0)
     bias = tl.load(bias_ptr + channel, mask=channel_mask, other=0.0)
@@ -1797,163 +1072,183 @@ def norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask):
 
 
 @triton.jit
-def norm_relu6_normal(z_ptr, offset, mask, mean, inverse):
+def norm_normal(z_ptr, offset, mask, mean, inverse):
     """Read a tile, of mean 0 and variance 1 then."""
     z = full(tl.load(z_ptr + offset, mask=mask, other=0.0))
     return (z - mean) * inverse
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu6_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
+def norm_forward(
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]: 1 / √(variance + eps)
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    residual_ptr,  # like z: added before the activation
+    y_ptr,  # [batch, out_height, out_width, C.channels]
     batch,
     out_height: tl.constexpr,  # after the pool
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
     tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    window = tile * ROWS + tl.arange(0, ROWS)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = window.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+    y = norm_normal(z_ptr, offset, mask, mean, inverse)
     y = y * weight + bias
-    y = norm_relu6_activation(y)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    if C.activation != "none":
+        y = norm_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def norm_relu6_launch_forward(
+def norm_launch_forward(
     geometry: NormGeometry,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     y: Tensor,
     _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
+    if geometry.residual:
+        residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(windows, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
     launch(
-        norm_relu6_forward,
+        norm_forward,
         programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,
         weight_ptr=weight,
         bias_ptr=bias,
+        residual_ptr=residual,
         y_ptr=y,
         batch=z.shape[0],
         out_height=out_height,
         out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
 @triton.jit
-def norm_relu6_activation_gradient(saved, gradient):
+def norm_activation_gradient(saved, gradient):
     """Take a gradient back through relu6."""
     return tl.where((saved <= 0) | (saved >= 6), 0.0, gradient)
 
 
 @triton.jit
-def norm_relu6_blocked(
+def norm_blocked(
     gradient,
     normal,
+    residual_ptr,
     weight_ptr,
     bias_ptr,
+    offset,
+    mask,
     channel,
     channel_mask,
+    C: tl.constexpr,
 ):
     """Take a gradient back through the activation, of which the input is computed anew."""
     saved = normal
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     saved = saved * weight + bias
-    saved = norm_relu6_activation(saved)
-    return norm_relu6_activation_gradient(saved, gradient)
+    if C.residual:
+        saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    saved = norm_activation(saved)
+    return norm_activation_gradient(saved, gradient)
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu6_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS]
+def norm_gradient_sums(
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    residual_ptr,  # like z
+    dresidual_ptr,  # like z: the gradient before the activation
+    partial_ptr,  # [splits, 2, C.channels]
     splits,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
     split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
+    blocks = tl.cdiv(batch * height * width, ROWS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dbias = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel = step * ROWS + tl.arange(0, ROWS)
         pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+        offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+        normal = norm_normal(z_ptr, offset, mask, mean, inverse)
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        gradient = norm_relu6_blocked(
-            gradient=gradient,
-            normal=normal,
-            weight_ptr=weight_ptr,
-            bias_ptr=bias_ptr,
-            channel=channel,
-            channel_mask=channel_mask,
-        )
+        if C.activation != "none":
+            gradient = norm_blocked(
+                gradient=gradient,
+                normal=normal,
+                residual_ptr=residual_ptr,
+                weight_ptr=weight_ptr,
+                bias_ptr=bias_ptr,
+                offset=offset,
+                mask=mask,
+                channel=channel,
+                channel_mask=channel_mask,
+                C=C,
+            )
+            if C.residual:
+                # Before the activation all gradients are the residual's: the next pass reads this.
+                rounded = gradient.to(dresidual_ptr.dtype.element_ty)
+                tl.store(dresidual_ptr + offset, rounded, mask=mask)
+                gradient = full(rounded)
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
+    place = partial_ptr + split.to(tl.int64) * (2 * C.channels) + channel
     tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
+    tl.store(place + C.channels, tl.sum(dweight, axis=0), mask=channel_mask)
 
 
-def norm_relu6_launch_gradient_sums(
+def norm_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
     _winner: Tensor,
@@ -1962,24 +1257,26 @@ def norm_relu6_launch_gradient_sums(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    _residual: Tensor | None,
-    _dresidual: Tensor,
+    residual: Tensor | None,
+    dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
+    if geometry.residual and geometry.activation != "none":
+        residual = channels_last(residual)
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(geometry.channels, tile.columns)
+    splits = split_count(programs, count_blocks(pixels, tile.rows))
     refuse_launch(z, programs * splits, pixels)
     partial = allocated(
         z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
     )
     launch(
-        norm_relu6_gradient_sums,
+        norm_gradient_sums,
         programs * splits,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
@@ -1987,73 +1284,74 @@ def norm_relu6_launch_gradient_sums(
         inverse_ptr=inverse,
         weight_ptr=weight,
         bias_ptr=bias,
+        residual_ptr=residual,
+        dresidual_ptr=dresidual,
         partial_ptr=partial,
         splits=splits,
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu6_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
+def norm_input_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    sums_ptr,  # [2, C.channels]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    pixel = tl.program_id(0) // CHANNEL_BLOCKS * ROWS + tl.arange(0, ROWS)
     pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
-    normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+    normal = norm_normal(z_ptr, offset, mask, mean, inverse)
     gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     # Where there is a residual, of which this is the gradient too, that has been done before.
-    gradient = norm_relu6_blocked(
-        gradient=gradient,
-        normal=normal,
-        weight_ptr=weight_ptr,
-        bias_ptr=bias_ptr,
-        channel=channel,
-        channel_mask=channel_mask,
-    )
+    if C.activation != "none" and not C.residual:
+        gradient = norm_blocked(
+            gradient=gradient,
+            normal=normal,
+            residual_ptr=z_ptr,  # there is none
+            weight_ptr=weight_ptr,
+            bias_ptr=bias_ptr,
+            offset=offset,
+            mask=mask,
+            channel=channel,
+            channel_mask=channel_mask,
+            C=C,
+        )
     values = batch * height * width
     dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
+    sums_ptr += C.channels
     dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
     dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    weight, _ = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, _ = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     dz *= weight
     tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
 
 
-def norm_relu6_launch_input_gradient(
+def norm_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
     _winner: Tensor,
@@ -2067,13 +1365,12 @@ def norm_relu6_launch_input_gradient(
 ) -> None:
     """Launch the second pass, which fills dz."""
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
+    tile = Tile(32, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(pixels, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, pixels)
     launch(
-        norm_relu6_input_gradient,
+        norm_input_gradient,
         programs,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
@@ -2086,18 +1383,17 @@ def norm_relu6_launch_input_gradient(
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
-norm_relu6_launches = NormLaunches(
-    statistics=norm_relu6_launch_statistics,
-    forward=norm_relu6_launch_forward,
-    gradient_sums=norm_relu6_launch_gradient_sums,
-    input_gradient=norm_relu6_launch_input_gradient,
+norm_launches = NormLaunches(
+    statistics=norm_launch_statistics,
+    forward=norm_launch_forward,
+    gradient_sums=norm_launch_gradient_sums,
+    input_gradient=norm_launch_input_gradient,
     activation=F.relu6,
 )
 
@@ -2114,7 +1410,7 @@ CONV1_BATCHNORM1_RELU61 = ConvGeometry(
 conv1_batchnorm1_relu61_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61",
     CONV1_BATCHNORM1_RELU61,
-    conv_few_scale_relu6_launches,
+    conv_few_launches,
 )
 
 
@@ -2130,7 +1426,7 @@ CONV1_BATCHNORM1_RELU61_SUMS = ConvGeometry(
 conv1_batchnorm1_relu61_sums_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61_sums",
     CONV1_BATCHNORM1_RELU61_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_launches,
 )
 
 
@@ -2138,7 +1434,7 @@ CONV1_BATCHNORM1_RELU61_NORM = NormGeometry(channels=16, activation="output")
 conv1_batchnorm1_relu61_norm_op = norm_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61_norm",
     CONV1_BATCHNORM1_RELU61_NORM,
-    norm_relu6_launches,
+    norm_launches,
 )
 
 
@@ -2177,7 +1473,26 @@ def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 
 
 @triton.jit
-def conv_scale_relu6_products(
+def conv_shifted(
+    y,
+    bias_ptr,
+    residual_ptr,
+    offset,
+    mask,
+    filter,
+    filter_mask,
+    C: tl.constexpr,
+):
+    """Do all that comes between the pool, or the sum, and the activation."""
+    if C.bias:
+        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    return y
+
+
+@triton.jit
+def conv_products(
     x_ptr,
     weight_ptr,
     image,
@@ -2189,43 +1504,37 @@ def conv_scale_relu6_products(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
+    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
+    for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
         tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
         channel_mask = channel < GROUP_CHANNELS
-        down = tap // KERNEL[1] * DILATION[0]
-        right = tap % KERNEL[1] * DILATION[1]
+        down = tap // C.kernel[1] * C.dilation[0]
+        right = tap % C.kernel[1] * C.dilation[1]
         inside = pixel_mask & (row + down >= 0) & (row + down < height)
         inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * CHANNELS + channel
+        offset = (down * width + right) * C.channels + channel
         x_mask = inside[None, :] & channel_mask[:, None]
         x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
         term = tap * GROUP_CHANNELS + channel
@@ -2246,7 +1555,7 @@ def conv_scale_relu6_products(
 
 
 @triton.jit
-def conv_scale_relu6_sum(
+def conv_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -2259,23 +1568,15 @@ def conv_scale_relu6_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
-    total = conv_scale_relu6_products(
+    total = conv_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2287,67 +1588,56 @@ def conv_scale_relu6_sum(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask).to(total.dtype)
+    if C.scale == "sum":
+        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_scale_relu6_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
+    residual_ptr,  # like y: added before the activation
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
+    pixel = tl.arange(0, COLUMNS)
+    window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu6_sum(
+    y = conv_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -2360,37 +1650,41 @@ def conv_scale_relu6_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_shifted(
         y=y,
         bias_ptr=bias_ptr,
+        residual_ptr=residual_ptr,
+        offset=offset,
+        mask=mask,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
-    y = conv_few_scale_relu6_activation(y)
+    if C.activation != "none":
+        y = conv_few_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_scale_relu6_forward_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
+def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
@@ -2408,114 +1702,105 @@ def conv_scale_relu6_forward_tile(
     if terms <= 32:
         # Little to multiply: what counts is how much is read at a time.
         return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
-    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+    if filters > 64 and terms >= 64:
         return Tile(128, 128, 64, 8, 3)
     most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_scale_relu6_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_scale_relu6_launch_forward(
+def conv_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
+    if geometry.residual:
+        residual = channels_last(residual)
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu6_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_scale_relu6_forward,
+        conv_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        residual_ptr=residual,
+        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_scale_relu6_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
     dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, FILTERS]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step * ROWS + tl.arange(0, ROWS)
         window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_scale_relu6_activation_gradient(saved, gradient)
-        tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
+        if C.activation == "output":
+            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+            gradient = conv_few_activation_gradient(saved, gradient)
+        if C.activation != "none":
+            tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
 
 
-def conv_scale_relu6_launch_bias_gradient(
+def conv_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -2530,18 +1815,15 @@ def conv_scale_relu6_launch_bias_gradient(
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
+    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
+    tile = Tile(32, columns, 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(windows, tile.rows))
     refuse_launch(gradient, programs * splits, windows)
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_scale_relu6_bias_gradient,
+        conv_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2551,217 +1833,18 @@ def conv_scale_relu6_launch_bias_gradient(
         batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
-conv_scale_relu6_launches = ConvLaunches(
-    forward=conv_scale_relu6_launch_forward,
-    bias_gradient=conv_scale_relu6_launch_bias_gradient,
+conv_launches = ConvLaunches(
+    forward=conv_launch_forward,
+    bias_gradient=conv_launch_bias_gradient,
+    windows=conv_launch_windows,
     activation=F.relu6,
-)
-
-
-@triton.jit
-def conv_nobias_sums_sum(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
-    """
-    return conv_scale_relu6_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_nobias_sums_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_nobias_sums_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_nobias_sums_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu6_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_nobias_sums_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        y_ptr=outputs.y,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_nobias_sums_launches = ConvLaunches(
-    forward=conv_nobias_sums_launch_forward,
-    windows=conv_scale_relu6_launch_windows,
 )
 
 
@@ -2777,7 +1860,7 @@ CONV2_BATCHNORM2_RELU62 = ConvGeometry(
 conv2_batchnorm2_relu62_op = conv_op(
     f"{NAMESPACE}::conv2_batchnorm2_relu62",
     CONV2_BATCHNORM2_RELU62,
-    conv_scale_relu6_launches,
+    conv_launches,
 )
 
 
@@ -2793,7 +1876,7 @@ CONV2_BATCHNORM2_RELU62_SUMS = ConvGeometry(
 conv2_batchnorm2_relu62_sums_op = conv_op(
     f"{NAMESPACE}::conv2_batchnorm2_relu62_sums",
     CONV2_BATCHNORM2_RELU62_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -2801,7 +1884,7 @@ CONV2_BATCHNORM2_RELU62_NORM = NormGeometry(channels=32, activation="output")
 conv2_batchnorm2_relu62_norm_op = norm_op(
     f"{NAMESPACE}::conv2_batchnorm2_relu62_norm",
     CONV2_BATCHNORM2_RELU62_NORM,
-    norm_relu6_launches,
+    norm_launches,
 )
 
 
@@ -2837,7 +1920,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 
 
 @triton.jit
-def conv_few_scale_relu6_2_sum(
+def conv_few_2_sum(
     x_ptr,
     scale_ptr,
     image,
@@ -2848,57 +1931,59 @@ def conv_few_scale_relu6_2_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    C: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
-    place = ((image * height + row) * width + column) * CHANNELS
+    place = ((image * height + row) * width + column) * C.filters
     mask = pixel_mask[None, :] & filter_mask[:, None]
     total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
     total = full(total)
-    total *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask).to(total.dtype)
+    if C.scale == "sum":
+        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu6_2_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_2_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
+    pixel = tl.arange(0, COLUMNS)
+    window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu6_2_sum(
+    y = conv_few_2_sum(
         x_ptr=x_ptr,
         scale_ptr=scale_ptr,
         image=image,
@@ -2909,27 +1994,36 @@ def conv_few_scale_relu6_2_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
+        C=C,
     )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
+    y = conv_few_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
-    y = conv_few_scale_relu6_activation(y)
+    if C.activation != "none":
+        y = conv_few_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_few_scale_relu6_2_forward_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    _precision: str,
-) -> Tile:
+def conv_few_2_forward_tile(geometry: ConvGeometry, x: Tensor, _precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     # Beside a residual, or the best so far, a tile of float32 is half as large.
     most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
@@ -2937,13 +2031,13 @@ def conv_few_scale_relu6_2_forward_tile(
     return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
 
 
-def conv_few_scale_relu6_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_2_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu6_2_launch_forward(
+def conv_few_2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2955,167 +2049,21 @@ def conv_few_scale_relu6_2_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
+    tile = conv_few_2_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
     x = done(conv_product, geometry, x, weight)
     height, width = sizes.conv_height, sizes.conv_width
-    channels, groups = geometry.filters, 1
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu6_2_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_few_2_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_scale_relu6_2_forward,
+        conv_few_2_forward,
         programs,
         x_ptr=channels_last(x),
         bias_ptr=bias,
         scale_ptr=scale,
-        y_ptr=outputs.y,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_few_scale_relu6_2_launches = ConvLaunches(
-    forward=conv_few_scale_relu6_2_launch_forward,
-    bias_gradient=conv_scale_relu6_launch_bias_gradient,
-    activation=F.relu6,
-)
-
-
-@triton.jit
-def conv_few_nobias_sums_2_sum(
-    x_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
-    """
-    place = ((image * height + row) * width + column) * CHANNELS
-    mask = pixel_mask[None, :] & filter_mask[:, None]
-    total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
-    return full(total)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_2_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_2_sum(
-        x_ptr=x_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_few_nobias_sums_2_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_scale_relu6_2_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    x = done(conv_product, geometry, x, weight)
-    height, width = sizes.conv_height, sizes.conv_width
-    channels, groups = geometry.filters, 1
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu6_2_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_few_nobias_sums_2_forward,
-        programs,
-        x_ptr=channels_last(x),
         y_ptr=outputs.y,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
@@ -3123,19 +2071,17 @@ def conv_few_nobias_sums_2_launch_forward(
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        C=geometry,
+        T=tile,
+        **tile.options,
     )
 
 
-conv_few_nobias_sums_2_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_2_launch_forward,
-    windows=conv_few_scale_relu6_2_launch_windows,
+conv_few_2_launches = ConvLaunches(
+    forward=conv_few_2_launch_forward,
+    bias_gradient=conv_launch_bias_gradient,
+    windows=conv_few_2_launch_windows,
+    activation=F.relu6,
 )
 
 
@@ -3154,7 +2100,7 @@ CONV3_BATCHNORM3_RELU63 = ConvGeometry(
 conv3_batchnorm3_relu63_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63",
     CONV3_BATCHNORM3_RELU63,
-    conv_few_scale_relu6_2_launches,
+    conv_few_2_launches,
 )
 
 
@@ -3173,7 +2119,7 @@ CONV3_BATCHNORM3_RELU63_SUMS = ConvGeometry(
 conv3_batchnorm3_relu63_sums_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_sums",
     CONV3_BATCHNORM3_RELU63_SUMS,
-    conv_few_nobias_sums_2_launches,
+    conv_few_2_launches,
 )
 
 
@@ -3181,7 +2127,7 @@ CONV3_BATCHNORM3_RELU63_NORM = NormGeometry(channels=32, activation="output")
 conv3_batchnorm3_relu63_norm_op = norm_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_norm",
     CONV3_BATCHNORM3_RELU63_NORM,
-    norm_relu6_launches,
+    norm_launches,
 )
 
 
@@ -3211,400 +2157,7 @@ def conv3_batchnorm3_relu63(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 32; the sums, 8 x 8 x 24
-#   The rest of its kernels are those of regions 1 and 2.
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_scale_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu6_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu6_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        filter=filter,
-        filter_mask=filter_mask,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-
-
-def conv_scale_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu6_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_scale_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_scale_launches = ConvLaunches(
-    forward=conv_scale_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
-    batch,
-    out_height: tl.constexpr,  # after the pool
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-    window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
-    y = y * weight + bias
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_launch_forward(
-    geometry: NormGeometry,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    _residual: Tensor | None,
-    y: Tensor,
-    _winner: Tensor,
-) -> None:
-    """Launch the kernel that fills y and winner."""
-    out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
-    windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    launch(
-        norm_forward,
-        programs,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=z.shape[0],
-        out_height=out_height,
-        out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS]
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
-    first = split * tl.cdiv(blocks, splits)
-    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-        mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        # A masked lane holds no gradient, but its value need not be a number.
-        dbias += tl.where(mask, gradient, 0.0)
-        dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
-    tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
-
-
-def norm_launch_gradient_sums(
-    geometry: NormGeometry,
-    gradient: Tensor,
-    _winner: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    _weight: Tensor | None,
-    _bias: Tensor | None,
-    _residual: Tensor | None,
-    _dresidual: Tensor,
-) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
-
-    Where there is a residual and an activation, it fills `dresidual`.
-    """
-    pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
-    refuse_launch(z, programs * splits, pixels)
-    partial = allocated(
-        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
-    )
-    launch(
-        norm_gradient_sums,
-        programs * splits,
-        gradient_ptr=gradient,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        partial_ptr=partial,
-        splits=splits,
-        batch=z.shape[0],
-        height=z.shape[2],
-        width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-    return partial
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
-    dz_ptr,  # like z
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = pixel_mask[:, None] & channel_mask[None, :]
-    normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
-    gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-    values = batch * height * width
-    dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
-    dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    weight, _ = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    dz *= weight
-    tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_launch_input_gradient(
-    geometry: NormGeometry,
-    gradient: Tensor,
-    _winner: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    sums: Tensor,
-    dz: Tensor,
-) -> None:
-    """Launch the second pass, which fills dz."""
-    pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, pixels)
-    launch(
-        norm_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        sums_ptr=sums,
-        dz_ptr=dz,
-        batch=z.shape[0],
-        height=z.shape[2],
-        width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-norm_launches = NormLaunches(
-    statistics=norm_relu6_launch_statistics,
-    forward=norm_launch_forward,
-    gradient_sums=norm_launch_gradient_sums,
-    input_gradient=norm_launch_input_gradient,
-)
+#   Its kernels are those of regions 1 and 2.
 
 
 CONV4_BATCHNORM4 = ConvGeometry(
@@ -3618,7 +2171,7 @@ CONV4_BATCHNORM4 = ConvGeometry(
 conv4_batchnorm4_op = conv_op(
     f"{NAMESPACE}::conv4_batchnorm4",
     CONV4_BATCHNORM4,
-    conv_scale_launches,
+    conv_launches,
 )
 
 
@@ -3634,7 +2187,7 @@ CONV4_BATCHNORM4_SUMS = ConvGeometry(
 conv4_batchnorm4_sums_op = conv_op(
     f"{NAMESPACE}::conv4_batchnorm4_sums",
     CONV4_BATCHNORM4_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3687,7 +2240,7 @@ CONV5_BATCHNORM5_RELU64 = ConvGeometry(
 conv5_batchnorm5_relu64_op = conv_op(
     f"{NAMESPACE}::conv5_batchnorm5_relu64",
     CONV5_BATCHNORM5_RELU64,
-    conv_scale_relu6_launches,
+    conv_launches,
 )
 
 
@@ -3703,7 +2256,7 @@ CONV5_BATCHNORM5_RELU64_SUMS = ConvGeometry(
 conv5_batchnorm5_relu64_sums_op = conv_op(
     f"{NAMESPACE}::conv5_batchnorm5_relu64_sums",
     CONV5_BATCHNORM5_RELU64_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3711,7 +2264,7 @@ CONV5_BATCHNORM5_RELU64_NORM = NormGeometry(channels=48, activation="output")
 conv5_batchnorm5_relu64_norm_op = norm_op(
     f"{NAMESPACE}::conv5_batchnorm5_relu64_norm",
     CONV5_BATCHNORM5_RELU64_NORM,
-    norm_relu6_launches,
+    norm_launches,
 )
 
 
@@ -3760,7 +2313,7 @@ CONV6_BATCHNORM6_RELU65 = ConvGeometry(
 conv6_batchnorm6_relu65_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65",
     CONV6_BATCHNORM6_RELU65,
-    conv_few_scale_relu6_2_launches,
+    conv_few_2_launches,
 )
 
 
@@ -3778,7 +2331,7 @@ CONV6_BATCHNORM6_RELU65_SUMS = ConvGeometry(
 conv6_batchnorm6_relu65_sums_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_sums",
     CONV6_BATCHNORM6_RELU65_SUMS,
-    conv_few_nobias_sums_2_launches,
+    conv_few_2_launches,
 )
 
 
@@ -3786,7 +2339,7 @@ CONV6_BATCHNORM6_RELU65_NORM = NormGeometry(channels=48, activation="output")
 conv6_batchnorm6_relu65_norm_op = norm_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_norm",
     CONV6_BATCHNORM6_RELU65_NORM,
-    norm_relu6_launches,
+    norm_launches,
 )
 
 
@@ -3817,253 +2370,7 @@ def conv6_batchnorm6_relu65(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 48; the sums, 8 x 8 x 24
-#   The rest of its kernels are those of regions 1 and 2 and 4.
-
-
-@triton.jit
-def conv_scale_add_shifted(
-    y,
-    bias_ptr,
-    residual_ptr,
-    offset,
-    mask,
-    filter,
-    filter_mask,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask).to(y.dtype)
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    return y
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_scale_add_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    residual_ptr,  # like y: added before the activation
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu6_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_scale_add_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        residual_ptr=residual_ptr,
-        offset=offset,
-        mask=mask,
-        filter=filter,
-        filter_mask=filter_mask,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-
-
-def conv_scale_add_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    residual = channels_last(residual)
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu6_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_scale_add_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        residual_ptr=residual,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_scale_add_launches = ConvLaunches(
-    forward=conv_scale_add_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_add_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    residual_ptr,  # like z: added before the activation
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
-    batch,
-    out_height: tl.constexpr,  # after the pool
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-    window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
-    y = y * weight + bias
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_add_launch_forward(
-    geometry: NormGeometry,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor,
-    _winner: Tensor,
-) -> None:
-    """Launch the kernel that fills y and winner."""
-    residual = channels_last(residual)
-    out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
-    windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    launch(
-        norm_add_forward,
-        programs,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        residual_ptr=residual,
-        y_ptr=y,
-        batch=z.shape[0],
-        out_height=out_height,
-        out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-norm_add_launches = NormLaunches(
-    statistics=norm_relu6_launch_statistics,
-    forward=norm_add_launch_forward,
-    gradient_sums=norm_launch_gradient_sums,
-    input_gradient=norm_launch_input_gradient,
-)
+#   Its kernels are those of regions 1 and 2.
 
 
 CONV7_BATCHNORM7_ADD1 = ConvGeometry(
@@ -4078,7 +2385,7 @@ CONV7_BATCHNORM7_ADD1 = ConvGeometry(
 conv7_batchnorm7_add1_op = conv_op(
     f"{NAMESPACE}::conv7_batchnorm7_add1",
     CONV7_BATCHNORM7_ADD1,
-    conv_scale_add_launches,
+    conv_launches,
 )
 
 
@@ -4094,7 +2401,7 @@ CONV7_BATCHNORM7_ADD1_SUMS = ConvGeometry(
 conv7_batchnorm7_add1_sums_op = conv_op(
     f"{NAMESPACE}::conv7_batchnorm7_add1_sums",
     CONV7_BATCHNORM7_ADD1_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -4102,7 +2409,7 @@ CONV7_BATCHNORM7_ADD1_NORM = NormGeometry(channels=24, residual=True)
 conv7_batchnorm7_add1_norm_op = norm_op(
     f"{NAMESPACE}::conv7_batchnorm7_add1_norm",
     CONV7_BATCHNORM7_ADD1_NORM,
-    norm_add_launches,
+    norm_launches,
 )
 
 
@@ -4153,27 +2460,69 @@ def conv7_batchnorm7_add1(
 
 
 @triton.jit
-def conv_max2_scale_gelu_activation(z):
+def conv_max2_activation(z):
     """Apply gelu."""
     return 0.5 * z * (1 + tl.erf(z * 0.7071067811865476))
 
 
 @triton.jit
-def conv_max2_scale_gelu_shifted(
+def conv_max2_shifted(
     y,
     bias_ptr,
     scale_ptr,
     filter,
     filter_mask,
+    C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y *= conv_few_scale_relu6_each(scale_ptr, filter, filter_mask).to(y.dtype)
-    y += conv_few_scale_relu6_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.scale == "pool":
+        y *= conv_few_each(scale_ptr, filter, filter_mask).to(y.dtype)
+    if C.bias:
+        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
     return y
 
 
 @triton.jit
-def conv_max2_scale_gelu_corners(
+def conv_max2_sum(
+    x_ptr,
+    weight_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Convolve: a tile of filters (rows) by pixels (columns).
+
+    Where that was done before, x is the convolution itself.
+    """
+    return conv_products(
+        x_ptr=x_ptr,
+        weight_ptr=weight_ptr,
+        image=image,
+        row=row,
+        column=column,
+        pixel_mask=pixel_mask,
+        group=group,
+        filter=filter,
+        filter_mask=filter_mask,
+        height=height,
+        width=width,
+        C=C,
+        T=T,
+        PRECISION=PRECISION,
+    )
+
+
+@triton.jit
+def conv_max2_corners(
     tile,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -4187,14 +2536,15 @@ def conv_max2_scale_gelu_corners(
 
 
 @triton.jit
-def conv_max2_scale_gelu_quads(
+def conv_max2_quads(
     z,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
-    code = tl.full((BLOCK_FILTERS, BLOCK_PIXELS // 4), 1, tl.int32)
-    y, b, c, d = conv_max2_scale_gelu_corners(z, BLOCK_FILTERS, BLOCK_PIXELS)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    code = tl.full((ROWS, COLUMNS // 4), 1, tl.int32)
+    y, b, c, d = conv_max2_corners(z, ROWS, COLUMNS)
     code = tl.where(is_better(b, y), 2, code)
     y = tl.where(is_better(b, y), b, y)
     code = tl.where(is_better(c, y), 3, code)
@@ -4205,55 +2555,50 @@ def conv_max2_scale_gelu_quads(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_max2_scale_gelu_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_max2_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     before_ptr,  # like y: what the activation was given
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
+    pixel = tl.arange(0, COLUMNS)
     # The pixels of a window lie in columns that one thread of the matrix unit holds.
-    window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
+    window = tile * (COLUMNS // 4) + pixel % (COLUMNS // 2) // 2
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    row = row * 2 + pixel // (BLOCK_PIXELS // 2)
+    row = row * 2 + pixel // (COLUMNS // 2)
     column = column * 2 + pixel % 2
-    y = conv_nobias_sums_sum(
+    y = conv_max2_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -4265,51 +2610,56 @@ def conv_max2_scale_gelu_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    pooled = conv_max2_scale_gelu_quads(
+    pooled = conv_max2_quads(
         z=y,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
+        T=T,
     )
     y = pooled[0]
-    window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
+    window = tile * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_max2_scale_gelu_shifted(
+    y = conv_max2_shifted(
         y=y,
         bias_ptr=bias_ptr,
         scale_ptr=scale_ptr,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
     code = pooled[1]
     tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
-    tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
-    y = conv_max2_scale_gelu_activation(y)
+    if C.activation == "input":
+        tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
+    if C.activation != "none":
+        y = conv_max2_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_max2_scale_gelu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_max2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_scale_relu6_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
     return tile.columns // 4
 
 
-def conv_max2_scale_gelu_launch_forward(
+def conv_max2_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -4321,18 +2671,15 @@ def conv_max2_scale_gelu_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
+    tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_max2_scale_gelu_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_max2_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_max2_scale_gelu_forward,
+        conv_max2_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -4341,30 +2688,21 @@ def conv_max2_scale_gelu_launch_forward(
         y_ptr=outputs.y,
         winner_ptr=outputs.code,
         before_ptr=outputs.before,
+        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit
-def conv_max2_scale_gelu_activation_gradient(saved, gradient):
+def conv_max2_activation_gradient(saved, gradient):
     """Take a gradient back through gelu."""
     return tl.fma(
         gradient * saved * 0.3989422804014327,
@@ -4374,21 +2712,23 @@ def conv_max2_scale_gelu_activation_gradient(saved, gradient):
 
 
 @triton.jit
-def conv_max2_scale_gelu_rebuilt(
+def conv_max2_rebuilt(
     gradient_ptr,
     winner_ptr,
     saved_ptr,
     offset,
     mask,
     position,
+    C: tl.constexpr,
 ):
     """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
 
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-    gradient = conv_max2_scale_gelu_activation_gradient(saved, full(gradient))
+    if C.activation == "input":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_max2_activation_gradient(saved, full(gradient))
     # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
     winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
     gradient = tl.where(winner == position + 1, gradient, 0.0)
@@ -4396,93 +2736,88 @@ def conv_max2_scale_gelu_rebuilt(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_max2_scale_gelu_unpool(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_max2_unpool(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
-    dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS]
+    dz_ptr,  # [batch, conv_height, conv_width, C.filters]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     conv_height: tl.constexpr,  # before the pool
     conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
     # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
     # their positions in windows are scalars.
-    PHASES: tl.constexpr = POOL_STRIDE[0] * POOL_STRIDE[1]
-    cell_rows = (conv_height + POOL_PAD[0] + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
-    cell_columns = (conv_width + POOL_PAD[1] + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
+    PHASES: tl.constexpr = C.pool_stride[0] * C.pool_stride[1]
+    STRIDE: tl.constexpr = C.pool_stride
+    cell_rows = (conv_height + C.pool_pad[0] + STRIDE[0] - 1) // STRIDE[0]
+    cell_columns = (conv_width + C.pool_pad[1] + STRIDE[1] - 1) // STRIDE[1]
     cells = batch * cell_rows * cell_columns
-    blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
+    blocks = tl.cdiv(cells, ROWS) * PHASES
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        phase_row = step % PHASES // POOL_STRIDE[1]
-        phase_column = step % POOL_STRIDE[1]
-        cell = step // PHASES * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        phase_row = step % PHASES // C.pool_stride[1]
+        phase_column = step % C.pool_stride[1]
+        cell = step // PHASES * ROWS + tl.arange(0, ROWS)
         image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-        row = cell_row * POOL_STRIDE[0] + phase_row - POOL_PAD[0]
-        column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
+        row = cell_row * C.pool_stride[0] + phase_row - C.pool_pad[0]
+        column = cell_column * C.pool_stride[1] + phase_column - C.pool_pad[1]
         pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
         pixel_mask &= (column >= 0) & (column < conv_width)
-        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
-        for turn in range(WINDOWS[0] * WINDOWS[1]):
+        dz = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+        for turn in range(C.windows[0] * C.windows[1]):
             # A window that may hold the pixels, and how far into it they lie.
-            window_row = cell_row - turn // WINDOWS[1]
-            window_column = cell_column - turn % WINDOWS[1]
-            down = phase_row + turn // WINDOWS[1] * POOL_STRIDE[0]
-            right = phase_column + turn % WINDOWS[1] * POOL_STRIDE[1]
-            fits = (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
-            down = down // POOL_DILATION[0]
-            right = right // POOL_DILATION[1]
-            if fits & (down < POOL_SIZE[0]) & (right < POOL_SIZE[1]):
+            window_row = cell_row - turn // C.windows[1]
+            window_column = cell_column - turn % C.windows[1]
+            down = phase_row + turn // C.windows[1] * C.pool_stride[0]
+            right = phase_column + turn % C.windows[1] * C.pool_stride[1]
+            fits = (down % C.pool_dilation[0] == 0) & (right % C.pool_dilation[1] == 0)
+            down = down // C.pool_dilation[0]
+            right = right // C.pool_dilation[1]
+            if fits & (down < C.pool_size[0]) & (right < C.pool_size[1]):
                 holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
                 holds &= (window_column >= 0) & (window_column < out_width)
                 window = (image * out_height + window_row) * out_width + window_column
-                gradient = conv_max2_scale_gelu_rebuilt(
+                gradient = conv_max2_rebuilt(
                     gradient_ptr=gradient_ptr,
                     winner_ptr=winner_ptr,
                     saved_ptr=saved_ptr,
-                    offset=(window * FILTERS)[:, None] + filter[None, :],
+                    offset=(window * C.filters)[:, None] + filter[None, :],
                     mask=holds[:, None] & filter_mask[None, :],
-                    position=down * POOL_SIZE[1] + right,
+                    position=down * C.pool_size[1] + right,
+                    C=C,
                 )
                 gradient = full(gradient)
                 dz += gradient
         pixel = (image * conv_height + row) * conv_width + column
         tl.store(
-            dz_ptr + pixel[:, None] * FILTERS + filter[None, :],
+            dz_ptr + pixel[:, None] * C.filters + filter[None, :],
             dz.to(dz_ptr.dtype.element_ty),
             mask=pixel_mask[:, None] & filter_mask[None, :],
         )
         total += dz
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
 
 
-def conv_max2_scale_gelu_launch_unpool(
+def conv_max2_launch_unpool(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -4493,14 +2828,14 @@ def conv_max2_scale_gelu_launch_unpool(
     pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
     # Where slopes are read, too: of float32, half as many.
     has_slopes = geometry.activation in ("output", "input")
-    block_pixels = 16 if has_slopes and dz.element_size() >= 4 else 32
-    block_filters = block_size(geometry.filters, 64)
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
+    rows = 16 if has_slopes and dz.element_size() >= 4 else 32
+    tile = Tile(rows, block_size(geometry.filters, 64), 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(pixels, tile.rows), 2048)
     refuse_launch(dz, programs * splits, pixels)
     partial = allocated(dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz)))
     launch(
-        conv_max2_scale_gelu_unpool,
+        conv_max2_unpool,
         programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
@@ -4513,338 +2848,18 @@ def conv_max2_scale_gelu_launch_unpool(
         conv_width=dz.shape[3],
         out_height=gradient.shape[2],
         out_width=gradient.shape[3],
-        FILTERS=geometry.filters,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOWS=windows_of_pixel(
-            geometry.pool_size,
-            geometry.pool_stride,
-            geometry.pool_dilation,
-        ),
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
-    )
-    return partial
-
-
-conv_max2_scale_gelu_launches = ConvLaunches(
-    forward=conv_max2_scale_gelu_launch_forward,
-    unpool=conv_max2_scale_gelu_launch_unpool,
-    activation=F.gelu,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_nobias_max2_sums_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    # The pixels of a window lie in columns that one thread of the matrix unit holds.
-    window = tile * (BLOCK_PIXELS // 4) + pixel % (BLOCK_PIXELS // 2) // 2
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    row = row * 2 + pixel // (BLOCK_PIXELS // 2)
-    column = column * 2 + pixel % 2
-    y = conv_nobias_sums_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    pooled = conv_max2_scale_gelu_quads(
-        z=y,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-    )
-    y = pooled[0]
-    window = tile * (BLOCK_PIXELS // 4) + tl.arange(0, BLOCK_PIXELS // 4)
-    window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    code = pooled[1]
-    tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_nobias_max2_sums_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu6_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_max2_scale_gelu_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_nobias_max2_sums_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        y_ptr=outputs.y,
-        winner_ptr=outputs.code,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
+        C=geometry,
+        T=tile,
         num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def conv_nobias_max2_sums_rebuilt(
-    gradient_ptr,
-    winner_ptr,
-    offset,
-    mask,
-    position,
-):
-    """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
-
-    An average gives a share of it: that division is left to the caller.
-    """
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
-    winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
-    gradient = tl.where(winner == position + 1, gradient, 0.0)
-    return gradient.to(gradient_ptr.dtype.element_ty)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_nobias_max2_sums_unpool(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    winner_ptr,  # like the gradient, written by the forward kernel
-    dz_ptr,  # [batch, conv_height, conv_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS]
-    splits,
-    batch,
-    conv_height: tl.constexpr,  # before the pool
-    conv_width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    POOL_PAD: tl.constexpr,
-    POOL_DILATION: tl.constexpr,
-    WINDOWS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-):
-    """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
-    split = tl.program_id(0) // FILTER_BLOCKS
-    # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
-    # their positions in windows are scalars.
-    PHASES: tl.constexpr = POOL_STRIDE[0] * POOL_STRIDE[1]
-    cell_rows = (conv_height + POOL_PAD[0] + POOL_STRIDE[0] - 1) // POOL_STRIDE[0]
-    cell_columns = (conv_width + POOL_PAD[1] + POOL_STRIDE[1] - 1) // POOL_STRIDE[1]
-    cells = batch * cell_rows * cell_columns
-    blocks = tl.cdiv(cells, BLOCK_PIXELS) * PHASES
-    first = split * tl.cdiv(blocks, splits)
-    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    total = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        phase_row = step % PHASES // POOL_STRIDE[1]
-        phase_column = step % POOL_STRIDE[1]
-        cell = step // PHASES * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-        row = cell_row * POOL_STRIDE[0] + phase_row - POOL_PAD[0]
-        column = cell_column * POOL_STRIDE[1] + phase_column - POOL_PAD[1]
-        pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
-        pixel_mask &= (column >= 0) & (column < conv_width)
-        dz = tl.zeros((BLOCK_PIXELS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
-        for turn in range(WINDOWS[0] * WINDOWS[1]):
-            # A window that may hold the pixels, and how far into it they lie.
-            window_row = cell_row - turn // WINDOWS[1]
-            window_column = cell_column - turn % WINDOWS[1]
-            down = phase_row + turn // WINDOWS[1] * POOL_STRIDE[0]
-            right = phase_column + turn % WINDOWS[1] * POOL_STRIDE[1]
-            fits = (down % POOL_DILATION[0] == 0) & (right % POOL_DILATION[1] == 0)
-            down = down // POOL_DILATION[0]
-            right = right // POOL_DILATION[1]
-            if fits & (down < POOL_SIZE[0]) & (right < POOL_SIZE[1]):
-                holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
-                holds &= (window_column >= 0) & (window_column < out_width)
-                window = (image * out_height + window_row) * out_width + window_column
-                gradient = conv_nobias_max2_sums_rebuilt(
-                    gradient_ptr=gradient_ptr,
-                    winner_ptr=winner_ptr,
-                    offset=(window * FILTERS)[:, None] + filter[None, :],
-                    mask=holds[:, None] & filter_mask[None, :],
-                    position=down * POOL_SIZE[1] + right,
-                )
-                gradient = full(gradient)
-                dz += gradient
-        pixel = (image * conv_height + row) * conv_width + column
-        tl.store(
-            dz_ptr + pixel[:, None] * FILTERS + filter[None, :],
-            dz.to(dz_ptr.dtype.element_ty),
-            mask=pixel_mask[:, None] & filter_mask[None, :],
-        )
-        total += dz
-    tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_nobias_max2_sums_launch_unpool(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    code: Tensor,
-    _saved: Tensor | None,
-    dz: Tensor,
-) -> Tensor:
-    """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
-    pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
-    # Where slopes are read, too: of float32, half as many.
-    has_slopes = geometry.activation in ("output", "input")
-    block_pixels = 16 if has_slopes and dz.element_size() >= 4 else 32
-    block_filters = block_size(geometry.filters, 64)
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(pixels, block_pixels), 2048)
-    refuse_launch(dz, programs * splits, pixels)
-    partial = allocated(dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz)))
-    launch(
-        conv_nobias_max2_sums_unpool,
-        programs * splits,
-        gradient_ptr=gradient,
-        winner_ptr=code,
-        dz_ptr=dz,
-        partial_ptr=partial,
-        splits=splits,
-        batch=dz.shape[0],
-        conv_height=dz.shape[2],
-        conv_width=dz.shape[3],
-        out_height=gradient.shape[2],
-        out_width=gradient.shape[3],
-        FILTERS=geometry.filters,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        POOL_PAD=geometry.pool_pad,
-        POOL_DILATION=geometry.pool_dilation,
-        WINDOWS=windows_of_pixel(
-            geometry.pool_size,
-            geometry.pool_stride,
-            geometry.pool_dilation,
-        ),
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
     )
     return partial
 
 
-conv_nobias_max2_sums_launches = ConvLaunches(
-    forward=conv_nobias_max2_sums_launch_forward,
-    unpool=conv_nobias_max2_sums_launch_unpool,
-    windows=conv_max2_scale_gelu_launch_windows,
+conv_max2_launches = ConvLaunches(
+    forward=conv_max2_launch_forward,
+    unpool=conv_max2_launch_unpool,
+    windows=conv_max2_launch_windows,
+    activation=F.gelu,
 )
 
 
@@ -4856,34 +2871,32 @@ def norm_gelu_activation(z):
 
 @triton.jit(do_not_specialize=COUNTS)
 def norm_gelu_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]: 1 / √(variance + eps)
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    y_ptr,  # [batch, out_height, out_width, C.channels]
     batch,
     out_height: tl.constexpr,  # after the pool
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
     tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    window = tile * ROWS + tl.arange(0, ROWS)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = window.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+    y = norm_normal(z_ptr, offset, mask, mean, inverse)
     y = y * weight + bias
     y = norm_gelu_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
@@ -4903,10 +2916,10 @@ def norm_gelu_launch_forward(
     """Launch the kernel that fills y and winner."""
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(windows, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
     launch(
         norm_gelu_forward,
@@ -4920,10 +2933,9 @@ def norm_gelu_launch_forward(
         batch=z.shape[0],
         out_height=out_height,
         out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
@@ -4948,48 +2960,46 @@ def norm_gelu_blocked(
 ):
     """Take a gradient back through the activation, of which the input is computed anew."""
     saved = normal
-    weight, bias = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     saved = saved * weight + bias
     return norm_gelu_activation_gradient(saved, gradient)
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def norm_gelu_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS]
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    partial_ptr,  # [splits, 2, C.channels]
     splits,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
     split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
+    blocks = tl.cdiv(batch * height * width, ROWS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dbias = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel = step * ROWS + tl.arange(0, ROWS)
         pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+        offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+        normal = norm_normal(z_ptr, offset, mask, mean, inverse)
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         gradient = norm_gelu_blocked(
             gradient=gradient,
@@ -5002,9 +3012,9 @@ def norm_gelu_gradient_sums(
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
+    place = partial_ptr + split.to(tl.int64) * (2 * C.channels) + channel
     tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
+    tl.store(place + C.channels, tl.sum(dweight, axis=0), mask=channel_mask)
 
 
 def norm_gelu_launch_gradient_sums(
@@ -5024,10 +3034,10 @@ def norm_gelu_launch_gradient_sums(
     Where there is a residual and an activation, it fills `dresidual`.
     """
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(geometry.channels, tile.columns)
+    splits = split_count(programs, count_blocks(pixels, tile.rows))
     refuse_launch(z, programs * splits, pixels)
     partial = allocated(
         z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
@@ -5046,47 +3056,41 @@ def norm_gelu_launch_gradient_sums(
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
 def norm_gelu_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    sums_ptr,  # [2, C.channels]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu6_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    pixel = tl.program_id(0) // CHANNEL_BLOCKS * ROWS + tl.arange(0, ROWS)
     pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
-    normal = norm_relu6_normal(z_ptr, offset, mask, mean, inverse)
+    normal = norm_normal(z_ptr, offset, mask, mean, inverse)
     gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     # Where there is a residual, of which this is the gradient too, that has been done before.
     gradient = norm_gelu_blocked(
@@ -5099,10 +3103,10 @@ def norm_gelu_input_gradient(
     )
     values = batch * height * width
     dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
+    sums_ptr += C.channels
     dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
     dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    weight, _ = norm_relu6_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, _ = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     dz *= weight
     tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
 
@@ -5121,10 +3125,9 @@ def norm_gelu_launch_input_gradient(
 ) -> None:
     """Launch the second pass, which fills dz."""
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
+    tile = Tile(32, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(pixels, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, pixels)
     launch(
         norm_gelu_input_gradient,
@@ -5140,15 +3143,14 @@ def norm_gelu_launch_input_gradient(
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
 norm_gelu_launches = NormLaunches(
-    statistics=norm_relu6_launch_statistics,
+    statistics=norm_launch_statistics,
     forward=norm_gelu_launch_forward,
     gradient_sums=norm_gelu_launch_gradient_sums,
     input_gradient=norm_gelu_launch_input_gradient,
@@ -5172,7 +3174,7 @@ CONV8_POOL1_BATCHNORM8_GELU1 = ConvGeometry(
 conv8_pool1_batchnorm8_gelu1_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1",
     CONV8_POOL1_BATCHNORM8_GELU1,
-    conv_max2_scale_gelu_launches,
+    conv_max2_launches,
 )
 
 
@@ -5192,7 +3194,7 @@ CONV8_POOL1_BATCHNORM8_GELU1_SUMS = ConvGeometry(
 conv8_pool1_batchnorm8_gelu1_sums_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1_sums",
     CONV8_POOL1_BATCHNORM8_GELU1_SUMS,
-    conv_nobias_max2_sums_launches,
+    conv_max2_launches,
 )
 
 

@@ -9,8 +9,6 @@ interpreter where TRITON_INTERPRET=1 is set before the import; elsewhere the lay
 as PyTorch's operators. To see how, begin with the function at the end of a region.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 import triton
@@ -59,10 +57,10 @@ from cnndsl.rt import (
 )
 from torch import Tensor, nn
 
-requires(1)  # the version of cnndsl.rt
+requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_f24a3812a3a7"
+NAMESPACE = "cnndsl_residual_0b562f9d582a"
 
 
 class Residual(nn.Module):
@@ -248,31 +246,61 @@ def refuse_input(x: Tensor) -> None:
 
 
 @triton.jit
-def conv_few_scale_relu_activation(z):
+def conv_few_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def conv_few_scale_relu_each(vector_ptr, filter, filter_mask):
+def conv_few_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
-def conv_few_scale_relu_shifted(
+def conv_few_shifted(
     y,
     bias_ptr,
     filter,
     filter_mask,
+    C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.bias:
+        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
     return y
 
 
 @triton.jit
-def conv_few_scale_relu_products(
+def conv_few_statistics(
+    sums_ptr,
+    y,
+    mask,
+    window_mask,
+    tile,
+    filter,
+    filter_mask,
+    C: tl.constexpr,
+):
+    """Write the count of a tile's values, their mean, and the sum of squared distances to it.
+
+    Sums of squares themselves would cancel where the mean is large.
+    """
+    count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
+    mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
+    distance = tl.where(mask, y - mean[:, None], 0.0)
+    place = sums_ptr + tile.to(tl.int64) * (3 * C.filters) + filter
+    tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
+    tl.store(place + C.filters, mean, mask=filter_mask)
+    tl.store(
+        place + 2 * C.filters,
+        tl.sum(distance * distance, axis=1),
+        mask=filter_mask,
+    )
+
+
+@triton.jit
+def conv_few_products(
     x_ptr,
     weight_ptr,
     image,
@@ -284,42 +312,36 @@ def conv_few_scale_relu_products(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS):
-        term = step * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    for step in range((TERMS + T.terms - 1) // T.terms):
+        term = step * T.terms + tl.arange(0, T.terms)
         tap = term // GROUP_CHANNELS
-        down = (tap // KERNEL[1] * DILATION[0])[:, None]
-        right = (tap % KERNEL[1] * DILATION[1])[:, None]
+        down = (tap // C.kernel[1] * C.dilation[0])[:, None]
+        right = (tap % C.kernel[1] * C.dilation[1])[:, None]
         x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
         x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
         x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * CHANNELS + (term % GROUP_CHANNELS)[:, None]
+        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
         x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
         weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
@@ -338,7 +360,7 @@ def conv_few_scale_relu_products(
 
 
 @triton.jit
-def conv_few_scale_relu_sum(
+def conv_few_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -351,23 +373,15 @@ def conv_few_scale_relu_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
-    total = conv_few_scale_relu_products(
+    total = conv_few_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -379,67 +393,55 @@ def conv_few_scale_relu_sum(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask).to(total.dtype)
+    if C.scale == "sum":
+        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
+    pixel = tl.arange(0, COLUMNS)
+    window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_scale_relu_sum(
+    y = conv_few_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -452,37 +454,38 @@ def conv_few_scale_relu_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
+    y = conv_few_shifted(
         y=y,
         bias_ptr=bias_ptr,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
-    y = conv_few_scale_relu_activation(y)
+    if C.activation != "none":
+        y = conv_few_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_few_scale_relu_forward_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
+def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
@@ -505,13 +508,13 @@ def conv_few_scale_relu_forward_tile(
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_few_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_scale_relu_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_few_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_scale_relu_launch_forward(
+def conv_few_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -523,71 +526,61 @@ def conv_few_scale_relu_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_few_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_few_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_scale_relu_forward,
+        conv_few_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit
-def conv_few_scale_relu_activation_gradient(saved, gradient):
+def conv_few_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def conv_few_scale_relu_unpooled(
+def conv_few_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
     mask,
+    C: tl.constexpr,
 ):
     """Read a tile of the gradient and take it back through the activation.
 
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-    gradient = conv_few_scale_relu_activation_gradient(saved, full(gradient))
+    if C.activation != "none":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_few_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_scale_relu_first(
+def conv_few_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -603,31 +596,18 @@ def conv_few_scale_relu_first(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_input_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    dx_ptr,  # [batch, height, width, C.channels]
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
@@ -636,75 +616,76 @@ def conv_few_scale_relu_input_gradient(
     and pool together. They share the taps that reach them and the positions in the windows, so
     these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
     """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+    CELL_HEIGHT: tl.constexpr = C.stride[0] * C.pool_stride[0]
+    CELL_WIDTH: tl.constexpr = C.stride[1] * C.pool_stride[1]
     cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
     cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
 
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
+    block = tl.program_id(0) % (GROUP_BLOCKS * C.groups)
+    tile = tl.program_id(0) // (GROUP_BLOCKS * C.groups)
     phase = tile % (CELL_HEIGHT * CELL_WIDTH)
     phase_row = phase // CELL_WIDTH
     phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * ROWS + tl.arange(0, ROWS)
     cells = batch * cell_rows * cell_columns
     image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
     group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
+    channel = block % GROUP_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     channel_mask = channel < GROUP_CHANNELS
 
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
+    # The taps of the right remainder; the next one is C.tap_step further.
+    first_down = conv_few_first(
+        phase_row + C.pad[0],
+        C.stride[0],
+        C.tap_step[0],
+        C.tap_inverse[0],
+        C.kernel[0],
     )
-    first_right = conv_few_scale_relu_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
+    first_right = conv_few_first(
+        phase_column + C.pad[1],
+        C.stride[1],
+        C.tap_step[1],
+        C.tap_inverse[1],
+        C.kernel[1],
     )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
+    taps_down = (C.kernel[0] - first_down + C.tap_step[0] - 1) // C.tap_step[0]
+    taps_right = (C.kernel[1] - first_right + C.tap_step[1] - 1) // C.tap_step[1]
     # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
+    STEP: tl.constexpr = C.window_step
+    WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
+    WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
+    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
+    dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+        filter = step % FILTER_STEPS * T.terms + tl.arange(0, T.terms)
         filter_mask = filter < GROUP_FILTERS
         filter += group * GROUP_FILTERS
         tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
+        down = first_down + tap // taps_right * C.tap_step[0]
+        right = first_right + tap % taps_right * C.tap_step[1]
         # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
+        row = (phase_row + C.pad[0] - down * C.dilation[0]) // C.stride[0]
+        column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
         row += cell_row
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_scale_relu_unpooled(
+        offset = ((image * out_height + row) * out_width + column) * C.filters
+        gradient = conv_few_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
             mask=mask[:, None] & filter_mask[None, :],
+            C=C,
         )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
+        term = (down * C.kernel[1] + right) * GROUP_CHANNELS + channel
+        terms = filter * (C.kernel[0] * C.kernel[1] * GROUP_CHANNELS)
         weight = tl.load(
             weight_ptr + terms[:, None] + term[None, :],
             mask=filter_mask[:, None] & channel_mask[None, :],
@@ -714,7 +695,7 @@ def conv_few_scale_relu_input_gradient(
     row = cell_row * CELL_HEIGHT + phase_row
     column = cell_column * CELL_WIDTH + phase_column
     mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
+    offset = ((image * height + row) * width + column) * C.channels
     offset += group * GROUP_CHANNELS
     tl.store(
         dx_ptr + offset[:, None] + channel[None, :],
@@ -723,18 +704,7 @@ def conv_few_scale_relu_input_gradient(
     )
 
 
-def conv_few_scale_relu_steps(
-    strides: tuple[int, int],
-    dilations: tuple[int, int],
-) -> tuple[tuple[int, int], ...]:
-    """Give STEP and INVERSE of `conv_few_scale_relu_first`, a pair each."""
-    steps = [s // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    divided = [d // math.gcd(s, d) for s, d in zip(strides, dilations, strict=True)]
-    inverses = [pow(d, -1, step) for d, step in zip(divided, steps, strict=True)]
-    return (steps[0], steps[1]), (inverses[0], inverses[1])
-
-
-def conv_few_scale_relu_input_gradient_tile(
+def conv_few_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -750,7 +720,7 @@ def conv_few_scale_relu_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_scale_relu_launch_input_gradient(
+def conv_few_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -761,7 +731,7 @@ def conv_few_scale_relu_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
+    tile = conv_few_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -772,16 +742,8 @@ def conv_few_scale_relu_launch_input_gradient(
     )
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, _ = conv_few_scale_relu_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
     launch(
-        conv_few_scale_relu_input_gradient,
+        conv_few_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -792,93 +754,73 @@ def conv_few_scale_relu_launch_input_gradient(
         width=sizes.width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        WINDOW_STEP=window_step,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_weight_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
+    x_ptr,  # [batch, height, width, C.channels]
+    partial_ptr,  # [splits, C.filters, *C.kernel, C.channels // C.groups]
     splits,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    GROUP_FILTERS: tl.constexpr = C.filters // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
+    POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+    TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+    term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
     term_mask = term < TERMS
     tap = term // GROUP_CHANNELS
     channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
+    down = tap // C.kernel[1] * C.dilation[0]
+    right = tap % C.kernel[1] * C.dilation[1]
+    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * C.groups)
+    window_blocks = tl.cdiv(batch * out_height * out_width, T.terms)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
 
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step // POSITIONS * T.terms + tl.arange(0, T.terms)
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_scale_relu_unpooled(
+        offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
+        gradient = conv_few_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
             mask=filter_mask[:, None] & exists[None, :],
+            C=C,
         )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
+        row = row * C.stride[0] - C.pad[0]
+        column = column * C.stride[1] - C.pad[1]
+        start = ((image * height + row) * width + column) * C.channels
         start += group * GROUP_CHANNELS
-        offset = (down * width + right) * CHANNELS + channel
+        offset = (down * width + right) * C.channels + channel
         x_mask = exists[:, None] & term_mask[None, :]
         x_mask &= row[:, None] + down[None, :] >= 0
         x_mask &= row[:, None] + down[None, :] < height
@@ -892,7 +834,7 @@ def conv_few_scale_relu_weight_gradient(
             input_precision=PRECISION,
             out_dtype=dweight.dtype,
         )
-    row = split.to(tl.int64) * FILTERS + filter
+    row = split.to(tl.int64) * C.filters + filter
     tl.store(
         partial_ptr + row[:, None] * TERMS + term[None, :],
         dweight,
@@ -900,7 +842,7 @@ def conv_few_scale_relu_weight_gradient(
     )
 
 
-def conv_few_scale_relu_weight_gradient_tile(
+def conv_few_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -916,7 +858,7 @@ def conv_few_scale_relu_weight_gradient_tile(
     return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
-def conv_few_scale_relu_launch_weight_gradient(
+def conv_few_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -926,7 +868,7 @@ def conv_few_scale_relu_launch_weight_gradient(
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
+    tile = conv_few_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
@@ -945,7 +887,7 @@ def conv_few_scale_relu_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
-        conv_few_scale_relu_weight_gradient,
+        conv_few_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -957,66 +899,55 @@ def conv_few_scale_relu_launch_weight_gradient(
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_scale_relu_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_few_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
-    partial_ptr,  # [splits, FILTERS]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step * ROWS + tl.arange(0, ROWS)
         window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
+        if C.activation == "relu":
+            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+            gradient = conv_few_activation_gradient(saved, gradient)
         total += gradient
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
 
 
-def conv_few_scale_relu_launch_bias_gradient(
+def conv_few_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -1031,18 +962,15 @@ def conv_few_scale_relu_launch_bias_gradient(
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
+    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
+    tile = Tile(32, columns, 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(windows, tile.rows))
     refuse_launch(gradient, programs * splits, windows)
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_few_scale_relu_bias_gradient,
+        conv_few_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -1051,676 +979,24 @@ def conv_few_scale_relu_launch_bias_gradient(
         batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
-conv_few_scale_relu_launches = ConvLaunches(
-    forward=conv_few_scale_relu_launch_forward,
-    input_gradient=conv_few_scale_relu_launch_input_gradient,
-    weight_gradient=conv_few_scale_relu_launch_weight_gradient,
-    bias_gradient=conv_few_scale_relu_launch_bias_gradient,
-)
-
-
-@triton.jit
-def conv_few_nobias_sums_shifted(
-    y,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    return y
-
-
-@triton.jit
-def conv_few_nobias_sums_statistics(
-    sums_ptr,
-    y,
-    mask,
-    window_mask,
-    tile,
-    filter,
-    filter_mask,
-    FILTERS: tl.constexpr,
-):
-    """Write the count of a tile's values, their mean, and the sum of squared distances to it.
-
-    Sums of squares themselves would cancel where the mean is large.
-    """
-    count = tl.sum(tl.where(window_mask, 1.0, 0.0), axis=0)
-    mean = tl.sum(tl.where(mask, y, 0.0), axis=1) / count
-    distance = tl.where(mask, y - mean[:, None], 0.0)
-    place = sums_ptr + tile.to(tl.int64) * (3 * FILTERS) + filter
-    tl.store(place, tl.where(filter_mask, count, 0.0), mask=filter_mask)
-    tl.store(place + FILTERS, mean, mask=filter_mask)
-    tl.store(place + 2 * FILTERS, tl.sum(distance * distance, axis=1), mask=filter_mask)
-
-
-@triton.jit
-def conv_few_nobias_sums_sum(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
-    """
-    return conv_few_scale_relu_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_nobias_sums_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_few_nobias_sums_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_scale_relu_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_few_scale_relu_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_few_nobias_sums_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        y_ptr=outputs.y,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit
-def conv_few_nobias_sums_unpooled(
-    gradient_ptr,
-    offset,
-    mask,
-):
-    """Read a tile of the gradient and take it back through the activation.
-
-    Where there is a residual, of which this is the gradient too, that has been done before.
-    """
-    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    return gradient.to(gradient_ptr.dtype.element_ty)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    dx_ptr,  # [batch, height, width, CHANNELS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAP_STEP: tl.constexpr,
-    TAP_INVERSE: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    POOL_STRIDE: tl.constexpr,
-    WINDOW_STEP: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute the gradient of x: for each pixel, a sum over taps, windows and filters.
-
-    All pixels of a program have the same phase: row and column modulo the strides of convolution
-    and pool together. They share the taps that reach them and the positions in the windows, so
-    these are scalars, and only taps that exist are visited. Pixel = cell · CELL + phase.
-    """
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    CELL_HEIGHT: tl.constexpr = STRIDE[0] * POOL_STRIDE[0]
-    CELL_WIDTH: tl.constexpr = STRIDE[1] * POOL_STRIDE[1]
-    cell_rows = (height + CELL_HEIGHT - 1) // CELL_HEIGHT
-    cell_columns = (width + CELL_WIDTH - 1) // CELL_WIDTH
-
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    phase = tile % (CELL_HEIGHT * CELL_WIDTH)
-    phase_row = phase // CELL_WIDTH
-    phase_column = phase % CELL_WIDTH
-    cell = tile // (CELL_HEIGHT * CELL_WIDTH) * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    cells = batch * cell_rows * cell_columns
-    image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
-    group = block // GROUP_BLOCKS
-    channel = block % GROUP_BLOCKS * BLOCK_CHANNELS + tl.arange(0, BLOCK_CHANNELS)
-    channel_mask = channel < GROUP_CHANNELS
-
-    # The taps of the right remainder; the next one is TAP_STEP further.
-    first_down = conv_few_scale_relu_first(
-        phase_row + PAD[0],
-        STRIDE[0],
-        TAP_STEP[0],
-        TAP_INVERSE[0],
-        KERNEL[0],
-    )
-    first_right = conv_few_scale_relu_first(
-        phase_column + PAD[1],
-        STRIDE[1],
-        TAP_STEP[1],
-        TAP_INVERSE[1],
-        KERNEL[1],
-    )
-    taps_down = (KERNEL[0] - first_down + TAP_STEP[0] - 1) // TAP_STEP[0]
-    taps_right = (KERNEL[1] - first_right + TAP_STEP[1] - 1) // TAP_STEP[1]
-    # At most so many windows hold one pixel of the convolution, along each axis.
-    WINDOWS_DOWN: tl.constexpr = (POOL_SIZE[0] + WINDOW_STEP[0] - 1) // WINDOW_STEP[0]
-    WINDOWS_RIGHT: tl.constexpr = (POOL_SIZE[1] + WINDOW_STEP[1] - 1) // WINDOW_STEP[1]
-    WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
-    FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    dx = full(tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), dx_ptr.dtype.element_ty))
-    for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
-        filter = step % FILTER_STEPS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-        filter_mask = filter < GROUP_FILTERS
-        filter += group * GROUP_FILTERS
-        tap = step // (WINDOWS * FILTER_STEPS)
-        down = first_down + tap // taps_right * TAP_STEP[0]
-        right = first_right + tap % taps_right * TAP_STEP[1]
-        # The pixel of the convolution that this tap feeds; the division leaves no remainder.
-        row = (phase_row + PAD[0] - down * DILATION[0]) // STRIDE[0]
-        column = (phase_column + PAD[1] - right * DILATION[1]) // STRIDE[1]
-        mask = cell < cells
-        row += cell_row
-        column += cell_column
-        mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
-        offset = ((image * out_height + row) * out_width + column) * FILTERS
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset[:, None] + filter[None, :],
-            mask=mask[:, None] & filter_mask[None, :],
-        )
-        term = (down * KERNEL[1] + right) * GROUP_CHANNELS + channel
-        terms = filter * (KERNEL[0] * KERNEL[1] * GROUP_CHANNELS)
-        weight = tl.load(
-            weight_ptr + terms[:, None] + term[None, :],
-            mask=filter_mask[:, None] & channel_mask[None, :],
-            other=0.0,
-        )
-        dx = tl.dot(gradient, weight, dx, input_precision=PRECISION, out_dtype=dx.dtype)
-    row = cell_row * CELL_HEIGHT + phase_row
-    column = cell_column * CELL_WIDTH + phase_column
-    mask = (cell < cells) & (row < height) & (column < width)
-    offset = ((image * height + row) * width + column) * CHANNELS
-    offset += group * GROUP_CHANNELS
-    tl.store(
-        dx_ptr + offset[:, None] + channel[None, :],
-        dx.to(dx_ptr.dtype.element_ty),
-        mask=mask[:, None] & channel_mask[None, :],
-    )
-
-
-def conv_few_nobias_sums_launch_input_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    weight: Tensor,
-    dx: Tensor,
-) -> None:
-    """Launch the kernel that fills dx; its programs are all phases of all tiles."""
-    sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
-    precision = conv_precision(dx)
-    tile = conv_few_scale_relu_input_gradient_tile(geometry, dx, precision)
-    cell_height = geometry.stride[0] * geometry.pool_stride[0]
-    cell_width = geometry.stride[1] * geometry.pool_stride[1]
-    cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
-    cells *= count_blocks(sizes.width, cell_width)
-    blocks = geometry.groups * count_blocks(
-        geometry.channels // geometry.groups,
-        tile.columns,
-    )
-    programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
-    refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
-    tap_step, tap_inverse = conv_few_scale_relu_steps(
-        geometry.stride,
-        geometry.dilation,
-    )
-    window_step, _ = conv_few_scale_relu_steps(
-        geometry.pool_stride,
-        geometry.pool_dilation,
-    )
-    launch(
-        conv_few_nobias_sums_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        weight_ptr=channels_last(weight),
-        dx_ptr=dx,
-        batch=dx.shape[0],
-        height=sizes.height,
-        width=sizes.width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAP_STEP=tap_step,
-        TAP_INVERSE=tap_inverse,
-        POOL_SIZE=geometry.pool_size,
-        POOL_STRIDE=geometry.pool_stride,
-        WINDOW_STEP=window_step,
-        BLOCK_PIXELS=tile.rows,
-        BLOCK_CHANNELS=tile.columns,
-        BLOCK_FILTERS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_weight_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    x_ptr,  # [batch, height, width, CHANNELS]
-    partial_ptr,  # [splits, FILTERS, *KERNEL, CHANNELS // GROUPS]
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    POOL_SIZE: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute a part of the weight's gradient: a sum over some windows and their positions."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
-    POSITIONS: tl.constexpr = POOL_SIZE[0] * POOL_SIZE[1]
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    term = tl.program_id(0) % TERM_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
-    down = tap // KERNEL[1] * DILATION[0]
-    right = tap % KERNEL[1] * DILATION[1]
-    block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    split = tl.program_id(0) // (TERM_BLOCKS * GROUP_BLOCKS * GROUPS)
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-
-    dweight = tl.zeros((BLOCK_FILTERS, BLOCK_TERMS), partial_ptr.dtype.element_ty)
-    for step in range(first * POSITIONS, last * POSITIONS):
-        window = step // POSITIONS * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        exists = window < batch * out_height * out_width
-        image, row, column = pixel_place(window, out_height, out_width)
-        offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-        gradient = conv_few_nobias_sums_unpooled(
-            gradient_ptr=gradient_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-        )
-        row = row * STRIDE[0] - PAD[0]
-        column = column * STRIDE[1] - PAD[1]
-        start = ((image * height + row) * width + column) * CHANNELS
-        start += group * GROUP_CHANNELS
-        offset = (down * width + right) * CHANNELS + channel
-        x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
-        x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
-        dweight = tl.dot(
-            gradient,
-            x,
-            dweight,
-            input_precision=PRECISION,
-            out_dtype=dweight.dtype,
-        )
-    row = split.to(tl.int64) * FILTERS + filter
-    tl.store(
-        partial_ptr + row[:, None] * TERMS + term[None, :],
-        dweight,
-        mask=filter_mask[:, None] & term_mask[None, :],
-    )
-
-
-def conv_few_nobias_sums_launch_weight_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    x: Tensor,
-) -> Tensor:
-    """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_scale_relu_weight_gradient_tile(geometry, x, precision)
-    channels = geometry.channels // geometry.groups
-    taps = geometry.kernel[0] * geometry.kernel[1]
-    height, width = sizes.height, sizes.width
-    programs = count_blocks(taps * channels, tile.columns)
-    programs *= geometry.groups * count_blocks(
-        geometry.filters // geometry.groups,
-        tile.rows,
-    )
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    splits = split_count(programs, count_blocks(windows, tile.terms))
-    refuse_launch(
-        x,
-        programs * splits,
-        windows * geometry.pool_size[0] * geometry.pool_size[1],
-    )
-    shape = (splits, geometry.filters, *geometry.kernel, channels)
-    partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
-    launch(
-        conv_few_nobias_sums_weight_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        x_ptr=channels_last(x),
-        partial_ptr=partial,
-        splits=splits,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=geometry.channels,
-        FILTERS=geometry.filters,
-        GROUPS=geometry.groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        POOL_SIZE=geometry.pool_size,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_TERMS=tile.columns,
-        BLOCK_WINDOWS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-    return partial
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_nobias_sums_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
-    partial_ptr,  # [splits, FILTERS]
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_few_nobias_sums_launch_bias_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    _saved: Tensor | None,
-    _dz: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum.
-
-    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
-    refuse_launch(gradient, programs * splits, windows)
-    shape = (splits, geometry.filters)
-    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
-    launch(
-        conv_few_nobias_sums_bias_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        partial_ptr=partial,
-        splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
-    )
-    return partial
-
-
-conv_few_nobias_sums_launches = ConvLaunches(
-    forward=conv_few_nobias_sums_launch_forward,
-    input_gradient=conv_few_nobias_sums_launch_input_gradient,
-    weight_gradient=conv_few_nobias_sums_launch_weight_gradient,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-    windows=conv_few_scale_relu_launch_windows,
+conv_few_launches = ConvLaunches(
+    forward=conv_few_launch_forward,
+    input_gradient=conv_few_launch_input_gradient,
+    weight_gradient=conv_few_launch_weight_gradient,
+    bias_gradient=conv_few_launch_bias_gradient,
+    windows=conv_few_launch_windows,
 )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu_statistics(
+def norm_statistics(
     sums_ptr,  # [tiles, 3, CHANNELS]: of a tile's values count, mean, squared distances
     mean_ptr,  # [CHANNELS]
     inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
@@ -1775,7 +1051,7 @@ def norm_relu_statistics(
     tl.store(running_var_ptr + channel, running.to(kind), mask=channel_mask)
 
 
-def norm_relu_launch_statistics(
+def norm_launch_statistics(
     sums: Tensor,
     mean: Tensor,
     inverse: Tensor,
@@ -1788,7 +1064,7 @@ def norm_relu_launch_statistics(
     """Launch the kernel that merges the tiles, which fills mean and inverse."""
     channels = sums.shape[2]
     launch(
-        norm_relu_statistics,
+        norm_statistics,
         count_blocks(channels, 8),
         sums_ptr=sums,
         mean_ptr=mean,
@@ -1807,13 +1083,13 @@ def norm_relu_launch_statistics(
 
 
 @triton.jit
-def norm_relu_activation(z):
+def norm_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask):
+def norm_channel(mean_ptr, inverse_ptr, channel, channel_mask):
     """Read the statistics of some channels."""
     mean = tl.load(mean_ptr + channel, mask=channel_mask, other=0.0)
     inverse = tl.load(inverse_ptr + channel, mask=channel_mask, other=0.0)
@@ -1821,7 +1097,7 @@ def norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask):
 
 
 @triton.jit
-def norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask):
+def norm_affine(weight_ptr, bias_ptr, channel, channel_mask):
     """Read the weights and biases of some channels."""
     weight = tl.load(weight_ptr + channel, mask=channel_mask, other=0.0)
     bias = tl.load(bias_ptr + channel, mask=channel_mask, other=0.0)
@@ -1829,163 +1105,183 @@ def norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask):
 
 
 @triton.jit
-def norm_relu_normal(z_ptr, offset, mask, mean, inverse):
+def norm_normal(z_ptr, offset, mask, mean, inverse):
     """Read a tile, of mean 0 and variance 1 then."""
     z = full(tl.load(z_ptr + offset, mask=mask, other=0.0))
     return (z - mean) * inverse
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
+def norm_forward(
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]: 1 / √(variance + eps)
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    residual_ptr,  # like z: added before the activation
+    y_ptr,  # [batch, out_height, out_width, C.channels]
     batch,
     out_height: tl.constexpr,  # after the pool
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
     tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    window = tile * ROWS + tl.arange(0, ROWS)
     window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = window.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
+    y = norm_normal(z_ptr, offset, mask, mean, inverse)
     y = y * weight + bias
-    y = norm_relu_activation(y)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    if C.activation != "none":
+        y = norm_activation(y)
     tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
 
 
-def norm_relu_launch_forward(
+def norm_launch_forward(
     geometry: NormGeometry,
     z: Tensor,
     mean: Tensor,
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     y: Tensor,
     _winner: Tensor,
 ) -> None:
     """Launch the kernel that fills y and winner."""
+    if geometry.residual:
+        residual = channels_last(residual)
     out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
     windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(windows, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
     launch(
-        norm_relu_forward,
+        norm_forward,
         programs,
         z_ptr=channels_last(z),
         mean_ptr=mean,
         inverse_ptr=inverse,
         weight_ptr=weight,
         bias_ptr=bias,
+        residual_ptr=residual,
         y_ptr=y,
         batch=z.shape[0],
         out_height=out_height,
         out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
 @triton.jit
-def norm_relu_activation_gradient(saved, gradient):
+def norm_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def norm_relu_blocked(
+def norm_blocked(
     gradient,
     normal,
+    residual_ptr,
     weight_ptr,
     bias_ptr,
+    offset,
+    mask,
     channel,
     channel_mask,
+    C: tl.constexpr,
 ):
     """Take a gradient back through the activation, of which the input is computed anew."""
     saved = normal
-    weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, bias = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     saved = saved * weight + bias
-    saved = norm_relu_activation(saved)
-    return norm_relu_activation_gradient(saved, gradient)
+    if C.residual:
+        saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    saved = norm_activation(saved)
+    return norm_activation_gradient(saved, gradient)
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS]
+def norm_gradient_sums(
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    residual_ptr,  # like z
+    dresidual_ptr,  # like z: the gradient before the activation
+    partial_ptr,  # [splits, 2, C.channels]
     splits,
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
     split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
+    blocks = tl.cdiv(batch * height * width, ROWS)
     first = split * tl.cdiv(blocks, splits)
     last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
+    dbias = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+    dweight = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
+        pixel = step * ROWS + tl.arange(0, ROWS)
         pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+        offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
         mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
+        normal = norm_normal(z_ptr, offset, mask, mean, inverse)
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        gradient = norm_relu_blocked(
-            gradient=gradient,
-            normal=normal,
-            weight_ptr=weight_ptr,
-            bias_ptr=bias_ptr,
-            channel=channel,
-            channel_mask=channel_mask,
-        )
+        if C.activation != "none":
+            gradient = norm_blocked(
+                gradient=gradient,
+                normal=normal,
+                residual_ptr=residual_ptr,
+                weight_ptr=weight_ptr,
+                bias_ptr=bias_ptr,
+                offset=offset,
+                mask=mask,
+                channel=channel,
+                channel_mask=channel_mask,
+                C=C,
+            )
+            if C.residual:
+                # Before the activation all gradients are the residual's: the next pass reads this.
+                rounded = gradient.to(dresidual_ptr.dtype.element_ty)
+                tl.store(dresidual_ptr + offset, rounded, mask=mask)
+                gradient = full(rounded)
         # A masked lane holds no gradient, but its value need not be a number.
         dbias += tl.where(mask, gradient, 0.0)
         dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
+    place = partial_ptr + split.to(tl.int64) * (2 * C.channels) + channel
     tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
+    tl.store(place + C.channels, tl.sum(dweight, axis=0), mask=channel_mask)
 
 
-def norm_relu_launch_gradient_sums(
+def norm_launch_gradient_sums(
     geometry: NormGeometry,
     gradient: Tensor,
     _winner: Tensor,
@@ -1994,24 +1290,26 @@ def norm_relu_launch_gradient_sums(
     inverse: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    _residual: Tensor | None,
-    _dresidual: Tensor,
+    residual: Tensor | None,
+    dresidual: Tensor,
 ) -> Tensor:
     """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
 
     Where there is a residual and an activation, it fills `dresidual`.
     """
+    if geometry.residual and geometry.activation != "none":
+        residual = channels_last(residual)
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
+    rows = 16 if z.element_size() == 8 else 32
+    tile = Tile(rows, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(geometry.channels, tile.columns)
+    splits = split_count(programs, count_blocks(pixels, tile.rows))
     refuse_launch(z, programs * splits, pixels)
     partial = allocated(
         z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
     )
     launch(
-        norm_relu_gradient_sums,
+        norm_gradient_sums,
         programs * splits,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
@@ -2019,73 +1317,74 @@ def norm_relu_launch_gradient_sums(
         inverse_ptr=inverse,
         weight_ptr=weight,
         bias_ptr=bias,
+        residual_ptr=residual,
+        dresidual_ptr=dresidual,
         partial_ptr=partial,
         splits=splits,
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def norm_relu_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
+def norm_input_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.channels]
+    z_ptr,  # [batch, height, width, C.channels]
+    mean_ptr,  # [C.channels]
+    inverse_ptr,  # [C.channels]
+    weight_ptr,  # [C.channels]
+    bias_ptr,  # [C.channels]
+    sums_ptr,  # [2, C.channels]: the gradients of bias and weight
     dz_ptr,  # like z
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    CHANNEL_BLOCKS: tl.constexpr = (C.channels + COLUMNS - 1) // COLUMNS
+    channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    channel_mask = channel < C.channels
+    mean, inverse = norm_channel(mean_ptr, inverse_ptr, channel, channel_mask)
+    pixel = tl.program_id(0) // CHANNEL_BLOCKS * ROWS + tl.arange(0, ROWS)
     pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
+    offset = pixel.to(tl.int64)[:, None] * C.channels + channel[None, :]
     mask = pixel_mask[:, None] & channel_mask[None, :]
-    normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
+    normal = norm_normal(z_ptr, offset, mask, mean, inverse)
     gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
     # Where there is a residual, of which this is the gradient too, that has been done before.
-    gradient = norm_relu_blocked(
-        gradient=gradient,
-        normal=normal,
-        weight_ptr=weight_ptr,
-        bias_ptr=bias_ptr,
-        channel=channel,
-        channel_mask=channel_mask,
-    )
+    if C.activation != "none" and not C.residual:
+        gradient = norm_blocked(
+            gradient=gradient,
+            normal=normal,
+            residual_ptr=z_ptr,  # there is none
+            weight_ptr=weight_ptr,
+            bias_ptr=bias_ptr,
+            offset=offset,
+            mask=mask,
+            channel=channel,
+            channel_mask=channel_mask,
+            C=C,
+        )
     values = batch * height * width
     dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
+    sums_ptr += C.channels
     dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
     dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    weight, _ = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
+    weight, _ = norm_affine(weight_ptr, bias_ptr, channel, channel_mask)
     dz *= weight
     tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
 
 
-def norm_relu_launch_input_gradient(
+def norm_launch_input_gradient(
     geometry: NormGeometry,
     gradient: Tensor,
     _winner: Tensor,
@@ -2099,13 +1398,12 @@ def norm_relu_launch_input_gradient(
 ) -> None:
     """Launch the second pass, which fills dz."""
     pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
+    tile = Tile(32, block_size(geometry.channels, 64), 1, 4, 3)
+    programs = count_blocks(pixels, tile.rows)
+    programs *= count_blocks(geometry.channels, tile.columns)
     refuse_launch(z, programs, pixels)
     launch(
-        norm_relu_input_gradient,
+        norm_input_gradient,
         programs,
         gradient_ptr=gradient,
         z_ptr=channels_last(z),
@@ -2118,18 +1416,17 @@ def norm_relu_launch_input_gradient(
         batch=z.shape[0],
         height=z.shape[2],
         width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
 
 
-norm_relu_launches = NormLaunches(
-    statistics=norm_relu_launch_statistics,
-    forward=norm_relu_launch_forward,
-    gradient_sums=norm_relu_launch_gradient_sums,
-    input_gradient=norm_relu_launch_input_gradient,
+norm_launches = NormLaunches(
+    statistics=norm_launch_statistics,
+    forward=norm_launch_forward,
+    gradient_sums=norm_launch_gradient_sums,
+    input_gradient=norm_launch_input_gradient,
 )
 
 
@@ -2144,7 +1441,7 @@ CONV1_BN1_RELU1 = ConvGeometry(
 conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1",
     CONV1_BN1_RELU1,
-    conv_few_scale_relu_launches,
+    conv_few_launches,
 )
 
 
@@ -2159,7 +1456,7 @@ CONV1_BN1_RELU1_SUMS = ConvGeometry(
 conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1_sums",
     CONV1_BN1_RELU1_SUMS,
-    conv_few_nobias_sums_launches,
+    conv_few_launches,
 )
 
 
@@ -2167,7 +1464,7 @@ CONV1_BN1_RELU1_NORM = NormGeometry(channels=16, activation="relu")
 conv1_bn1_relu1_norm_op = norm_op(
     f"{NAMESPACE}::conv1_bn1_relu1_norm",
     CONV1_BN1_RELU1_NORM,
-    norm_relu_launches,
+    norm_launches,
 )
 
 
@@ -2202,7 +1499,26 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 
 
 @triton.jit
-def conv_scale_relu_products(
+def conv_shifted(
+    y,
+    bias_ptr,
+    residual_ptr,
+    offset,
+    mask,
+    filter,
+    filter_mask,
+    C: tl.constexpr,
+):
+    """Do all that comes between the pool, or the sum, and the activation."""
+    if C.bias:
+        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
+    return y
+
+
+@triton.jit
+def conv_products(
     x_ptr,
     weight_ptr,
     image,
@@ -2214,43 +1530,37 @@ def conv_scale_relu_products(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    GROUP_CHANNELS: tl.constexpr = CHANNELS // GROUPS
-    TERMS: tl.constexpr = KERNEL[0] * KERNEL[1] * GROUP_CHANNELS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if TAPS == "rows" else CHANNELS
-    total = full(tl.zeros((BLOCK_FILTERS, BLOCK_PIXELS), x_ptr.dtype.element_ty))
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
     # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * STRIDE[0]
-    column = column * STRIDE[1]
-    row -= PAD[0]
-    column -= PAD[1]
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
     # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + BLOCK_TERMS - 1) // BLOCK_TERMS
-    for step in range(KERNEL[0] * KERNEL[1] * CHANNEL_BLOCKS):
+    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
+    for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
         tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * BLOCK_TERMS + tl.arange(0, BLOCK_TERMS)
+        channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
         channel_mask = channel < GROUP_CHANNELS
-        down = tap // KERNEL[1] * DILATION[0]
-        right = tap % KERNEL[1] * DILATION[1]
+        down = tap // C.kernel[1] * C.dilation[0]
+        right = tap % C.kernel[1] * C.dilation[1]
         inside = pixel_mask & (row + down >= 0) & (row + down < height)
         inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * CHANNELS + channel
+        offset = (down * width + right) * C.channels + channel
         x_mask = inside[None, :] & channel_mask[:, None]
         x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
         term = tap * GROUP_CHANNELS + channel
@@ -2271,7 +1581,7 @@ def conv_scale_relu_products(
 
 
 @triton.jit
-def conv_scale_relu_sum(
+def conv_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -2284,23 +1594,15 @@ def conv_scale_relu_sum(
     filter_mask,
     height: tl.constexpr,
     width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Convolve: a tile of filters (rows) by pixels (columns).
 
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
+    Where that was done before, x is the convolution itself.
     """
-    total = conv_scale_relu_products(
+    total = conv_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2312,67 +1614,56 @@ def conv_scale_relu_sum(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    total *= conv_few_scale_relu_each(scale_ptr, filter, filter_mask).to(total.dtype)
+    if C.scale == "sum":
+        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_scale_relu_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_forward(
+    x_ptr,  # [batch, height, width, C.channels]
+    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
+    bias_ptr,  # [C.filters]
+    scale_ptr,  # [C.filters]
+    y_ptr,  # [batch, out_height, out_width, C.filters]
+    residual_ptr,  # like y: added before the activation
+    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
 
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
+    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
     may also come behind the maximum, a residual may be added before the activation, and statistics
     of y may be written for a batchnorm that follows.
     """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUPS: tl.constexpr = C.forward_groups
+    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
+    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
     # Programs that differ in their filters only run side by side: they share x in the cache.
     tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
     block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
     group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
+    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
+    pixel = tl.arange(0, COLUMNS)
+    window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu_sum(
+    y = conv_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -2385,37 +1676,41 @@ def conv_scale_relu_forward(
         filter_mask=filter_mask,
         height=height,
         width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
+        C=C,
+        T=T,
         PRECISION=PRECISION,
     )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
+    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
+    y = conv_shifted(
         y=y,
         bias_ptr=bias_ptr,
+        residual_ptr=residual_ptr,
+        offset=offset,
+        mask=mask,
         filter=filter,
         filter_mask=filter_mask,
+        C=C,
     )
-    y = conv_few_scale_relu_activation(y)
+    if C.activation != "none":
+        y = conv_few_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
+    if C.statistics:
+        conv_few_statistics(
+            sums_ptr=sums_ptr,
+            y=full(rounded),
+            mask=mask,
+            window_mask=window_mask,
+            tile=tile,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+        )
 
 
-def conv_scale_relu_forward_tile(
-    geometry: ConvGeometry,
-    x: Tensor,
-    precision: str,
-) -> Tile:
+def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
@@ -2433,114 +1728,105 @@ def conv_scale_relu_forward_tile(
     if terms <= 32:
         # Little to multiply: what counts is how much is read at a time.
         return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
-    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+    if filters > 64 and terms >= 64:
         return Tile(128, 128, 64, 8, 3)
     most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_scale_relu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_scale_relu_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_scale_relu_launch_forward(
+def conv_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
+    if geometry.residual:
+        residual = channels_last(residual)
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_scale_relu_forward_tile(geometry, x, precision)
+    tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
+    groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu_launch_windows(geometry, x),
-    )
+    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_scale_relu_forward,
+        conv_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        residual_ptr=residual,
+        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
+        C=geometry,
+        T=tile,
         PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
+        **tile.options,
     )
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_scale_relu_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, FILTERS]
+def conv_bias_gradient(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
     dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, FILTERS]
+    partial_ptr,  # [splits, C.filters]
     splits,
     batch,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
-    FILTERS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
 ):
     """Compute a part of the bias's gradient: a sum over some windows."""
-    FILTER_BLOCKS: tl.constexpr = (FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    filter = tl.program_id(0) % FILTER_BLOCKS * BLOCK_FILTERS + tl.arange(
-        0,
-        BLOCK_FILTERS,
-    )
-    filter_mask = filter < FILTERS
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
     split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, BLOCK_WINDOWS)
+    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
     first = split * tl.cdiv(window_blocks, splits)
     last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((BLOCK_WINDOWS, BLOCK_FILTERS), partial_ptr.dtype.element_ty)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
     for step in range(first, last):
-        window = step * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
+        window = step * ROWS + tl.arange(0, ROWS)
         window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * FILTERS + filter[None, :]
+        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_scale_relu_activation_gradient(saved, gradient)
-        tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
+        if C.activation == "relu":
+            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+            gradient = conv_few_activation_gradient(saved, gradient)
+        if C.activation != "none":
+            tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
         total += gradient
     tl.store(
-        partial_ptr + split.to(tl.int64) * FILTERS + filter,
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
         tl.sum(total, axis=0),
         mask=filter_mask,
     )
 
 
-def conv_scale_relu_launch_bias_gradient(
+def conv_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -2555,18 +1841,15 @@ def conv_scale_relu_launch_bias_gradient(
     """
     sizes = conv_sizes(geometry, height, width)
     windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    block_windows = 32
-    block_filters = block_size(
-        geometry.filters,
-        16 if gradient.element_size() == 8 else 64,
-    )
-    programs = count_blocks(geometry.filters, block_filters)
-    splits = split_count(programs, count_blocks(windows, block_windows))
+    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
+    tile = Tile(32, columns, 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(windows, tile.rows))
     refuse_launch(gradient, programs * splits, windows)
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_scale_relu_bias_gradient,
+        conv_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -2576,216 +1859,17 @@ def conv_scale_relu_launch_bias_gradient(
         batch=gradient.shape[0],
         out_height=sizes.out_height,
         out_width=sizes.out_width,
-        FILTERS=geometry.filters,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_FILTERS=block_filters,
-        num_warps=4,
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
     )
     return partial
 
 
-conv_scale_relu_launches = ConvLaunches(
-    forward=conv_scale_relu_launch_forward,
-    bias_gradient=conv_scale_relu_launch_bias_gradient,
-)
-
-
-@triton.jit
-def conv_nobias_sums_sum(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself, and CHANNELS are its filters.
-    """
-    return conv_scale_relu_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_nobias_sums_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    sums_ptr,  # [tiles, 3, FILTERS]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_nobias_sums_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_nobias_sums_shifted(
-        y=y,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    conv_few_nobias_sums_statistics(
-        sums_ptr=sums_ptr,
-        y=full(rounded),
-        mask=mask,
-        window_mask=window_mask,
-        tile=tile,
-        filter=filter,
-        filter_mask=filter_mask,
-        FILTERS=FILTERS,
-    )
-
-
-def conv_nobias_sums_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    _bias: Tensor | None,
-    _scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_nobias_sums_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        y_ptr=outputs.y,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_nobias_sums_launches = ConvLaunches(
-    forward=conv_nobias_sums_launch_forward,
-    windows=conv_scale_relu_launch_windows,
+conv_launches = ConvLaunches(
+    forward=conv_launch_forward,
+    bias_gradient=conv_launch_bias_gradient,
+    windows=conv_launch_windows,
 )
 
 
@@ -2802,7 +1886,7 @@ LAYER1_CONV1_BN1_RELU1 = ConvGeometry(
 layer1_conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::layer1_conv1_bn1_relu1",
     LAYER1_CONV1_BN1_RELU1,
-    conv_scale_relu_launches,
+    conv_launches,
 )
 
 
@@ -2819,7 +1903,7 @@ LAYER1_CONV1_BN1_RELU1_SUMS = ConvGeometry(
 layer1_conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::layer1_conv1_bn1_relu1_sums",
     LAYER1_CONV1_BN1_RELU1_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -2827,7 +1911,7 @@ LAYER1_CONV1_BN1_RELU1_NORM = NormGeometry(channels=16, activation="relu")
 layer1_conv1_bn1_relu1_norm_op = norm_op(
     f"{NAMESPACE}::layer1_conv1_bn1_relu1_norm",
     LAYER1_CONV1_BN1_RELU1_NORM,
-    norm_relu_launches,
+    norm_launches,
 )
 
 
@@ -2860,473 +1944,7 @@ def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 32 x 32 x 16; the
 #   residual, 32 x 32 x 16
-#   The rest of its kernels are those of regions 1 and 2.
-
-
-@triton.jit
-def conv_scale_add_relu_shifted(
-    y,
-    bias_ptr,
-    residual_ptr,
-    offset,
-    mask,
-    filter,
-    filter_mask,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    y += conv_few_scale_relu_each(bias_ptr, filter, filter_mask).to(y.dtype)
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    return y
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_scale_add_relu_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    residual_ptr,  # like y: added before the activation
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_scale_add_relu_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        residual_ptr=residual_ptr,
-        offset=offset,
-        mask=mask,
-        filter=filter,
-        filter_mask=filter_mask,
-    )
-    y = conv_few_scale_relu_activation(y)
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-
-
-def conv_scale_add_relu_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    residual = channels_last(residual)
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_scale_add_relu_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        residual_ptr=residual,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_scale_add_relu_launches = ConvLaunches(
-    forward=conv_scale_add_relu_launch_forward,
-    bias_gradient=conv_scale_relu_launch_bias_gradient,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_add_relu_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    residual_ptr,  # like z: added before the activation
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
-    batch,
-    out_height: tl.constexpr,  # after the pool
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-    window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-    y = y * weight + bias
-    y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    y = norm_relu_activation(y)
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_add_relu_launch_forward(
-    geometry: NormGeometry,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    y: Tensor,
-    _winner: Tensor,
-) -> None:
-    """Launch the kernel that fills y and winner."""
-    residual = channels_last(residual)
-    out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
-    windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    launch(
-        norm_add_relu_forward,
-        programs,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        residual_ptr=residual,
-        y_ptr=y,
-        batch=z.shape[0],
-        out_height=out_height,
-        out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-@triton.jit
-def norm_add_relu_blocked(
-    gradient,
-    normal,
-    residual_ptr,
-    weight_ptr,
-    bias_ptr,
-    offset,
-    mask,
-    channel,
-    channel_mask,
-):
-    """Take a gradient back through the activation, of which the input is computed anew."""
-    saved = normal
-    weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    saved = saved * weight + bias
-    saved += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    saved = norm_relu_activation(saved)
-    return norm_relu_activation_gradient(saved, gradient)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_add_relu_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    residual_ptr,  # like z
-    dresidual_ptr,  # like z: the gradient before the activation
-    partial_ptr,  # [splits, 2, CHANNELS]
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
-    first = split * tl.cdiv(blocks, splits)
-    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-        mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        gradient = norm_add_relu_blocked(
-            gradient=gradient,
-            normal=normal,
-            residual_ptr=residual_ptr,
-            weight_ptr=weight_ptr,
-            bias_ptr=bias_ptr,
-            offset=offset,
-            mask=mask,
-            channel=channel,
-            channel_mask=channel_mask,
-        )
-        # Before the activation all gradients are the residual's: the next pass reads this.
-        rounded = gradient.to(dresidual_ptr.dtype.element_ty)
-        tl.store(dresidual_ptr + offset, rounded, mask=mask)
-        gradient = full(rounded)
-        # A masked lane holds no gradient, but its value need not be a number.
-        dbias += tl.where(mask, gradient, 0.0)
-        dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
-    tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
-
-
-def norm_add_relu_launch_gradient_sums(
-    geometry: NormGeometry,
-    gradient: Tensor,
-    _winner: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    dresidual: Tensor,
-) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
-
-    Where there is a residual and an activation, it fills `dresidual`.
-    """
-    residual = channels_last(residual)
-    pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
-    refuse_launch(z, programs * splits, pixels)
-    partial = allocated(
-        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
-    )
-    launch(
-        norm_add_relu_gradient_sums,
-        programs * splits,
-        gradient_ptr=gradient,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        residual_ptr=residual,
-        dresidual_ptr=dresidual,
-        partial_ptr=partial,
-        splits=splits,
-        batch=z.shape[0],
-        height=z.shape[2],
-        width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-    return partial
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_add_relu_input_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    sums_ptr,  # [2, CHANNELS]: the gradients of bias and weight
-    dz_ptr,  # like z
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute the gradient of z."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    pixel = tl.program_id(0) // CHANNEL_BLOCKS * BLOCK_PIXELS + tl.arange(
-        0,
-        BLOCK_PIXELS,
-    )
-    pixel_mask = pixel < batch * height * width
-    offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = pixel_mask[:, None] & channel_mask[None, :]
-    normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-    gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-    values = batch * height * width
-    dbias = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    sums_ptr += CHANNELS
-    dweight = tl.load(sums_ptr + channel, mask=channel_mask, other=0.0) / values
-    dz = (gradient - dbias[None, :] - normal * dweight[None, :]) * inverse
-    weight, _ = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    dz *= weight
-    tl.store(dz_ptr + offset, dz.to(dz_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_add_relu_launch_input_gradient(
-    geometry: NormGeometry,
-    gradient: Tensor,
-    _winner: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    sums: Tensor,
-    dz: Tensor,
-) -> None:
-    """Launch the second pass, which fills dz."""
-    pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(pixels, block_pixels)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, pixels)
-    launch(
-        norm_add_relu_input_gradient,
-        programs,
-        gradient_ptr=gradient,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        sums_ptr=sums,
-        dz_ptr=dz,
-        batch=z.shape[0],
-        height=z.shape[2],
-        width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-norm_add_relu_launches = NormLaunches(
-    statistics=norm_relu_launch_statistics,
-    forward=norm_add_relu_launch_forward,
-    gradient_sums=norm_add_relu_launch_gradient_sums,
-    input_gradient=norm_add_relu_launch_input_gradient,
-)
+#   Its kernels are those of regions 1 and 2.
 
 
 LAYER1_CONV2_BN2_ADD1_RELU2 = ConvGeometry(
@@ -3343,7 +1961,7 @@ LAYER1_CONV2_BN2_ADD1_RELU2 = ConvGeometry(
 layer1_conv2_bn2_add1_relu2_op = conv_op(
     f"{NAMESPACE}::layer1_conv2_bn2_add1_relu2",
     LAYER1_CONV2_BN2_ADD1_RELU2,
-    conv_scale_add_relu_launches,
+    conv_launches,
 )
 
 
@@ -3360,7 +1978,7 @@ LAYER1_CONV2_BN2_ADD1_RELU2_SUMS = ConvGeometry(
 layer1_conv2_bn2_add1_relu2_sums_op = conv_op(
     f"{NAMESPACE}::layer1_conv2_bn2_add1_relu2_sums",
     LAYER1_CONV2_BN2_ADD1_RELU2_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3372,7 +1990,7 @@ LAYER1_CONV2_BN2_ADD1_RELU2_NORM = NormGeometry(
 layer1_conv2_bn2_add1_relu2_norm_op = norm_op(
     f"{NAMESPACE}::layer1_conv2_bn2_add1_relu2_norm",
     LAYER1_CONV2_BN2_ADD1_RELU2_NORM,
-    norm_add_relu_launches,
+    norm_launches,
 )
 
 
@@ -3432,7 +2050,7 @@ LAYER2_CONV1_BN1_RELU1 = ConvGeometry(
 layer2_conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::layer2_conv1_bn1_relu1",
     LAYER2_CONV1_BN1_RELU1,
-    conv_scale_relu_launches,
+    conv_launches,
 )
 
 
@@ -3450,7 +2068,7 @@ LAYER2_CONV1_BN1_RELU1_SUMS = ConvGeometry(
 layer2_conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::layer2_conv1_bn1_relu1_sums",
     LAYER2_CONV1_BN1_RELU1_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3458,7 +2076,7 @@ LAYER2_CONV1_BN1_RELU1_NORM = NormGeometry(channels=32, activation="relu")
 layer2_conv1_bn1_relu1_norm_op = norm_op(
     f"{NAMESPACE}::layer2_conv1_bn1_relu1_norm",
     LAYER2_CONV1_BN1_RELU1_NORM,
-    norm_relu_launches,
+    norm_launches,
 )
 
 
@@ -3488,316 +2106,7 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 32; the sums, 16 x 16 x 32
-#   The rest of its kernels are those of regions 1 and 2 and 3.
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_scale_forward(
-    x_ptr,  # [batch, height, width, CHANNELS]
-    weight_ptr,  # [FILTERS, *KERNEL, CHANNELS // GROUPS]
-    bias_ptr,  # [FILTERS]
-    scale_ptr,  # [FILTERS]
-    y_ptr,  # [batch, out_height, out_width, FILTERS]
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    FILTERS: tl.constexpr,
-    GROUPS: tl.constexpr,
-    KERNEL: tl.constexpr,
-    STRIDE: tl.constexpr,
-    PAD: tl.constexpr,
-    DILATION: tl.constexpr,
-    TAPS: tl.constexpr,
-    BLOCK_FILTERS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_TERMS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of FILTERS channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    GROUP_FILTERS: tl.constexpr = FILTERS // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + BLOCK_FILTERS - 1) // BLOCK_FILTERS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, BLOCK_PIXELS)
-    window = tile * BLOCK_PIXELS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_scale_relu_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        CHANNELS=CHANNELS,
-        GROUPS=GROUPS,
-        KERNEL=KERNEL,
-        STRIDE=STRIDE,
-        PAD=PAD,
-        DILATION=DILATION,
-        TAPS=TAPS,
-        BLOCK_FILTERS=BLOCK_FILTERS,
-        BLOCK_PIXELS=BLOCK_PIXELS,
-        BLOCK_TERMS=BLOCK_TERMS,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * FILTERS + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_scale_relu_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        filter=filter,
-        filter_mask=filter_mask,
-    )
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-
-
-def conv_scale_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_scale_relu_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    channels, groups = geometry.channels, geometry.groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(
-        windows,
-        conv_scale_relu_launch_windows(geometry, x),
-    )
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_scale_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        CHANNELS=channels,
-        FILTERS=geometry.filters,
-        GROUPS=groups,
-        KERNEL=geometry.kernel,
-        STRIDE=geometry.stride,
-        PAD=geometry.pad,
-        DILATION=geometry.dilation,
-        TAPS=geometry.taps,
-        BLOCK_FILTERS=tile.rows,
-        BLOCK_PIXELS=tile.columns,
-        BLOCK_TERMS=tile.terms,
-        PRECISION=precision,
-        num_warps=tile.warps,
-        num_stages=tile.stages,
-    )
-
-
-conv_scale_launches = ConvLaunches(
-    forward=conv_scale_launch_forward,
-    bias_gradient=conv_few_nobias_sums_launch_bias_gradient,
-)
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_forward(
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]: 1 / √(variance + eps)
-    weight_ptr,  # [CHANNELS]
-    bias_ptr,  # [CHANNELS]
-    y_ptr,  # [batch, out_height, out_width, CHANNELS]
-    batch,
-    out_height: tl.constexpr,  # after the pool
-    out_width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_WINDOWS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute y = pool(activation((z − mean) · inverse · weight + bias + residual))."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    tile = tl.program_id(0) // CHANNEL_BLOCKS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    weight, bias = norm_relu_affine(weight_ptr, bias_ptr, channel, channel_mask)
-    window = tile * BLOCK_WINDOWS + tl.arange(0, BLOCK_WINDOWS)
-    window_mask = window < batch * out_height * out_width
-    offset = window.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-    mask = window_mask[:, None] & channel_mask[None, :]
-    y = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-    y = y * weight + bias
-    tl.store(y_ptr + offset, y.to(y_ptr.dtype.element_ty), mask=mask)
-
-
-def norm_launch_forward(
-    geometry: NormGeometry,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    _residual: Tensor | None,
-    y: Tensor,
-    _winner: Tensor,
-) -> None:
-    """Launch the kernel that fills y and winner."""
-    out_height, out_width = norm_sizes(geometry, z.shape[2], z.shape[3])
-    windows = z.shape[0] * out_height * out_width
-    block_windows = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(windows, block_windows)
-    programs *= count_blocks(geometry.channels, block_channels)
-    refuse_launch(z, programs, z.shape[0] * z.shape[2] * z.shape[3])
-    launch(
-        norm_forward,
-        programs,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        weight_ptr=weight,
-        bias_ptr=bias,
-        y_ptr=y,
-        batch=z.shape[0],
-        out_height=out_height,
-        out_width=out_width,
-        CHANNELS=geometry.channels,
-        BLOCK_WINDOWS=block_windows,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def norm_gradient_sums(
-    gradient_ptr,  # [batch, out_height, out_width, CHANNELS]
-    z_ptr,  # [batch, height, width, CHANNELS]
-    mean_ptr,  # [CHANNELS]
-    inverse_ptr,  # [CHANNELS]
-    partial_ptr,  # [splits, 2, CHANNELS]
-    splits,
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    BLOCK_PIXELS: tl.constexpr,
-    BLOCK_CHANNELS: tl.constexpr,
-):
-    """Compute a part of the gradients of bias and weight: sums over some pixels."""
-    CHANNEL_BLOCKS: tl.constexpr = (CHANNELS + BLOCK_CHANNELS - 1) // BLOCK_CHANNELS
-    channel = tl.program_id(0) % CHANNEL_BLOCKS * BLOCK_CHANNELS + tl.arange(
-        0,
-        BLOCK_CHANNELS,
-    )
-    channel_mask = channel < CHANNELS
-    mean, inverse = norm_relu_channel(mean_ptr, inverse_ptr, channel, channel_mask)
-    split = tl.program_id(0) // CHANNEL_BLOCKS
-    blocks = tl.cdiv(batch * height * width, BLOCK_PIXELS)
-    first = split * tl.cdiv(blocks, splits)
-    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
-    dbias = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    dweight = tl.zeros((BLOCK_PIXELS, BLOCK_CHANNELS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        pixel = step * BLOCK_PIXELS + tl.arange(0, BLOCK_PIXELS)
-        pixel_mask = pixel < batch * height * width
-        offset = pixel.to(tl.int64)[:, None] * CHANNELS + channel[None, :]
-        mask = pixel_mask[:, None] & channel_mask[None, :]
-        normal = norm_relu_normal(z_ptr, offset, mask, mean, inverse)
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        # A masked lane holds no gradient, but its value need not be a number.
-        dbias += tl.where(mask, gradient, 0.0)
-        dweight += tl.where(mask, gradient * normal, 0.0)
-    place = partial_ptr + split.to(tl.int64) * (2 * CHANNELS) + channel
-    tl.store(place, tl.sum(dbias, axis=0), mask=channel_mask)
-    tl.store(place + CHANNELS, tl.sum(dweight, axis=0), mask=channel_mask)
-
-
-def norm_launch_gradient_sums(
-    geometry: NormGeometry,
-    gradient: Tensor,
-    _winner: Tensor,
-    z: Tensor,
-    mean: Tensor,
-    inverse: Tensor,
-    _weight: Tensor | None,
-    _bias: Tensor | None,
-    _residual: Tensor | None,
-    _dresidual: Tensor,
-) -> Tensor:
-    """Launch the first pass: parts of the gradients of bias and weight, [parts, 2, channels].
-
-    Where there is a residual and an activation, it fills `dresidual`.
-    """
-    pixels = z.shape[0] * z.shape[2] * z.shape[3]
-    block_pixels = 16 if z.element_size() == 8 else 32
-    block_channels = block_size(geometry.channels, 64)
-    programs = count_blocks(geometry.channels, block_channels)
-    splits = split_count(programs, count_blocks(pixels, block_pixels))
-    refuse_launch(z, programs * splits, pixels)
-    partial = allocated(
-        z.new_empty((splits, 2, geometry.channels), dtype=full_dtype(z)),
-    )
-    launch(
-        norm_gradient_sums,
-        programs * splits,
-        gradient_ptr=gradient,
-        z_ptr=channels_last(z),
-        mean_ptr=mean,
-        inverse_ptr=inverse,
-        partial_ptr=partial,
-        splits=splits,
-        batch=z.shape[0],
-        height=z.shape[2],
-        width=z.shape[3],
-        CHANNELS=geometry.channels,
-        BLOCK_PIXELS=block_pixels,
-        BLOCK_CHANNELS=block_channels,
-        num_warps=4,
-    )
-    return partial
-
-
-norm_launches = NormLaunches(
-    statistics=norm_relu_launch_statistics,
-    forward=norm_launch_forward,
-    gradient_sums=norm_launch_gradient_sums,
-    input_gradient=norm_add_relu_launch_input_gradient,
-)
+#   Its kernels are those of regions 1 and 2.
 
 
 LAYER2_CONV2_BN2 = ConvGeometry(
@@ -3812,7 +2121,7 @@ LAYER2_CONV2_BN2 = ConvGeometry(
 layer2_conv2_bn2_op = conv_op(
     f"{NAMESPACE}::layer2_conv2_bn2",
     LAYER2_CONV2_BN2,
-    conv_scale_launches,
+    conv_launches,
 )
 
 
@@ -3829,7 +2138,7 @@ LAYER2_CONV2_BN2_SUMS = ConvGeometry(
 layer2_conv2_bn2_sums_op = conv_op(
     f"{NAMESPACE}::layer2_conv2_bn2_sums",
     LAYER2_CONV2_BN2_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3869,7 +2178,7 @@ def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
 #   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 16 x 16 x 32; the
 #   residual, 16 x 16 x 32
-#   Its kernels are those of regions 2 and 3.
+#   Its kernels are those of regions 1 and 2.
 
 
 LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2 = ConvGeometry(
@@ -3886,7 +2195,7 @@ LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2 = ConvGeometry(
 layer2_downsample_0_downsample_1_add1_relu2_op = conv_op(
     f"{NAMESPACE}::layer2_downsample_0_downsample_1_add1_relu2",
     LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2,
-    conv_scale_add_relu_launches,
+    conv_launches,
 )
 
 
@@ -3903,7 +2212,7 @@ LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_SUMS = ConvGeometry(
 layer2_downsample_0_downsample_1_add1_relu2_sums_op = conv_op(
     f"{NAMESPACE}::layer2_downsample_0_downsample_1_add1_relu2_sums",
     LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_SUMS,
-    conv_nobias_sums_launches,
+    conv_launches,
 )
 
 
@@ -3915,7 +2224,7 @@ LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_NORM = NormGeometry(
 layer2_downsample_0_downsample_1_add1_relu2_norm_op = norm_op(
     f"{NAMESPACE}::layer2_downsample_0_downsample_1_add1_relu2_norm",
     LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2_NORM,
-    norm_add_relu_launches,
+    norm_launches,
 )
 
 
