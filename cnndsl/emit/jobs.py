@@ -8,7 +8,7 @@ contract in kernels/README.md; knows nothing of text.
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from cnndsl.emit.splice import Several
+from cnndsl.emit.settle import Several
 from cnndsl.fuse.choice import Choice
 from cnndsl.fuse.pins import Role, TileOf
 from cnndsl.fuse.regions import Region

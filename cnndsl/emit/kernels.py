@@ -9,6 +9,7 @@ from cnndsl import assets
 from cnndsl.emit import splice
 from cnndsl.emit.jobs import Family, Signature
 from cnndsl.emit.prune import prune
+from cnndsl.emit.settle import settle
 
 # In the order in which they are emitted.
 KERNELS: dict[Family, tuple[str, ...]] = {
@@ -72,6 +73,6 @@ def specialised(text: str, own: Signature, loose: frozenset[str]) -> str:
     for name, value in own.switches:
         values |= {name.upper(): value, f"geometry.{name}": value, f"C.{name}": value}
     definitions, _ = splice.bare(text)
-    settled = splice.settle(splice.fill(definitions, dict(own.holes)), values)
+    settled = settle(splice.fill(definitions, dict(own.holes)), values)
     settled = prune(settled, [f"{own.family}_launch_{name}" for name in launches(own)])
     return splice.loosen(settled, loose)

@@ -94,3 +94,28 @@ def tidy(text: str) -> str:
     text = re.sub(r"\n{4,}", "\n\n\n", text)
     text = re.sub(r"\n\n+(?=[ \t])", "\n\n", text)
     return text.strip("\n") + "\n"
+
+
+def delete(lines: list[str | None], start: int, end: int) -> None:
+    """Mark lines as gone."""
+    for index in range(start, end):
+        lines[index] = None
+
+
+def delete_comment_above(lines: list[str | None], line: int) -> None:
+    """A comment right above a statement that is gone explained that statement."""
+    margin = None
+    while line > 0:
+        above = lines[line - 1]
+        if above is None or not above.lstrip().startswith("#"):
+            return
+        if margin is not None and margin_of(above) != margin:
+            return
+        margin = margin_of(above)
+        lines[line - 1] = None
+        line -= 1
+
+
+def margin_of(line: str) -> str:
+    """The spaces before a line's first word."""
+    return line[: len(line) - len(line.lstrip(" "))]

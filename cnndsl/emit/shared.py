@@ -1,6 +1,7 @@
 """What programs share, cnndsl.rt: imported, or written at the end of a file that stands alone."""
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 
@@ -8,6 +9,7 @@ from cnndsl import assets
 from cnndsl.emit import layout, share, splice
 from cnndsl.emit.jobs import Family
 from cnndsl.emit.prune import prune
+from cnndsl.emit.settle import settle
 
 PACKAGE = "cnndsl.rt"
 VERSION = 2  # of the package, whose own number a test compares with it
@@ -74,13 +76,23 @@ def text(switches: Mapping[Family, Mapping[str, object]], users: Sequence[str]) 
         # The operators of a file are in its own namespace.
         roots = splice.words([*users, *found]) - {"NAMESPACE", *_EARLY}
         part = prune(part, [n for n in splice.definitions(part) if n in roots])
+        part = _without_unread(part, [*users, *found])
         if part.strip():
             found.insert(0, part)
     return [layout.banner("what programs share"), *found] if found else []
 
 
+def _without_unread(part: str, users: Sequence[str]) -> str:
+    """The part without the properties that nothing reads, of its geometries."""
+    for name in splice.properties(part):
+        rest = splice.without_field(part, name)
+        if not any(re.search(rf"\.{name}\b", text) for text in (rest, *users)):
+            return _without_unread(rest, users)
+    return part
+
+
 def _settled(part: str, switches: Mapping[str, object]) -> str:
-    part = splice.settle(part, switches)
+    part = settle(part, switches)
     if switches.get("geometry.tiles") is False:
         part = splice.without_field(part, "tiles")
     if switches.get("geometry.pixels") == 1:

@@ -1,8 +1,7 @@
 """Makes the kernels of one region out of a file of kernels/: the contract is in its README.
 
-Settles the switches, fills the holes, names everything anew. Works on the text, by the lines that
-its syntax tree names, so that comments and layout stay as they were written. Knows how kernel files
-are built; knows no layers.
+Fills the holes and gives names. Works on the text, by the lines that its syntax tree names, so that
+comments and layout stay as they were written. Knows how kernel files are built; knows no layers.
 """
 
 import ast
@@ -10,296 +9,10 @@ import io
 import re
 import symtable
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-from cnndsl.emit.lines import Edit, Lines, apply, parsed, tidy, walk
-from cnndsl.record import Record
-
-INDENT = 4
-
-
-class _Open:
-    """The value of a test that the switches leave open."""
-
-
-OPEN = _Open()
-
-
-class Several(Record):
-    """The values of a switch that is settled where a kernel is compiled: it has one of them."""
-
-    of: frozenset[object]
-
-
-class _Branch(Record):
-    """One arm of an `if` statement; lines count from 0, and ends are one past the last."""
-
-    test: ast.expr | None  # None: `else`
-    header: tuple[int, int]
-    body: tuple[int, int]
-    statements: tuple[ast.stmt, ...]
-
-
-# ── switches ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def settle(text: str, switches: Mapping[str, object]) -> str:
-    """Resolve each `if` whose test speaks of switches alone; what is dead goes, the rest stays.
-
-    `switches` has their values by their text: `POOL` in a kernel, `geometry.pool` in a launch.
-    """
-    source = Lines(text)
-    lines: list[str | None] = list(source.lines)
-    outdents: list[range] = []
-    _settle_body(source.tree.body, lines, _Settled(text, switches), outdents)
-    # Only now: until here, margins tell which comment belongs to what.
-    for place in outdents:
-        for index in place:
-            line = lines[index]
-            if line is not None and line.startswith(" " * INDENT):
-                lines[index] = line[INDENT:]
-    return tidy("".join(line for line in lines if line is not None))
-
-
-class _Settled(Record):
-    """A text, and the switches by which its tests are settled."""
-
-    text: str
-    switches: Mapping[str, object]
-
-    def simplified(self, test: ast.expr) -> str:
-        """An open test without the parts of it that are settled, and do not settle all of it."""
-        if not isinstance(test, ast.BoolOp):
-            found = ast.get_source_segment(self.text, test) or ""
-            return " ".join(found.split())
-        left = self._open_parts(test)
-        word = " or " if isinstance(test.op, ast.Or) else " and "
-        parts = [self.simplified(value) for value in left]
-        if len(left) > 1:
-            groups = [len(self._open_parts(value)) > 1 for value in left]
-            parts = [f"({p})" if g else p for p, g in zip(parts, groups, strict=True)]
-        return word.join(parts)
-
-    def _open_parts(self, test: ast.expr) -> list[ast.expr]:
-        values = test.values if isinstance(test, ast.BoolOp) else [test]
-        return [v for v in values if _truth(_value(v, self.switches)) is OPEN]
-
-    def has_settled_part(self, test: ast.expr) -> bool:
-        """Whether a part of an open test is settled."""
-        if not isinstance(test, ast.BoolOp):
-            return False
-        is_open = [_truth(_value(value, self.switches)) is OPEN for value in test.values]
-        return not all(is_open) or any(self.has_settled_part(value) for value in test.values)
-
-
-def _settle_body(
-    body: list[ast.stmt],
-    lines: list[str | None],
-    settled: _Settled,
-    outdents: list[range],
-) -> None:
-    for statement in body:
-        if isinstance(statement, ast.If):
-            _settle_if(_branches(statement, lines), lines, settled, outdents)
-            continue
-        for child in _bodies(statement):
-            _settle_body(child, lines, settled, outdents)
-
-
-def _bodies(statement: ast.stmt) -> Iterator[list[ast.stmt]]:
-    for name in ("body", "orelse", "finalbody"):
-        yield getattr(statement, name, [])
-
-
-def _settle_if(
-    branches: list[_Branch],
-    lines: list[str | None],
-    settled: _Settled,
-    outdents: list[range],
-) -> None:
-    kept = list(_kept(branches, settled.switches))
-    staying = [branch for branch, _ in kept]
-    for branch in branches:
-        if branch not in staying:
-            _delete(lines, branch.header[0], branch.body[1])
-    if not kept:
-        _delete_comment_above(lines, branches[0].header[0])
-    for position, (branch, is_open) in enumerate(kept):
-        _settle_body(list(branch.statements), lines, settled, outdents)
-        if is_open:
-            if branch.test is not None and settled.has_settled_part(branch.test):
-                test = settled.simplified(branch.test)
-                lines[branch.header[0]] = f"{_margin(lines[branch.header[0]] or '')}if {test}:\n"
-                _delete(lines, branch.header[0] + 1, branch.header[1])
-            _rewrite_keyword(lines, branch.header[0], "elif" if position else "if")
-        elif position:
-            _delete(lines, branch.header[0] + 1, branch.header[1])
-            lines[branch.header[0]] = f"{_margin(lines[branch.header[0]] or '')}else:\n"
-        else:
-            _delete(lines, *branch.header)
-            outdents.append(range(*branch.body))
-
-
-def _kept(
-    branches: list[_Branch], switches: Mapping[str, object]
-) -> Iterator[tuple[_Branch, bool]]:
-    """The arms that may run, each with whether its test is still open."""
-    for branch in branches:
-        value = True if branch.test is None else _truth(_value(branch.test, switches))
-        if value is OPEN:
-            yield branch, True
-        elif value:
-            yield branch, False
-            return
-
-
-def _branches(statement: ast.If, lines: list[str | None]) -> list[_Branch]:
-    """The arms of an `if` with its `elif`s and `else`, each with the comments inside it."""
-    found: list[_Branch] = []
-    current: ast.If | None = statement
-    start = statement.lineno - 1
-    while current is not None:
-        after = _header_end(lines, current.body)
-        rest = current.orelse
-        is_elif = len(rest) == 1 and _is_elif(rest[0], lines)
-        if not rest:
-            end = _with_trailing_comments(lines, current.body, statement.col_offset)
-        elif is_elif:
-            end = rest[0].lineno - 1
-        else:
-            end = _else_line(lines, current.body, rest)
-        found.append(_Branch(current.test, (start, after), (after, end), tuple(current.body)))
-        if rest and not is_elif:
-            after = _header_end(lines, rest)
-            last = _with_trailing_comments(lines, rest, statement.col_offset)
-            found.append(_Branch(None, (end, after), (after, last), tuple(rest)))
-        start = end
-        following = rest[0] if is_elif else None
-        current = following if isinstance(following, ast.If) else None
-    return found
-
-
-def _is_elif(statement: ast.stmt, lines: list[str | None]) -> bool:
-    line = lines[statement.lineno - 1] or ""
-    return isinstance(statement, ast.If) and line.lstrip().startswith("elif ")
-
-
-def _is_comment_or_blank(line: str | None) -> bool:
-    return line is None or not line.strip() or line.lstrip().startswith("#")
-
-
-def _header_end(lines: list[str | None], body: list[ast.stmt]) -> int:
-    """The line after the header: comments above the first statement belong to the body."""
-    line = body[0].lineno - 1
-    while _is_comment_or_blank(lines[line - 1]):
-        line -= 1
-    return line
-
-
-def _else_line(lines: list[str | None], body: list[ast.stmt], orelse: list[ast.stmt]) -> int:
-    first, last = body[-1].end_lineno or 0, orelse[0].lineno - 1
-    return next(i for i in range(first, last) if (lines[i] or "").strip().startswith("else:"))
-
-
-def _with_trailing_comments(lines: list[str | None], body: list[ast.stmt], column: int) -> int:
-    """The end of a body, with the comments below it that are indented as it is."""
-    end = body[-1].end_lineno or body[-1].lineno
-    for index in range(end, len(lines)):
-        line = lines[index] or ""
-        if not _is_comment_or_blank(line):
-            break
-        if line.strip():
-            if len(_margin(line)) <= column:
-                break
-            end = index + 1
-    return end
-
-
-def _delete(lines: list[str | None], start: int, end: int) -> None:
-    for index in range(start, end):
-        lines[index] = None
-
-
-def _delete_comment_above(lines: list[str | None], line: int) -> None:
-    """A comment right above a statement that is gone explained that statement."""
-    margin = None
-    while line > 0:
-        above = lines[line - 1]
-        if above is None or not above.lstrip().startswith("#"):
-            return
-        if margin is not None and _margin(above) != margin:
-            return
-        margin = _margin(above)
-        lines[line - 1] = None
-        line -= 1
-
-
-def _rewrite_keyword(lines: list[str | None], index: int, keyword: str) -> None:
-    line = lines[index] or ""
-    lines[index] = re.sub(r"^(\s*)(?:el)?if\b", rf"\g<1>{keyword}", line, count=1)
-
-
-def _margin(line: str) -> str:
-    return line[: len(line) - len(line.lstrip(" "))]
-
-
-def _value(test: ast.expr, switches: Mapping[str, object]) -> object:
-    """What a test gives, or `OPEN`."""
-    match test:
-        case ast.Constant(value=value):
-            return value
-        case ast.Name(id=name):
-            return switches.get(name, OPEN)
-        case ast.Attribute(value=ast.Name(id=owner), attr=name):
-            return switches.get(f"{owner}.{name}", OPEN)
-        case ast.UnaryOp(op=ast.Not(), operand=operand):
-            value = _truth(_value(operand, switches))
-            return OPEN if value is OPEN else not value
-        case ast.BoolOp(op=operator, values=values):
-            found = [_truth(_value(v, switches)) for v in values]
-            deciding = isinstance(operator, ast.Or)
-            if any(v is not OPEN and bool(v) == deciding for v in found):
-                return deciding
-            return OPEN if any(v is OPEN for v in found) else not deciding
-        case ast.Compare(left=left, ops=[operator], comparators=[right]):
-            return _compare(_value(left, switches), operator, _value(right, switches))
-        case ast.Tuple(elts=elements):
-            found = [_value(e, switches) for e in elements]
-            is_open = any(v is OPEN or isinstance(v, Several) for v in found)
-            return OPEN if is_open else tuple(found)
-        case _:
-            return OPEN
-
-
-def _truth(value: object) -> object:
-    """Whether a value counts as true, or `OPEN` where that depends on which of several it is."""
-    if value is OPEN:
-        return OPEN
-    values = value.of if isinstance(value, Several) else {value}
-    if OPEN in values:
-        return OPEN
-    truths = {bool(v) for v in values}
-    return truths.pop() if len(truths) == 1 else OPEN
-
-
-def _compare(left: object, operator: ast.cmpop, right: object) -> object:
-    if isinstance(left, Several):
-        return _truth(Several(frozenset(_compare(v, operator, right) for v in left.of)))
-    if left is OPEN or right is OPEN or isinstance(right, Several):
-        return OPEN
-    match operator:
-        case ast.Eq():
-            return left == right
-        case ast.NotEq():
-            return left != right
-        case ast.In() if isinstance(right, tuple):
-            return left in right
-        case ast.NotIn() if isinstance(right, tuple):
-            return left not in right
-        case _:
-            return OPEN
-
+from cnndsl.emit.lines import Edit, Lines, apply, delete, delete_comment_above, parsed, tidy, walk
 
 # ── holes, names, sizes ──────────────────────────────────────────────────────────────────────────
 
@@ -359,9 +72,21 @@ def without_field(text: str, name: str) -> str:
                 case _:
                     continue
             if found == name:
-                _delete_comment_above(lines, first - 1)
-                _delete(lines, first - 1, field.end_lineno or field.lineno)
+                delete_comment_above(lines, first - 1)
+                delete(lines, first - 1, field.end_lineno or field.lineno)
     return tidy("".join(line for line in lines if line is not None))
+
+
+def properties(text: str) -> tuple[str, ...]:
+    """The names of the properties of a text's classes."""
+    return tuple(
+        field.name
+        for statement in parsed(text).body
+        if isinstance(statement, ast.ClassDef)
+        for field in statement.body
+        if isinstance(field, ast.FunctionDef)
+        and any(isinstance(d, ast.Name) and d.id == "property" for d in field.decorator_list)
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -4,15 +4,14 @@ import pytest
 
 from cnndsl.emit.fit import fit
 from cnndsl.emit.prune import prune
+from cnndsl.emit.settle import Several, settle
 from cnndsl.emit.splice import (
-    Several,
     bare,
     definitions,
     docstring,
     fill,
     loosen,
     rename,
-    settle,
     without_field,
 )
 
