@@ -108,6 +108,9 @@ def conv_input_gradient(
     WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
     WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
+    # Multiples of the pool's strides, which keep remainders positive.
+    MORE_DOWN: tl.constexpr = C.pool_stride[0] * (C.kernel[0] * C.dilation[0])
+    MORE_RIGHT: tl.constexpr = C.pool_stride[1] * (C.kernel[1] * C.dilation[1])
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
     dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
@@ -122,17 +125,17 @@ def conv_input_gradient(
         column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
         if C.pool != "none":
-            # A window that holds it, and its place there; the multiple keeps remainders positive.
+            # A window that holds it, and its place there.
             turn = step // FILTER_STEPS % WINDOWS
             place_row = conv_first(
-                row + C.pool_pad[0] + C.pool_stride[0] * (C.kernel[0] * C.dilation[0]),
+                row + C.pool_pad[0] + MORE_DOWN,
                 C.pool_stride[0],
                 STEP[0],
                 C.window_inverse[0],
                 C.pool_size[0],
             )
             place_column = conv_first(
-                column + C.pool_pad[1] + C.pool_stride[1] * (C.kernel[1] * C.dilation[1]),
+                column + C.pool_pad[1] + MORE_RIGHT,
                 C.pool_stride[1],
                 STEP[1],
                 C.window_inverse[1],

@@ -78,7 +78,8 @@ def conv_products(
             x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
             x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
             x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-            offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
+            channel = (term % GROUP_CHANNELS)[:, None]
+            offset = (down * width + right) * C.channels + channel
             x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
             weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
             weight = tl.load(weight_ptr[:, None] + term[None, :], mask=weight_mask, other=0.0)

@@ -53,17 +53,13 @@ _DEFAULTS: dict[str, Value] = {
     "backward": "fused",
 }
 _CONV_SWITCHES = ("pool", "window", "taps", "activation", "bias", "scale", "count_pad")
-# Of kernels that take their constants as one, `C`: what is settled where a kernel is compiled.
-_OPEN: dict[Family, frozenset[str]] = {
-    "conv": frozenset({"activation", "bias", "scale", "residual", "statistics"}),
-    "fc": frozenset({"activation", "bias", "pixels"}),
-    "norm": frozenset({"affine", "residual", "activation"}),
-}
 _SWITCHES: dict[Family, tuple[str, ...]] = {
     "conv": (*_CONV_SWITCHES, "residual", "statistics", "forward", "backward", "tiles"),
     "fc": ("activation", "bias", "pixels", "forward", "backward", "tiles"),
     "norm": ("affine", "residual", "activation", "pool", "count_pad"),
 }
+# What regions that share kernels agree in; the rest is settled where a kernel is compiled.
+_FIXED = frozenset({"tiles"})
 
 
 class Signature(Record):
@@ -78,9 +74,10 @@ class Signature(Record):
     holes: tuple[tuple[str, str], ...]
     functions: tuple[tuple[str, str], ...] = ()
 
-    def switch(self, name: str) -> Value | Several:
-        """The value of a switch, or the several of which the kernels' constants say one."""
-        return dict(self.switches)[name]
+    def may_be(self, name: str, *values: Value) -> bool:
+        """Whether a switch has one of these values, in any region that shares the text."""
+        value = dict(self.switches)[name]
+        return any(v in values for v in (value.of if isinstance(value, Several) else (value,)))
 
 
 class Job(Record):
@@ -121,8 +118,7 @@ def merged(signatures: Iterable[Signature]) -> dict[Signature, Signature]:
 
 
 def _agree(one: Signature, other: Signature) -> bool:
-    may_differ = _OPEN[one.family]
-    fixed = [[s for s in own.switches if s[0] not in may_differ] for own in (one, other)]
+    fixed = [[s for s in own.switches if s[0] in _FIXED] for own in (one, other)]
     is_alike = one.family == other.family and fixed[0] == fixed[1]
     return is_alike and (one.holes == other.holes or not one.holes or not other.holes)
 

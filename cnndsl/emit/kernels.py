@@ -34,6 +34,7 @@ KERNELS: dict[Family, tuple[str, ...]] = {
         "norm_input_gradient.py",
     ),
 }
+_ACTIVATIONS = ("relu", "output", "input")
 _LAUNCHES_OF_NORM = ("statistics", "forward", "gradient_sums", "input_gradient")
 
 
@@ -47,21 +48,24 @@ def launches(own: Signature) -> tuple[str, ...]:
     if own.family == "norm":
         return _LAUNCHES_OF_NORM
     if own.family == "fc":
-        is_activated = own.switch("activation") != "none"
-        found = ["forward"]
-        if own.switch("forward") == "library":
-            found = ["activate"] * is_activated
-        if own.switch("backward") == "library":
-            return (*found, *["slope"] * is_activated)
-        return (*found, "input_gradient", "weight_gradient", "bias_gradient")
+        found = ["forward"] if own.may_be("forward", "fused") else []
+        if own.may_be("forward", "library") and own.may_be("activation", *_ACTIVATIONS):
+            found.append("activate")
+        if own.may_be("backward", "fused"):
+            found += ["input_gradient", "weight_gradient", "bias_gradient"]
+        if own.may_be("backward", "library") and own.may_be("activation", *_ACTIVATIONS):
+            found.append("slope")
+        return tuple(found)
     found = ["forward"]
-    if own.switch("backward") == "fused":
+    if own.may_be("backward", "fused"):
         found += ["input_gradient", "weight_gradient", "bias_gradient"]
-    elif own.switch("pool") != "none":
-        found.append("unpool")
-    elif own.switch("bias") or own.switch("activation") != "none":
-        found.append("bias_gradient")
-    if own.switch("statistics"):
+    if own.may_be("backward", "library"):
+        if own.may_be("pool", "max", "average"):
+            found.append("unpool")
+        is_shifted = own.may_be("bias", True) or own.may_be("activation", *_ACTIVATIONS)
+        if own.may_be("pool", "none") and is_shifted and "bias_gradient" not in found:
+            found.append("bias_gradient")
+    if own.may_be("statistics", True):
         found.append("windows")
     return tuple(found)
 

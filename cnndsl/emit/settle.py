@@ -111,6 +111,11 @@ def _settle_if(
     outdents: list[range],
 ) -> None:
     kept = list(_kept(branches, settled.switches))
+    for branch, _ in kept:
+        _settle_body(list(branch.statements), lines, settled, outdents)
+    # An arm of which nothing is left goes, unless a later one is for what it does not let pass.
+    while kept and _is_empty(kept[-1][0], lines):
+        kept.pop()
     staying = [branch for branch, _ in kept]
     for branch in branches:
         if branch not in staying:
@@ -118,19 +123,48 @@ def _settle_if(
     if not kept:
         delete_comment_above(lines, branches[0].header[0])
     for position, (branch, is_open) in enumerate(kept):
-        _settle_body(list(branch.statements), lines, settled, outdents)
-        if is_open:
-            if branch.test is not None and settled.has_settled_part(branch.test):
-                test = settled.simplified(branch.test)
-                lines[branch.header[0]] = f"{margin_of(lines[branch.header[0]] or '')}if {test}:\n"
+        margin = margin_of(lines[branch.header[0]] or "")
+        if is_open and branch.test is not None:
+            if settled.has_settled_part(branch.test):
+                lines[branch.header[0]] = f"{margin}if {settled.simplified(branch.test)}:\n"
                 delete(lines, branch.header[0] + 1, branch.header[1])
             _rewrite_keyword(lines, branch.header[0], "elif" if position else "if")
+            if _is_empty(branch, lines):
+                lines[branch.body[0]] = f"{margin}{' ' * INDENT}pass\n"
         elif position:
             delete(lines, branch.header[0] + 1, branch.header[1])
-            lines[branch.header[0]] = f"{margin_of(lines[branch.header[0]] or '')}else:\n"
+            lines[branch.header[0]] = f"{margin}else:\n"
         else:
             delete(lines, *branch.header)
             outdents.append(range(*branch.body))
+    if len(kept) == 2 and not kept[1][1] and _is_empty(kept[0][0], lines):
+        _turn_round(kept[0][0], kept[1][0], lines, settled)
+
+
+def _turn_round(
+    first: _Branch, second: _Branch, lines: list[str | None], settled: _Settled
+) -> None:
+    """Make `if a: nothing, else: b` an `if not a: b`."""
+    assert first.test is not None
+    margin = margin_of(lines[first.header[0]] or "")
+    test = settled.simplified(first.test)
+    match first.test:
+        case ast.Compare(ops=[ast.Eq()]):
+            test = test.replace(" == ", " != ")
+        case ast.Compare(ops=[ast.NotEq()]):
+            test = test.replace(" != ", " == ")
+        case ast.BoolOp():
+            test = f"not ({test})"
+        case _:
+            test = f"not {test}"
+    delete(lines, first.header[0], first.body[1])
+    lines[second.header[0]] = f"{margin}if {test}:\n"
+
+
+def _is_empty(branch: _Branch, lines: list[str | None]) -> bool:
+    """Whether nothing runs in an arm; comments on what is gone count for nothing."""
+    body = [line for line in lines[slice(*branch.body)] if line is not None]
+    return all(_is_comment_or_blank(line) or line.strip() == "pass" for line in body)
 
 
 def _kept(

@@ -140,7 +140,7 @@ def test_fully_connected_layers_share_kernels_that_ask_their_constants(texts):
 
 
 def test_convolutions_share_kernels_that_ask_their_constants():
-    """In inference, in training, with a batchnorm or none: one text for each way through a sum."""
+    """In inference, in training, with a batchnorm or none, of few channels or many: one text."""
     layers = (
         conv(4, 3, pad=1, bias=False),
         BatchNorm(),
@@ -157,8 +157,14 @@ def test_convolutions_share_kernels_that_ask_their_constants():
     )
     text = emit(network((6, 6, 3), *layers), SOURCE).text
     kernels = re.findall(r"^def ((?:conv|norm)(?!\w*launch)\w*_forward)\(", text, re.MULTILINE)
-    # Few channels with ReLU or nothing; many with GELU or nothing; batchnorms with either.
-    assert kernels == ["conv_few_forward", "norm_forward", "conv_forward", "norm_gelu_forward"]
+    # With ReLU or no activation, and with GELU.
+    assert kernels == [
+        "conv_forward",
+        "norm_forward",
+        "conv_scale_gelu_forward",
+        "norm_gelu_forward",
+    ]
+    assert 'if C.taps == "packed":' in text
     assert 'if C.scale == "sum":' in text
     assert 'C.scale == "pool"' not in text
     assert "if C.statistics:" in text

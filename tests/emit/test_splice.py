@@ -138,6 +138,23 @@ def test_what_is_settled_of_an_open_test_goes():
     assert settle(text, switches) == "if a:\n    b = 1\nelif x:\n    # why\n    b = 2\n"
 
 
+def test_an_open_test_before_nothing_goes():
+    inner = "    if OFF:\n        a = 1\n"
+    off = {"OFF": False}
+    assert settle(f"if x:\n{inner}b = 1\n", off) == "b = 1\n"
+    assert settle(f"if x:\n{inner}else:\n    # why\n    b = 1\n", off) == (
+        "if not x:\n    # why\n    b = 1\n"
+    )
+    assert settle(f"if x == 1:\n{inner}else:\n    b = 1\n", off) == "if x != 1:\n    b = 1\n"
+    assert settle(f"if x and y:\n{inner}else:\n    b = 1\n", off) == (
+        "if not (x and y):\n    b = 1\n"
+    )
+    assert settle(f"if x:\n    b = 1\nelse:\n{inner}", off) == "if x:\n    b = 1\n"
+    assert settle(f"if x:\n    b = 1\nelif y:\n{inner}", off) == "if x:\n    b = 1\n"
+    three = f"if x:\n{inner}elif y:\n    b = 1\nelse:\n    b = 2\n"
+    assert settle(three, off) == "if x:\n    pass\nelif y:\n    b = 1\nelse:\n    b = 2\n"
+
+
 def test_without_switches_nothing_changes():
     assert settle(KERNEL, {}) == KERNEL
 

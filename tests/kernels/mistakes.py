@@ -290,7 +290,7 @@ BACKWARD = [
     conv(
         "_input_gradient",
         "a remainder below zero",
-        " + C.pool_stride[1] * (C.kernel[1] * C.dilation[1])",
+        " + MORE_RIGHT",
         "",
     ),
     conv(

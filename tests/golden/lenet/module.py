@@ -51,7 +51,7 @@ from torch import Tensor, nn
 requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_lenet_43e91d677eb0"
+NAMESPACE = "cnndsl_lenet_4795c3310a9e"
 
 
 class LeNet(nn.Module):
@@ -219,7 +219,8 @@ def conv_few_relu_max2_products(
         x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
         x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
         x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
+        channel = (term % GROUP_CHANNELS)[:, None]
+        offset = (down * width + right) * C.channels + channel
         x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
         weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
         weight = tl.load(
@@ -565,6 +566,9 @@ def conv_few_relu_max2_input_gradient(
     WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
     WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
+    # Multiples of the pool's strides, which keep remainders positive.
+    MORE_DOWN: tl.constexpr = C.pool_stride[0] * (C.kernel[0] * C.dilation[0])
+    MORE_RIGHT: tl.constexpr = C.pool_stride[1] * (C.kernel[1] * C.dilation[1])
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
     dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
@@ -578,17 +582,17 @@ def conv_few_relu_max2_input_gradient(
         row = (phase_row + C.pad[0] - down * C.dilation[0]) // C.stride[0]
         column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
-        # A window that holds it, and its place there; the multiple keeps remainders positive.
+        # A window that holds it, and its place there.
         turn = step // FILTER_STEPS % WINDOWS
         place_row = conv_few_relu_max2_first(
-            row + C.pool_pad[0] + C.pool_stride[0] * (C.kernel[0] * C.dilation[0]),
+            row + C.pool_pad[0] + MORE_DOWN,
             C.pool_stride[0],
             STEP[0],
             C.window_inverse[0],
             C.pool_size[0],
         )
         place_column = conv_few_relu_max2_first(
-            column + C.pool_pad[1] + C.pool_stride[1] * (C.kernel[1] * C.dilation[1]),
+            column + C.pool_pad[1] + MORE_RIGHT,
             C.pool_stride[1],
             STEP[1],
             C.window_inverse[1],

@@ -63,7 +63,7 @@ from torch import Tensor, nn
 requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_mobile_848835d2b460"
+NAMESPACE = "cnndsl_mobile_8c2a0f4dd3bc"
 
 
 class Mobile(nn.Module):
@@ -156,6 +156,9 @@ def refuse_input(x: Tensor) -> None:
 #   columns are pixels of the convolution; it is one matrix product over the terms
 #   (kernel row, kernel column, channel) of the sum.
 #
+#   Pools over the sums of a convolution, in registers: values that lose are never
+#   written.
+#
 #   Forward kernel: convolution, bias, activation and pool in one launch.
 #
 #   A program computes a tile of filters by pixels of the convolution. Only pooled
@@ -179,6 +182,11 @@ def refuse_input(x: Tensor) -> None:
 #   It reads each value of the gradient once. So it also writes the gradient before the
 #   activation, where more than the other kernels want it: it is a residual's, or what a
 #   library multiplies. Split and added as the gradient of the weight is.
+#
+#   Backward kernel of a convolution region with a pool: the gradient before it, written
+#   once.
+#
+#   For the products of a library, which cannot rebuild it where they read it.
 #
 #   Batchnorm in training: a mean and a variance for each channel, from those of tiles.
 #
@@ -212,33 +220,38 @@ def refuse_input(x: Tensor) -> None:
 
 
 @triton.jit
-def conv_few_activation(z):
+def conv_activation(z):
     """Apply relu6."""
     return tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
 
 
 @triton.jit
-def conv_few_each(vector_ptr, filter, filter_mask):
+def conv_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
-def conv_few_shifted(
+def conv_shifted(
     y,
     bias_ptr,
+    residual_ptr,
+    offset,
+    mask,
     filter,
     filter_mask,
     C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
     if C.bias:
-        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
+        y += conv_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     return y
 
 
 @triton.jit
-def conv_few_statistics(
+def conv_statistics(
     sums_ptr,
     y,
     mask,
@@ -266,7 +279,7 @@ def conv_few_statistics(
 
 
 @triton.jit
-def conv_few_products(
+def conv_products(
     x_ptr,
     weight_ptr,
     image,
@@ -298,35 +311,65 @@ def conv_few_products(
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + T.terms - 1) // T.terms):
-        term = step * T.terms + tl.arange(0, T.terms)
-        tap = term // GROUP_CHANNELS
-        down = (tap // C.kernel[1] * C.dilation[0])[:, None]
-        right = (tap % C.kernel[1] * C.dilation[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(
-            weight,
-            x,
-            total,
-            input_precision=PRECISION,
-            out_dtype=total.dtype,
-        )
+    if C.taps == "packed":
+        # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+        for step in range((TERMS + T.terms - 1) // T.terms):
+            term = step * T.terms + tl.arange(0, T.terms)
+            tap = term // GROUP_CHANNELS
+            down = (tap // C.kernel[1] * C.dilation[0])[:, None]
+            right = (tap % C.kernel[1] * C.dilation[1])[:, None]
+            x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+            x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+            x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+            channel = (term % GROUP_CHANNELS)[:, None]
+            offset = (down * width + right) * C.channels + channel
+            x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+            weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+            weight = tl.load(
+                weight_ptr[:, None] + term[None, :],
+                mask=weight_mask,
+                other=0.0,
+            )
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
+    else:
+        # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
+        for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
+            tap = step // CHANNEL_BLOCKS
+            channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
+            channel_mask = channel < GROUP_CHANNELS
+            down = tap // C.kernel[1] * C.dilation[0]
+            right = tap % C.kernel[1] * C.dilation[1]
+            inside = pixel_mask & (row + down >= 0) & (row + down < height)
+            inside &= (column + right >= 0) & (column + right < width)
+            offset = (down * width + right) * C.channels + channel
+            x_mask = inside[None, :] & channel_mask[:, None]
+            x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+            term = tap * GROUP_CHANNELS + channel
+            weight_mask = filter_mask[:, None] & channel_mask[None, :]
+            weight = tl.load(
+                weight_ptr[:, None] + term[None, :],
+                mask=weight_mask,
+                other=0.0,
+            )
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
     return total
 
 
 @triton.jit
-def conv_few_sum(
+def conv_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -347,34 +390,85 @@ def conv_few_sum(
 
     Where that was done before, x is the convolution itself.
     """
-    total = conv_few_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-        T=T,
-        PRECISION=PRECISION,
-    )
+    if C.forward == "fused":
+        total = conv_products(
+            x_ptr=x_ptr,
+            weight_ptr=weight_ptr,
+            image=image,
+            row=row,
+            column=column,
+            pixel_mask=pixel_mask,
+            group=group,
+            filter=filter,
+            filter_mask=filter_mask,
+            height=height,
+            width=width,
+            C=C,
+            T=T,
+            PRECISION=PRECISION,
+        )
+    else:
+        place = ((image * height + row) * width + column) * C.filters
+        mask = pixel_mask[None, :] & filter_mask[:, None]
+        total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
+        total = full(total)
     if C.scale == "sum":
-        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
+        total *= conv_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
+@triton.jit
+def conv_corners(
+    tile,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Take a tile apart into the four pixels of its 2x2 windows."""
+    windows = tl.permute(tl.reshape(tile, (ROWS, 2, COLUMNS // 4, 2)), (0, 2, 1, 3))
+    left, right = tl.split(windows)
+    top_left, bottom_left = tl.split(left)
+    top_right, bottom_right = tl.split(right)
+    return top_left, top_right, bottom_left, bottom_right
+
+
+@triton.jit
+def conv_quads(
+    z,
+    bias_ptr,
+    filter,
+    filter_mask,
+    C: tl.constexpr,
+    T: tl.constexpr,
+):
+    """Pool a tile over 2x2 windows, in registers; also say which pixel won, or which are alive."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    code = tl.full((ROWS, COLUMNS // 4), 1, tl.int32)
+    if C.pool == "max":
+        y, b, c, d = conv_corners(z, ROWS, COLUMNS)
+        code = tl.where(is_better(b, y), 2, code)
+        y = tl.where(is_better(b, y), b, y)
+        code = tl.where(is_better(c, y), 3, code)
+        y = tl.where(is_better(c, y), c, y)
+        code = tl.where(is_better(d, y), 4, code)
+        y = tl.where(is_better(d, y), d, y)
+    else:
+        if C.bias:
+            z += conv_each(bias_ptr, filter, filter_mask).to(z.dtype)
+        a, b, c, d = conv_corners(z, ROWS, COLUMNS)
+        y = (a + b + c + d) / 4
+    return y, code
+
+
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_forward(
+def conv_forward(
     x_ptr,  # [batch, height, width, C.channels]
     weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
     bias_ptr,  # [C.filters]
     scale_ptr,  # [C.filters]
     y_ptr,  # [batch, out_height, out_width, C.filters]
+    winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
+    residual_ptr,  # like y: added before the activation
     sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
@@ -404,10 +498,17 @@ def conv_few_forward(
     filter_mask = filter < GROUP_FILTERS
     filter += group * GROUP_FILTERS
     pixel = tl.arange(0, COLUMNS)
-    window = tile * COLUMNS + pixel
+    if C.window == "quad":
+        # The pixels of a window lie in columns that one thread of the matrix unit holds.
+        window = tile * (COLUMNS // 4) + pixel % (COLUMNS // 2) // 2
+    else:
+        window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_sum(
+    if C.window == "quad":
+        row = row * 2 + pixel // (COLUMNS // 2)
+        column = column * 2 + pixel % 2
+    y = conv_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -424,22 +525,40 @@ def conv_few_forward(
         T=T,
         PRECISION=PRECISION,
     )
+    if C.window == "quad":
+        pooled = conv_quads(
+            z=y,
+            bias_ptr=bias_ptr,
+            filter=filter,
+            filter_mask=filter_mask,
+            C=C,
+            T=T,
+        )
+        y = pooled[0]
+        window = tile * (COLUMNS // 4) + tl.arange(0, COLUMNS // 4)
+        window_mask = window < batch * out_height * out_width
     offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_shifted(
+    y = conv_shifted(
         y=y,
         bias_ptr=bias_ptr,
+        residual_ptr=residual_ptr,
+        offset=offset,
+        mask=mask,
         filter=filter,
         filter_mask=filter_mask,
         C=C,
     )
+    if C.pool == "max":
+        code = pooled[1]
+        tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
     if C.activation != "none":
-        y = conv_few_activation(y)
+        y = conv_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
     if C.statistics:
-        conv_few_statistics(
+        conv_statistics(
             sums_ptr=sums_ptr,
             y=full(rounded),
             mask=mask,
@@ -451,11 +570,17 @@ def conv_few_forward(
         )
 
 
-def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
+def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    if geometry.forward != "fused":
+        # Beside a residual, or the best so far, a tile of float32 is half as large.
+        most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
+        pixels = 64 if x.element_size() <= most_bytes else 32
+        return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "packed":
+        terms *= geometry.kernel[0] * geometry.kernel[1]
     if precision == "ieee" and x.element_size() >= 4:
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -470,43 +595,55 @@ def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> 
     if terms <= 32:
         # Little to multiply: what counts is how much is read at a time.
         return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+        return Tile(128, 128, 64, 8, 3)
     most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
+    if geometry.window == "quad":
+        return tile.columns // 4
     return tile.columns
 
 
-def conv_few_launch_forward(
+def conv_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
+    if geometry.residual:
+        residual = channels_last(residual)
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_forward_tile(geometry, x, precision)
+    tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
+    if geometry.forward == "library":
+        x = done(conv_product, geometry, x, weight)
+    if geometry.forward != "fused":
+        height, width = sizes.conv_height, sizes.conv_width
     groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_few_launch_windows(geometry, x))
+    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_forward,
+        conv_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        winner_ptr=outputs.code,
+        residual_ptr=residual,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
@@ -521,13 +658,13 @@ def conv_few_launch_forward(
 
 
 @triton.jit
-def conv_few_activation_gradient(saved, gradient):
+def conv_activation_gradient(saved, gradient):
     """Take a gradient back through relu6."""
     return tl.where((saved <= 0) | (saved >= 6), 0.0, gradient)
 
 
 @triton.jit
-def conv_few_unpooled(
+def conv_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -539,14 +676,39 @@ def conv_few_unpooled(
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if C.activation != "none":
+    if C.activation != "none" and not C.residual:
         saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_activation_gradient(saved, full(gradient))
+        gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_first(
+def conv_rebuilt(
+    gradient_ptr,
+    winner_ptr,
+    saved_ptr,
+    offset,
+    mask,
+    position,
+    C: tl.constexpr,
+):
+    """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
+
+    An average gives a share of it: that division is left to the caller.
+    """
+    gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
+    if C.activation == "output":
+        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+        gradient = conv_activation_gradient(saved, full(gradient))
+    # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
+    if C.pool == "max":
+        winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
+        gradient = tl.where(winner == position + 1, gradient, 0.0)
+    return gradient.to(gradient_ptr.dtype.element_ty)
+
+
+@triton.jit
+def conv_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -562,8 +724,9 @@ def conv_few_first(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_input_gradient(
+def conv_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
+    winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
     weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
     dx_ptr,  # [batch, height, width, C.channels]
@@ -605,14 +768,14 @@ def conv_few_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is C.tap_step further.
-    first_down = conv_few_first(
+    first_down = conv_first(
         phase_row + C.pad[0],
         C.stride[0],
         C.tap_step[0],
         C.tap_inverse[0],
         C.kernel[0],
     )
-    first_right = conv_few_first(
+    first_right = conv_first(
         phase_column + C.pad[1],
         C.stride[1],
         C.tap_step[1],
@@ -626,6 +789,9 @@ def conv_few_input_gradient(
     WINDOWS_DOWN: tl.constexpr = (C.pool_size[0] + STEP[0] - 1) // STEP[0]
     WINDOWS_RIGHT: tl.constexpr = (C.pool_size[1] + STEP[1] - 1) // STEP[1]
     WINDOWS: tl.constexpr = WINDOWS_DOWN * WINDOWS_RIGHT
+    # Multiples of the pool's strides, which keep remainders positive.
+    MORE_DOWN: tl.constexpr = C.pool_stride[0] * (C.kernel[0] * C.dilation[0])
+    MORE_RIGHT: tl.constexpr = C.pool_stride[1] * (C.kernel[1] * C.dilation[1])
     FILTER_STEPS: tl.constexpr = (GROUP_FILTERS + T.terms - 1) // T.terms
     dx = full(tl.zeros((ROWS, COLUMNS), dx_ptr.dtype.element_ty))
     for step in range(taps_down * taps_right * (WINDOWS * FILTER_STEPS)):
@@ -639,17 +805,53 @@ def conv_few_input_gradient(
         row = (phase_row + C.pad[0] - down * C.dilation[0]) // C.stride[0]
         column = (phase_column + C.pad[1] - right * C.dilation[1]) // C.stride[1]
         mask = cell < cells
+        if C.pool != "none":
+            # A window that holds it, and its place there.
+            turn = step // FILTER_STEPS % WINDOWS
+            place_row = conv_first(
+                row + C.pool_pad[0] + MORE_DOWN,
+                C.pool_stride[0],
+                STEP[0],
+                C.window_inverse[0],
+                C.pool_size[0],
+            )
+            place_column = conv_first(
+                column + C.pool_pad[1] + MORE_RIGHT,
+                C.pool_stride[1],
+                STEP[1],
+                C.window_inverse[1],
+                C.pool_size[1],
+            )
+            place_row += turn // WINDOWS_RIGHT * STEP[0]
+            place_column += turn % WINDOWS_RIGHT * STEP[1]
+            fits = (place_row < C.pool_size[0]) & (place_column < C.pool_size[1])
+            mask &= cell < tl.where(fits, cells, 0)
+            row += C.pool_pad[0] - place_row * C.pool_dilation[0]
+            row = row // C.pool_stride[0]
+            column += C.pool_pad[1] - place_column * C.pool_dilation[1]
+            column = column // C.pool_stride[1]
         row += cell_row
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * C.filters
-        gradient = conv_few_unpooled(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset[:, None] + filter[None, :],
-            mask=mask[:, None] & filter_mask[None, :],
-            C=C,
-        )
+        if C.pool == "none":
+            gradient = conv_unpooled(
+                gradient_ptr=gradient_ptr,
+                saved_ptr=saved_ptr,
+                offset=offset[:, None] + filter[None, :],
+                mask=mask[:, None] & filter_mask[None, :],
+                C=C,
+            )
+        else:
+            gradient = conv_rebuilt(
+                gradient_ptr=gradient_ptr,
+                winner_ptr=winner_ptr,
+                saved_ptr=saved_ptr,
+                offset=offset[:, None] + filter[None, :],
+                mask=mask[:, None] & filter_mask[None, :],
+                position=place_row * C.pool_size[1] + place_column,
+                C=C,
+            )
         term = (down * C.kernel[1] + right) * GROUP_CHANNELS + channel
         terms = filter * (C.kernel[0] * C.kernel[1] * GROUP_CHANNELS)
         weight = tl.load(
@@ -670,7 +872,7 @@ def conv_few_input_gradient(
     )
 
 
-def conv_few_input_gradient_tile(
+def conv_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -686,10 +888,10 @@ def conv_few_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_launch_input_gradient(
+def conv_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    _code: Tensor,
+    code: Tensor,
     saved: Tensor | None,
     weight: Tensor,
     dx: Tensor,
@@ -697,7 +899,7 @@ def conv_few_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_input_gradient_tile(geometry, dx, precision)
+    tile = conv_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -709,9 +911,10 @@ def conv_few_launch_input_gradient(
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     launch(
-        conv_few_input_gradient,
+        conv_input_gradient,
         programs,
         gradient_ptr=gradient,
+        winner_ptr=code,
         saved_ptr=saved,
         weight_ptr=channels_last(weight),
         dx_ptr=dx,
@@ -728,8 +931,9 @@ def conv_few_launch_input_gradient(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_weight_gradient(
+def conv_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
+    winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
     x_ptr,  # [batch, height, width, C.channels]
     partial_ptr,  # [splits, C.filters, *C.kernel, C.channels // C.groups]
@@ -737,6 +941,8 @@ def conv_few_weight_gradient(
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
+    conv_height: tl.constexpr,  # before the pool
+    conv_width: tl.constexpr,
     out_height: tl.constexpr,  # after it
     out_width: tl.constexpr,
     C: tl.constexpr,
@@ -751,12 +957,20 @@ def conv_few_weight_gradient(
     TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
-    term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
+    if C.taps == "packed":
+        # Few channels: a tile's columns are terms of several taps.
+        TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+        term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+        term_mask = term < TERMS
+        tap = term // GROUP_CHANNELS
+        channel = term % GROUP_CHANNELS
+    else:
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+        TERM_BLOCKS: tl.constexpr = C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS
+        tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
+        channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+        term_mask = channel < GROUP_CHANNELS
+        term = tap * GROUP_CHANNELS + channel
     down = tap // C.kernel[1] * C.dilation[0]
     right = tap % C.kernel[1] * C.dilation[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
@@ -775,23 +989,46 @@ def conv_few_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
-        gradient = conv_few_unpooled(
-            gradient_ptr=gradient_ptr,
-            saved_ptr=saved_ptr,
-            offset=offset,
-            mask=filter_mask[:, None] & exists[None, :],
-            C=C,
-        )
+        if C.pool == "none":
+            gradient = conv_unpooled(
+                gradient_ptr=gradient_ptr,
+                saved_ptr=saved_ptr,
+                offset=offset,
+                mask=filter_mask[:, None] & exists[None, :],
+                C=C,
+            )
+        else:
+            position = step % POSITIONS
+            row = row * C.pool_stride[0] - C.pool_pad[0]
+            row += position // C.pool_size[1] * C.pool_dilation[0]
+            column = column * C.pool_stride[1] - C.pool_pad[1]
+            column += position % C.pool_size[1] * C.pool_dilation[1]
+            exists &= (row >= 0) & (row < conv_height)
+            exists &= (column >= 0) & (column < conv_width)
+            gradient = conv_rebuilt(
+                gradient_ptr=gradient_ptr,
+                winner_ptr=winner_ptr,
+                saved_ptr=saved_ptr,
+                offset=offset,
+                mask=filter_mask[:, None] & exists[None, :],
+                position=position,
+                C=C,
+            )
         row = row * C.stride[0] - C.pad[0]
         column = column * C.stride[1] - C.pad[1]
         start = ((image * height + row) * width + column) * C.channels
         start += group * GROUP_CHANNELS
         offset = (down * width + right) * C.channels + channel
-        x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
+        if C.taps == "packed":
+            x_mask = exists[:, None] & term_mask[None, :]
+            x_mask &= row[:, None] + down[None, :] >= 0
+            x_mask &= row[:, None] + down[None, :] < height
+            x_mask &= column[:, None] + right[None, :] >= 0
+            x_mask &= column[:, None] + right[None, :] < width
+        else:
+            exists &= (row + down >= 0) & (row + down < height)
+            exists &= (column + right >= 0) & (column + right < width)
+            x_mask = exists[:, None] & term_mask[None, :]
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(
             gradient,
@@ -808,7 +1045,7 @@ def conv_few_weight_gradient(
     )
 
 
-def conv_few_weight_gradient_tile(
+def conv_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -816,7 +1053,8 @@ def conv_few_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "packed":
+        terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
     if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
@@ -824,21 +1062,24 @@ def conv_few_weight_gradient_tile(
     return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
-def conv_few_launch_weight_gradient(
+def conv_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    _code: Tensor,
+    code: Tensor,
     saved: Tensor | None,
     x: Tensor,
 ) -> Tensor:
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_weight_gradient_tile(geometry, x, precision)
+    tile = conv_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    programs = count_blocks(taps * channels, tile.columns)
+    if geometry.taps == "packed":
+        programs = count_blocks(taps * channels, tile.columns)
+    else:
+        programs = taps * count_blocks(channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -853,9 +1094,10 @@ def conv_few_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
-        conv_few_weight_gradient,
+        conv_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
+        winner_ptr=code,
         saved_ptr=saved,
         x_ptr=channels_last(x),
         partial_ptr=partial,
@@ -863,6 +1105,8 @@ def conv_few_launch_weight_gradient(
         batch=x.shape[0],
         height=height,
         width=width,
+        conv_height=sizes.conv_height,
+        conv_width=sizes.conv_width,
         out_height=sizes.out_height,
         out_width=sizes.out_width,
         C=geometry,
@@ -874,9 +1118,11 @@ def conv_few_launch_weight_gradient(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_bias_gradient(
+def conv_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
+    winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
+    dz_ptr,  # like the gradient
     partial_ptr,  # [splits, C.filters]
     splits,
     batch,
@@ -902,9 +1148,20 @@ def conv_few_bias_gradient(
         offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
         mask = window_mask[:, None] & filter_mask[None, :]
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
+        if C.pool == "max":
+            # Each window that is not dead gives all of its gradient to one pixel.
+            winner = tl.load(winner_ptr + offset, mask=mask, other=0)
+            gradient = tl.where(winner != 0, gradient, 0.0)
         if C.activation == "output":
             saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-            gradient = conv_few_activation_gradient(saved, gradient)
+            gradient = conv_activation_gradient(saved, gradient)
+        if C.residual or C.backward == "library":
+            if C.pool == "none" and C.activation != "none":
+                tl.store(
+                    dz_ptr + offset,
+                    gradient.to(dz_ptr.dtype.element_ty),
+                    mask=mask,
+                )
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * C.filters + filter,
@@ -913,12 +1170,12 @@ def conv_few_bias_gradient(
     )
 
 
-def conv_few_launch_bias_gradient(
+def conv_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
-    _code: Tensor,
+    code: Tensor,
     saved: Tensor | None,
-    _dz: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -936,10 +1193,12 @@ def conv_few_launch_bias_gradient(
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_few_bias_gradient,
+        conv_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
+        winner_ptr=code,
         saved_ptr=saved,
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
         batch=gradient.shape[0],
@@ -952,12 +1211,133 @@ def conv_few_launch_bias_gradient(
     return partial
 
 
-conv_few_launches = ConvLaunches(
-    forward=conv_few_launch_forward,
-    input_gradient=conv_few_launch_input_gradient,
-    weight_gradient=conv_few_launch_weight_gradient,
-    bias_gradient=conv_few_launch_bias_gradient,
-    windows=conv_few_launch_windows,
+@triton.jit(do_not_specialize=COUNTS)
+def conv_unpool(
+    gradient_ptr,  # [batch, out_height, out_width, C.filters]
+    winner_ptr,  # like the gradient, written by the forward kernel
+    saved_ptr,
+    dz_ptr,  # [batch, conv_height, conv_width, C.filters]
+    partial_ptr,  # [splits, C.filters]
+    splits,
+    batch,
+    conv_height: tl.constexpr,  # before the pool
+    conv_width: tl.constexpr,
+    out_height: tl.constexpr,  # after it
+    out_width: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+):
+    """Compute the gradient of some pixels, and its sum over them: a part of the bias's."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
+    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+    filter_mask = filter < C.filters
+    split = tl.program_id(0) // FILTER_BLOCKS
+    # The pixels of a tile have one phase: row and column, with the padding, modulo the strides. So
+    # their positions in windows are scalars.
+    PHASES: tl.constexpr = C.pool_stride[0] * C.pool_stride[1]
+    STRIDE: tl.constexpr = C.pool_stride
+    cell_rows = (conv_height + C.pool_pad[0] + STRIDE[0] - 1) // STRIDE[0]
+    cell_columns = (conv_width + C.pool_pad[1] + STRIDE[1] - 1) // STRIDE[1]
+    cells = batch * cell_rows * cell_columns
+    blocks = tl.cdiv(cells, ROWS) * PHASES
+    first = split * tl.cdiv(blocks, splits)
+    last = tl.minimum(first + tl.cdiv(blocks, splits), blocks)
+    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+    for step in range(first, last):
+        phase_row = step % PHASES // C.pool_stride[1]
+        phase_column = step % C.pool_stride[1]
+        cell = step // PHASES * ROWS + tl.arange(0, ROWS)
+        image, cell_row, cell_column = pixel_place(cell, cell_rows, cell_columns)
+        row = cell_row * C.pool_stride[0] + phase_row - C.pool_pad[0]
+        column = cell_column * C.pool_stride[1] + phase_column - C.pool_pad[1]
+        pixel_mask = (cell < cells) & (row >= 0) & (row < conv_height)
+        pixel_mask &= (column >= 0) & (column < conv_width)
+        dz = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
+        for turn in range(C.windows[0] * C.windows[1]):
+            # A window that may hold the pixels, and how far into it they lie.
+            window_row = cell_row - turn // C.windows[1]
+            window_column = cell_column - turn % C.windows[1]
+            down = phase_row + turn // C.windows[1] * C.pool_stride[0]
+            right = phase_column + turn % C.windows[1] * C.pool_stride[1]
+            fits = (down % C.pool_dilation[0] == 0) & (right % C.pool_dilation[1] == 0)
+            down = down // C.pool_dilation[0]
+            right = right // C.pool_dilation[1]
+            if fits & (down < C.pool_size[0]) & (right < C.pool_size[1]):
+                holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
+                holds &= (window_column >= 0) & (window_column < out_width)
+                window = (image * out_height + window_row) * out_width + window_column
+                gradient = conv_rebuilt(
+                    gradient_ptr=gradient_ptr,
+                    winner_ptr=winner_ptr,
+                    saved_ptr=saved_ptr,
+                    offset=(window * C.filters)[:, None] + filter[None, :],
+                    mask=holds[:, None] & filter_mask[None, :],
+                    position=down * C.pool_size[1] + right,
+                    C=C,
+                )
+                gradient = full(gradient)
+                dz += gradient
+        pixel = (image * conv_height + row) * conv_width + column
+        tl.store(
+            dz_ptr + pixel[:, None] * C.filters + filter[None, :],
+            dz.to(dz_ptr.dtype.element_ty),
+            mask=pixel_mask[:, None] & filter_mask[None, :],
+        )
+        total += dz
+    tl.store(
+        partial_ptr + split.to(tl.int64) * C.filters + filter,
+        tl.sum(total, axis=0),
+        mask=filter_mask,
+    )
+
+
+def conv_launch_unpool(
+    geometry: ConvGeometry,
+    gradient: Tensor,
+    code: Tensor,
+    saved: Tensor | None,
+    dz: Tensor,
+) -> Tensor:
+    """Launch the kernel that fills dz, and give parts of the bias's gradient, in float32."""
+    pixels = dz.shape[0] * dz.shape[2] * dz.shape[3]
+    # Where slopes are read, too: of float32, half as many.
+    has_slopes = geometry.activation in ("output", "input")
+    rows = 16 if has_slopes and dz.element_size() >= 4 else 32
+    tile = Tile(rows, block_size(geometry.filters, 64), 1, 4, 3)
+    programs = count_blocks(geometry.filters, tile.columns)
+    splits = split_count(programs, count_blocks(pixels, tile.rows), 2048)
+    refuse_launch(dz, programs * splits, pixels)
+    partial = allocated(dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz)))
+    launch(
+        conv_unpool,
+        programs * splits,
+        gradient_ptr=gradient,
+        winner_ptr=code,
+        saved_ptr=saved,
+        dz_ptr=dz,
+        partial_ptr=partial,
+        splits=splits,
+        batch=dz.shape[0],
+        conv_height=dz.shape[2],
+        conv_width=dz.shape[3],
+        out_height=gradient.shape[2],
+        out_width=gradient.shape[3],
+        C=geometry,
+        T=tile,
+        num_warps=tile.warps,
+    )
+    return partial
+
+
+conv_launches = ConvLaunches(
+    forward=conv_launch_forward,
+    input_gradient=conv_launch_input_gradient,
+    weight_gradient=conv_launch_weight_gradient,
+    bias_gradient=conv_launch_bias_gradient,
+    unpool=conv_launch_unpool,
+    windows=conv_launch_windows,
     activation=F.relu6,
 )
 
@@ -1410,7 +1790,7 @@ CONV1_BATCHNORM1_RELU61 = ConvGeometry(
 conv1_batchnorm1_relu61_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61",
     CONV1_BATCHNORM1_RELU61,
-    conv_few_launches,
+    conv_launches,
 )
 
 
@@ -1426,7 +1806,7 @@ CONV1_BATCHNORM1_RELU61_SUMS = ConvGeometry(
 conv1_batchnorm1_relu61_sums_op = conv_op(
     f"{NAMESPACE}::conv1_batchnorm1_relu61_sums",
     CONV1_BATCHNORM1_RELU61_SUMS,
-    conv_few_launches,
+    conv_launches,
 )
 
 
@@ -1469,383 +1849,7 @@ def conv1_batchnorm1_relu61(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 16; the sums, 16 x 16 x 32
-#   The rest of its kernels are those of region 1.
-
-
-@triton.jit
-def conv_shifted(
-    y,
-    bias_ptr,
-    residual_ptr,
-    offset,
-    mask,
-    filter,
-    filter_mask,
-    C: tl.constexpr,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    if C.bias:
-        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
-    if C.residual:
-        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    return y
-
-
-@triton.jit
-def conv_products(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
-    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
-    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * C.stride[0]
-    column = column * C.stride[1]
-    row -= C.pad[0]
-    column -= C.pad[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
-    for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
-        tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
-        channel_mask = channel < GROUP_CHANNELS
-        down = tap // C.kernel[1] * C.dilation[0]
-        right = tap % C.kernel[1] * C.dilation[1]
-        inside = pixel_mask & (row + down >= 0) & (row + down < height)
-        inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * C.channels + channel
-        x_mask = inside[None, :] & channel_mask[:, None]
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = tap * GROUP_CHANNELS + channel
-        weight_mask = filter_mask[:, None] & channel_mask[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(
-            weight,
-            x,
-            total,
-            input_precision=PRECISION,
-            out_dtype=total.dtype,
-        )
-    return total
-
-
-@triton.jit
-def conv_sum(
-    x_ptr,
-    weight_ptr,
-    scale_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself.
-    """
-    total = conv_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-        T=T,
-        PRECISION=PRECISION,
-    )
-    if C.scale == "sum":
-        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
-    return total
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_forward(
-    x_ptr,  # [batch, height, width, C.channels]
-    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
-    bias_ptr,  # [C.filters]
-    scale_ptr,  # [C.filters]
-    y_ptr,  # [batch, out_height, out_width, C.filters]
-    residual_ptr,  # like y: added before the activation
-    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    GROUPS: tl.constexpr = C.forward_groups
-    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, COLUMNS)
-    window = tile * COLUMNS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-        T=T,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        residual_ptr=residual_ptr,
-        offset=offset,
-        mask=mask,
-        filter=filter,
-        filter_mask=filter_mask,
-        C=C,
-    )
-    if C.activation != "none":
-        y = conv_few_activation(y)
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    if C.statistics:
-        conv_few_statistics(
-            sums_ptr=sums_ptr,
-            y=full(rounded),
-            mask=mask,
-            window_mask=window_mask,
-            tile=tile,
-            filter=filter,
-            filter_mask=filter_mask,
-            C=C,
-        )
-
-
-def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
-    """Choose filters x pixels, and terms a step, by what compiles without spills."""
-    filters = geometry.filters // geometry.groups
-    terms = geometry.channels // geometry.groups
-    if precision == "ieee" and x.element_size() >= 4:
-        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
-        return Tile(
-            block_size(filters, 32),
-            32 if geometry.window == "loop" else 64,
-            16,
-            4,
-            2,
-        )
-    if x.element_size() == 4:
-        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
-    if terms <= 32:
-        # Little to multiply: what counts is how much is read at a time.
-        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
-    if filters > 64 and terms >= 64:
-        return Tile(128, 128, 64, 8, 3)
-    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
-    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
-
-
-def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
-    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_forward_tile(geometry, x, conv_precision(x))
-    return tile.columns
-
-
-def conv_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    if geometry.residual:
-        residual = channels_last(residual)
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    groups = geometry.forward_groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        residual_ptr=residual,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        C=geometry,
-        T=tile,
-        PRECISION=precision,
-        **tile.options,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, C.filters]
-    saved_ptr,
-    dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, C.filters]
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
-    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    filter_mask = filter < C.filters
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        window = step * ROWS + tl.arange(0, ROWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        if C.activation == "output":
-            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-            gradient = conv_few_activation_gradient(saved, gradient)
-        if C.activation != "none":
-            tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * C.filters + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_launch_bias_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    saved: Tensor | None,
-    dz: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum.
-
-    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
-    tile = Tile(32, columns, 1, 4, 3)
-    programs = count_blocks(geometry.filters, tile.columns)
-    splits = split_count(programs, count_blocks(windows, tile.rows))
-    refuse_launch(gradient, programs * splits, windows)
-    shape = (splits, geometry.filters)
-    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
-    launch(
-        conv_bias_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        dz_ptr=dz,
-        partial_ptr=partial,
-        splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        C=geometry,
-        T=tile,
-        num_warps=tile.warps,
-    )
-    return partial
-
-
-conv_launches = ConvLaunches(
-    forward=conv_launch_forward,
-    bias_gradient=conv_launch_bias_gradient,
-    windows=conv_launch_windows,
-    activation=F.relu6,
-)
+#   Its kernels are those of region 1.
 
 
 CONV2_BATCHNORM2_RELU62 = ConvGeometry(
@@ -1916,173 +1920,7 @@ def conv2_batchnorm2_relu62(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 32; the sums, 8 x 8 x 32
-#   The rest of its kernels are those of regions 1 and 2.
-
-
-@triton.jit
-def conv_few_2_sum(
-    x_ptr,
-    scale_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    C: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself.
-    """
-    place = ((image * height + row) * width + column) * C.filters
-    mask = pixel_mask[None, :] & filter_mask[:, None]
-    total = tl.load(x_ptr + place[None, :] + filter[:, None], mask=mask, other=0.0)
-    total = full(total)
-    if C.scale == "sum":
-        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
-    return total
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_few_2_forward(
-    x_ptr,  # [batch, height, width, C.channels]
-    bias_ptr,  # [C.filters]
-    scale_ptr,  # [C.filters]
-    y_ptr,  # [batch, out_height, out_width, C.filters]
-    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    GROUPS: tl.constexpr = C.forward_groups
-    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, COLUMNS)
-    window = tile * COLUMNS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_2_sum(
-        x_ptr=x_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-    )
-    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        filter=filter,
-        filter_mask=filter_mask,
-        C=C,
-    )
-    if C.activation != "none":
-        y = conv_few_activation(y)
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    if C.statistics:
-        conv_few_statistics(
-            sums_ptr=sums_ptr,
-            y=full(rounded),
-            mask=mask,
-            window_mask=window_mask,
-            tile=tile,
-            filter=filter,
-            filter_mask=filter_mask,
-            C=C,
-        )
-
-
-def conv_few_2_forward_tile(geometry: ConvGeometry, x: Tensor, _precision: str) -> Tile:
-    """Choose filters x pixels, and terms a step, by what compiles without spills."""
-    # Beside a residual, or the best so far, a tile of float32 is half as large.
-    most_bytes = 2 if geometry.residual or geometry.window == "loop" else 4
-    pixels = 64 if x.element_size() <= most_bytes else 32
-    return Tile(block_size(geometry.filters, 64), pixels, 16, 4, 2)
-
-
-def conv_few_2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
-    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_2_forward_tile(geometry, x, conv_precision(x))
-    return tile.columns
-
-
-def conv_few_2_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    _residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_few_2_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    x = done(conv_product, geometry, x, weight)
-    height, width = sizes.conv_height, sizes.conv_width
-    groups = geometry.forward_groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_few_2_launch_windows(geometry, x))
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_few_2_forward,
-        programs,
-        x_ptr=channels_last(x),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        C=geometry,
-        T=tile,
-        **tile.options,
-    )
-
-
-conv_few_2_launches = ConvLaunches(
-    forward=conv_few_2_launch_forward,
-    bias_gradient=conv_launch_bias_gradient,
-    windows=conv_few_2_launch_windows,
-    activation=F.relu6,
-)
+#   Its kernels are those of region 1.
 
 
 CONV3_BATCHNORM3_RELU63 = ConvGeometry(
@@ -2100,7 +1938,7 @@ CONV3_BATCHNORM3_RELU63 = ConvGeometry(
 conv3_batchnorm3_relu63_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63",
     CONV3_BATCHNORM3_RELU63,
-    conv_few_2_launches,
+    conv_launches,
 )
 
 
@@ -2119,7 +1957,7 @@ CONV3_BATCHNORM3_RELU63_SUMS = ConvGeometry(
 conv3_batchnorm3_relu63_sums_op = conv_op(
     f"{NAMESPACE}::conv3_batchnorm3_relu63_sums",
     CONV3_BATCHNORM3_RELU63_SUMS,
-    conv_few_2_launches,
+    conv_launches,
 )
 
 
@@ -2157,7 +1995,7 @@ def conv3_batchnorm3_relu63(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 32; the sums, 8 x 8 x 24
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 CONV4_BATCHNORM4 = ConvGeometry(
@@ -2225,7 +2063,7 @@ def conv4_batchnorm4(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 24; the sums, 8 x 8 x 48
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 CONV5_BATCHNORM5_RELU64 = ConvGeometry(
@@ -2296,7 +2134,7 @@ def conv5_batchnorm5_relu64(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 48; the sums, 8 x 8 x 48
-#   Its kernels are those of regions 1 and 3.
+#   Its kernels are those of region 1.
 
 
 CONV6_BATCHNORM6_RELU65 = ConvGeometry(
@@ -2313,7 +2151,7 @@ CONV6_BATCHNORM6_RELU65 = ConvGeometry(
 conv6_batchnorm6_relu65_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65",
     CONV6_BATCHNORM6_RELU65,
-    conv_few_2_launches,
+    conv_launches,
 )
 
 
@@ -2331,7 +2169,7 @@ CONV6_BATCHNORM6_RELU65_SUMS = ConvGeometry(
 conv6_batchnorm6_relu65_sums_op = conv_op(
     f"{NAMESPACE}::conv6_batchnorm6_relu65_sums",
     CONV6_BATCHNORM6_RELU65_SUMS,
-    conv_few_2_launches,
+    conv_launches,
 )
 
 
@@ -2370,7 +2208,7 @@ def conv6_batchnorm6_relu65(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) ->
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 48; the sums, 8 x 8 x 24
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 CONV7_BATCHNORM7_ADD1 = ConvGeometry(
@@ -2448,42 +2286,94 @@ def conv7_batchnorm7_add1(
 #   convolution; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 8 x 8 x 24; the sums, 4 x 4 x 64; a byte
 #   an output (which pixel of the window won), 4 x 4 x 64
-#   The rest of its kernels are those of regions 1 and 2.
-#
-#   Pools over the sums of a convolution, in registers: values that lose are never
-#   written.
-#
-#   Backward kernel of a convolution region with a pool: the gradient before it, written
-#   once.
-#
-#   For the products of a library, which cannot rebuild it where they read it.
+#   The rest of its kernels are those of region 1.
 
 
 @triton.jit
-def conv_max2_activation(z):
+def conv_max2_scale_gelu_activation(z):
     """Apply gelu."""
     return 0.5 * z * (1 + tl.erf(z * 0.7071067811865476))
 
 
 @triton.jit
-def conv_max2_shifted(
+def conv_max2_scale_gelu_shifted(
     y,
     bias_ptr,
     scale_ptr,
     filter,
     filter_mask,
-    C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
-    if C.scale == "pool":
-        y *= conv_few_each(scale_ptr, filter, filter_mask).to(y.dtype)
-    if C.bias:
-        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    y *= conv_each(scale_ptr, filter, filter_mask).to(y.dtype)
+    y += conv_each(bias_ptr, filter, filter_mask).to(y.dtype)
     return y
 
 
 @triton.jit
-def conv_max2_sum(
+def conv_max2_scale_gelu_products(
+    x_ptr,
+    weight_ptr,
+    image,
+    row,
+    column,
+    pixel_mask,
+    group,
+    filter,
+    filter_mask,
+    height: tl.constexpr,
+    width: tl.constexpr,
+    C: tl.constexpr,
+    T: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
+    ROWS: tl.constexpr = T.rows
+    COLUMNS: tl.constexpr = T.columns
+    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
+    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
+    # Of a pixel: what `conv_rows` lays out has four.
+    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
+    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
+    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
+    row = row * C.stride[0]
+    column = column * C.stride[1]
+    row -= C.pad[0]
+    column -= C.pad[1]
+    x_ptr += ((image * height + row) * width + column) * VALUES
+    x_ptr += group * GROUP_CHANNELS
+    weight_ptr += filter * TERMS
+    # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
+    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
+    for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
+        tap = step // CHANNEL_BLOCKS
+        channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
+        channel_mask = channel < GROUP_CHANNELS
+        down = tap // C.kernel[1] * C.dilation[0]
+        right = tap % C.kernel[1] * C.dilation[1]
+        inside = pixel_mask & (row + down >= 0) & (row + down < height)
+        inside &= (column + right >= 0) & (column + right < width)
+        offset = (down * width + right) * C.channels + channel
+        x_mask = inside[None, :] & channel_mask[:, None]
+        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+        term = tap * GROUP_CHANNELS + channel
+        weight_mask = filter_mask[:, None] & channel_mask[None, :]
+        weight = tl.load(
+            weight_ptr[:, None] + term[None, :],
+            mask=weight_mask,
+            other=0.0,
+        )
+        total = tl.dot(
+            weight,
+            x,
+            total,
+            input_precision=PRECISION,
+            out_dtype=total.dtype,
+        )
+    return total
+
+
+@triton.jit
+def conv_max2_scale_gelu_sum(
     x_ptr,
     weight_ptr,
     image,
@@ -2503,7 +2393,7 @@ def conv_max2_sum(
 
     Where that was done before, x is the convolution itself.
     """
-    return conv_products(
+    return conv_max2_scale_gelu_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2522,21 +2412,7 @@ def conv_max2_sum(
 
 
 @triton.jit
-def conv_max2_corners(
-    tile,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-):
-    """Take a tile apart into the four pixels of its 2x2 windows."""
-    windows = tl.permute(tl.reshape(tile, (ROWS, 2, COLUMNS // 4, 2)), (0, 2, 1, 3))
-    left, right = tl.split(windows)
-    top_left, bottom_left = tl.split(left)
-    top_right, bottom_right = tl.split(right)
-    return top_left, top_right, bottom_left, bottom_right
-
-
-@triton.jit
-def conv_max2_quads(
+def conv_max2_scale_gelu_quads(
     z,
     T: tl.constexpr,
 ):
@@ -2544,7 +2420,7 @@ def conv_max2_quads(
     ROWS: tl.constexpr = T.rows
     COLUMNS: tl.constexpr = T.columns
     code = tl.full((ROWS, COLUMNS // 4), 1, tl.int32)
-    y, b, c, d = conv_max2_corners(z, ROWS, COLUMNS)
+    y, b, c, d = conv_corners(z, ROWS, COLUMNS)
     code = tl.where(is_better(b, y), 2, code)
     y = tl.where(is_better(b, y), b, y)
     code = tl.where(is_better(c, y), 3, code)
@@ -2555,7 +2431,7 @@ def conv_max2_quads(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_max2_forward(
+def conv_max2_scale_gelu_forward(
     x_ptr,  # [batch, height, width, C.channels]
     weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
     bias_ptr,  # [C.filters]
@@ -2563,7 +2439,6 @@ def conv_max2_forward(
     y_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like y: 0 = no gradient, 1 + position in the window of the pixel that won
     before_ptr,  # like y: what the activation was given
-    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
     width: tl.constexpr,
@@ -2598,7 +2473,7 @@ def conv_max2_forward(
     image, row, column = pixel_place(window, out_height, out_width)
     row = row * 2 + pixel // (COLUMNS // 2)
     column = column * 2 + pixel % 2
-    y = conv_max2_sum(
+    y = conv_max2_scale_gelu_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -2614,7 +2489,7 @@ def conv_max2_forward(
         T=T,
         PRECISION=PRECISION,
     )
-    pooled = conv_max2_quads(
+    pooled = conv_max2_scale_gelu_quads(
         z=y,
         T=T,
     )
@@ -2624,42 +2499,56 @@ def conv_max2_forward(
     offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_max2_shifted(
+    y = conv_max2_scale_gelu_shifted(
         y=y,
         bias_ptr=bias_ptr,
         scale_ptr=scale_ptr,
         filter=filter,
         filter_mask=filter_mask,
-        C=C,
     )
     code = pooled[1]
     tl.store(winner_ptr + offset, code.to(winner_ptr.dtype.element_ty), mask=mask)
-    if C.activation == "input":
-        tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
-    if C.activation != "none":
-        y = conv_max2_activation(y)
+    tl.store(before_ptr + offset, y.to(before_ptr.dtype.element_ty), mask=mask)
+    y = conv_max2_scale_gelu_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
-    if C.statistics:
-        conv_few_statistics(
-            sums_ptr=sums_ptr,
-            y=full(rounded),
-            mask=mask,
-            window_mask=window_mask,
-            tile=tile,
-            filter=filter,
-            filter_mask=filter_mask,
-            C=C,
+
+
+def conv_max2_scale_gelu_forward_tile(
+    geometry: ConvGeometry,
+    x: Tensor,
+    precision: str,
+) -> Tile:
+    """Choose filters x pixels, and terms a step, by what compiles without spills."""
+    filters = geometry.filters // geometry.groups
+    terms = geometry.channels // geometry.groups
+    if precision == "ieee" and x.element_size() >= 4:
+        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
+        return Tile(
+            block_size(filters, 32),
+            32 if geometry.window == "loop" else 64,
+            16,
+            4,
+            2,
         )
+    if x.element_size() == 4:
+        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
+    if terms <= 32:
+        # Little to multiply: what counts is how much is read at a time.
+        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64:
+        return Tile(128, 128, 64, 8, 3)
+    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
+    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_max2_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_max2_scale_gelu_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_max2_scale_gelu_forward_tile(geometry, x, conv_precision(x))
     return tile.columns // 4
 
 
-def conv_max2_launch_forward(
+def conv_max2_scale_gelu_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
@@ -2671,15 +2560,18 @@ def conv_max2_launch_forward(
     """Launch the forward kernel, which fills y and all that is kept beside it."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_forward_tile(geometry, x, precision)
+    tile = conv_max2_scale_gelu_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_max2_launch_windows(geometry, x))
+    programs = blocks * count_blocks(
+        windows,
+        conv_max2_scale_gelu_launch_windows(geometry, x),
+    )
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_max2_forward,
+        conv_max2_scale_gelu_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
@@ -2688,7 +2580,6 @@ def conv_max2_launch_forward(
         y_ptr=outputs.y,
         winner_ptr=outputs.code,
         before_ptr=outputs.before,
-        sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
         width=width,
@@ -2702,7 +2593,7 @@ def conv_max2_launch_forward(
 
 
 @triton.jit
-def conv_max2_activation_gradient(saved, gradient):
+def conv_max2_scale_gelu_activation_gradient(saved, gradient):
     """Take a gradient back through gelu."""
     return tl.fma(
         gradient * saved * 0.3989422804014327,
@@ -2712,23 +2603,21 @@ def conv_max2_activation_gradient(saved, gradient):
 
 
 @triton.jit
-def conv_max2_rebuilt(
+def conv_max2_scale_gelu_rebuilt(
     gradient_ptr,
     winner_ptr,
     saved_ptr,
     offset,
     mask,
     position,
-    C: tl.constexpr,
 ):
     """Rebuild a tile of the gradient before the pool: what windows give to one position in each.
 
     An average gives a share of it: that division is left to the caller.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if C.activation == "input":
-        saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_max2_activation_gradient(saved, full(gradient))
+    saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
+    gradient = conv_max2_scale_gelu_activation_gradient(saved, full(gradient))
     # Only now: the slope is that of the pixel that won. Where it is NaN, the others still get 0.
     winner = tl.load(winner_ptr + offset, mask=mask, other=0).to(tl.int32)
     gradient = tl.where(winner == position + 1, gradient, 0.0)
@@ -2736,7 +2625,7 @@ def conv_max2_rebuilt(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_max2_unpool(
+def conv_max2_scale_gelu_unpool(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
     winner_ptr,  # like the gradient, written by the forward kernel
     saved_ptr,
@@ -2792,14 +2681,13 @@ def conv_max2_unpool(
                 holds = pixel_mask & (window_row >= 0) & (window_row < out_height)
                 holds &= (window_column >= 0) & (window_column < out_width)
                 window = (image * out_height + window_row) * out_width + window_column
-                gradient = conv_max2_rebuilt(
+                gradient = conv_max2_scale_gelu_rebuilt(
                     gradient_ptr=gradient_ptr,
                     winner_ptr=winner_ptr,
                     saved_ptr=saved_ptr,
                     offset=(window * C.filters)[:, None] + filter[None, :],
                     mask=holds[:, None] & filter_mask[None, :],
                     position=down * C.pool_size[1] + right,
-                    C=C,
                 )
                 gradient = full(gradient)
                 dz += gradient
@@ -2817,7 +2705,7 @@ def conv_max2_unpool(
     )
 
 
-def conv_max2_launch_unpool(
+def conv_max2_scale_gelu_launch_unpool(
     geometry: ConvGeometry,
     gradient: Tensor,
     code: Tensor,
@@ -2835,7 +2723,7 @@ def conv_max2_launch_unpool(
     refuse_launch(dz, programs * splits, pixels)
     partial = allocated(dz.new_empty((splits, geometry.filters), dtype=full_dtype(dz)))
     launch(
-        conv_max2_unpool,
+        conv_max2_scale_gelu_unpool,
         programs * splits,
         gradient_ptr=gradient,
         winner_ptr=code,
@@ -2855,10 +2743,9 @@ def conv_max2_launch_unpool(
     return partial
 
 
-conv_max2_launches = ConvLaunches(
-    forward=conv_max2_launch_forward,
-    unpool=conv_max2_launch_unpool,
-    windows=conv_max2_launch_windows,
+conv_max2_scale_gelu_launches = ConvLaunches(
+    forward=conv_max2_scale_gelu_launch_forward,
+    unpool=conv_max2_scale_gelu_launch_unpool,
     activation=F.gelu,
 )
 
@@ -3174,7 +3061,7 @@ CONV8_POOL1_BATCHNORM8_GELU1 = ConvGeometry(
 conv8_pool1_batchnorm8_gelu1_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1",
     CONV8_POOL1_BATCHNORM8_GELU1,
-    conv_max2_launches,
+    conv_max2_scale_gelu_launches,
 )
 
 
@@ -3194,7 +3081,7 @@ CONV8_POOL1_BATCHNORM8_GELU1_SUMS = ConvGeometry(
 conv8_pool1_batchnorm8_gelu1_sums_op = conv_op(
     f"{NAMESPACE}::conv8_pool1_batchnorm8_gelu1_sums",
     CONV8_POOL1_BATCHNORM8_GELU1_SUMS,
-    conv_max2_launches,
+    conv_launches,
 )
 
 

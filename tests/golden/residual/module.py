@@ -60,7 +60,7 @@ from torch import Tensor, nn
 requires(2)  # the version of cnndsl.rt
 
 # Of this module's operators in PyTorch, so that two modules never meet.
-NAMESPACE = "cnndsl_residual_0b562f9d582a"
+NAMESPACE = "cnndsl_residual_a1b74e06c4d6"
 
 
 class Residual(nn.Module):
@@ -246,33 +246,38 @@ def refuse_input(x: Tensor) -> None:
 
 
 @triton.jit
-def conv_few_activation(z):
+def conv_activation(z):
     """Apply relu."""
     return tl.where(z <= 0, 0.0, z)
 
 
 @triton.jit
-def conv_few_each(vector_ptr, filter, filter_mask):
+def conv_each(vector_ptr, filter, filter_mask):
     """Read a value for each filter, to go with a tile of filters by pixels."""
     return tl.load(vector_ptr + filter, mask=filter_mask, other=0.0)[:, None]
 
 
 @triton.jit
-def conv_few_shifted(
+def conv_shifted(
     y,
     bias_ptr,
+    residual_ptr,
+    offset,
+    mask,
     filter,
     filter_mask,
     C: tl.constexpr,
 ):
     """Do all that comes between the pool, or the sum, and the activation."""
     if C.bias:
-        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
+        y += conv_each(bias_ptr, filter, filter_mask).to(y.dtype)
+    if C.residual:
+        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
     return y
 
 
 @triton.jit
-def conv_few_statistics(
+def conv_statistics(
     sums_ptr,
     y,
     mask,
@@ -300,7 +305,7 @@ def conv_few_statistics(
 
 
 @triton.jit
-def conv_few_products(
+def conv_products(
     x_ptr,
     weight_ptr,
     image,
@@ -332,35 +337,65 @@ def conv_few_products(
     x_ptr += ((image * height + row) * width + column) * VALUES
     x_ptr += group * GROUP_CHANNELS
     weight_ptr += filter * TERMS
-    # Few channels: one step takes the terms of several taps, to fill the matrix unit.
-    for step in range((TERMS + T.terms - 1) // T.terms):
-        term = step * T.terms + tl.arange(0, T.terms)
-        tap = term // GROUP_CHANNELS
-        down = (tap // C.kernel[1] * C.dilation[0])[:, None]
-        right = (tap % C.kernel[1] * C.dilation[1])[:, None]
-        x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
-        x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
-        x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
-        offset = (down * width + right) * C.channels + (term % GROUP_CHANNELS)[:, None]
-        x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
-        weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(
-            weight,
-            x,
-            total,
-            input_precision=PRECISION,
-            out_dtype=total.dtype,
-        )
+    if C.taps == "packed":
+        # Few channels: one step takes the terms of several taps, to fill the matrix unit.
+        for step in range((TERMS + T.terms - 1) // T.terms):
+            term = step * T.terms + tl.arange(0, T.terms)
+            tap = term // GROUP_CHANNELS
+            down = (tap // C.kernel[1] * C.dilation[0])[:, None]
+            right = (tap % C.kernel[1] * C.dilation[1])[:, None]
+            x_mask = pixel_mask[None, :] & (term < TERMS)[:, None]
+            x_mask &= (row[None, :] + down >= 0) & (row[None, :] + down < height)
+            x_mask &= (column[None, :] + right >= 0) & (column[None, :] + right < width)
+            channel = (term % GROUP_CHANNELS)[:, None]
+            offset = (down * width + right) * C.channels + channel
+            x = tl.load(x_ptr[None, :] + offset, mask=x_mask, other=0.0)
+            weight_mask = filter_mask[:, None] & (term < TERMS)[None, :]
+            weight = tl.load(
+                weight_ptr[:, None] + term[None, :],
+                mask=weight_mask,
+                other=0.0,
+            )
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
+    else:
+        # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
+        for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
+            tap = step // CHANNEL_BLOCKS
+            channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
+            channel_mask = channel < GROUP_CHANNELS
+            down = tap // C.kernel[1] * C.dilation[0]
+            right = tap % C.kernel[1] * C.dilation[1]
+            inside = pixel_mask & (row + down >= 0) & (row + down < height)
+            inside &= (column + right >= 0) & (column + right < width)
+            offset = (down * width + right) * C.channels + channel
+            x_mask = inside[None, :] & channel_mask[:, None]
+            x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
+            term = tap * GROUP_CHANNELS + channel
+            weight_mask = filter_mask[:, None] & channel_mask[None, :]
+            weight = tl.load(
+                weight_ptr[:, None] + term[None, :],
+                mask=weight_mask,
+                other=0.0,
+            )
+            total = tl.dot(
+                weight,
+                x,
+                total,
+                input_precision=PRECISION,
+                out_dtype=total.dtype,
+            )
     return total
 
 
 @triton.jit
-def conv_few_sum(
+def conv_sum(
     x_ptr,
     weight_ptr,
     scale_ptr,
@@ -381,7 +416,7 @@ def conv_few_sum(
 
     Where that was done before, x is the convolution itself.
     """
-    total = conv_few_products(
+    total = conv_products(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         image=image,
@@ -398,17 +433,18 @@ def conv_few_sum(
         PRECISION=PRECISION,
     )
     if C.scale == "sum":
-        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
+        total *= conv_each(scale_ptr, filter, filter_mask).to(total.dtype)
     return total
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_forward(
+def conv_forward(
     x_ptr,  # [batch, height, width, C.channels]
     weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
     bias_ptr,  # [C.filters]
     scale_ptr,  # [C.filters]
     y_ptr,  # [batch, out_height, out_width, C.filters]
+    residual_ptr,  # like y: added before the activation
     sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
     batch,
     height: tl.constexpr,
@@ -441,7 +477,7 @@ def conv_few_forward(
     window = tile * COLUMNS + pixel
     window_mask = window < batch * out_height * out_width
     image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_few_sum(
+    y = conv_sum(
         x_ptr=x_ptr,
         weight_ptr=weight_ptr,
         scale_ptr=scale_ptr,
@@ -461,19 +497,22 @@ def conv_few_forward(
     offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
     mask = filter_mask[:, None] & window_mask[None, :]
     # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_few_shifted(
+    y = conv_shifted(
         y=y,
         bias_ptr=bias_ptr,
+        residual_ptr=residual_ptr,
+        offset=offset,
+        mask=mask,
         filter=filter,
         filter_mask=filter_mask,
         C=C,
     )
     if C.activation != "none":
-        y = conv_few_activation(y)
+        y = conv_activation(y)
     rounded = y.to(y_ptr.dtype.element_ty)
     tl.store(y_ptr + offset, rounded, mask=mask)
     if C.statistics:
-        conv_few_statistics(
+        conv_statistics(
             sums_ptr=sums_ptr,
             y=full(rounded),
             mask=mask,
@@ -485,11 +524,12 @@ def conv_few_forward(
         )
 
 
-def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
+def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
     """Choose filters x pixels, and terms a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "packed":
+        terms *= geometry.kernel[0] * geometry.kernel[1]
     if precision == "ieee" and x.element_size() >= 4:
         # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
         return Tile(
@@ -504,43 +544,48 @@ def conv_few_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> 
     if terms <= 32:
         # Little to multiply: what counts is how much is read at a time.
         return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
+    if filters > 64 and terms >= 64 and geometry.taps == "apart":
+        return Tile(128, 128, 64, 8, 3)
     most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
     return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
 
 
-def conv_few_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
+def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
     """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_few_forward_tile(geometry, x, conv_precision(x))
+    tile = conv_forward_tile(geometry, x, conv_precision(x))
     return tile.columns
 
 
-def conv_few_launch_forward(
+def conv_launch_forward(
     geometry: ConvGeometry,
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
     scale: Tensor | None,
-    _residual: Tensor | None,
+    residual: Tensor | None,
     outputs: ConvOutputs,
 ) -> None:
     """Launch the forward kernel, which fills y and all that is kept beside it."""
+    if geometry.residual:
+        residual = channels_last(residual)
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_forward_tile(geometry, x, precision)
+    tile = conv_forward_tile(geometry, x, precision)
     windows = x.shape[0] * sizes.out_height * sizes.out_width
     height, width = sizes.height, sizes.width
     groups = geometry.forward_groups
     blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_few_launch_windows(geometry, x))
+    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
     refuse_launch(x, programs, 4 * windows)
     launch(
-        conv_few_forward,
+        conv_forward,
         programs,
         x_ptr=channels_last(x),
         weight_ptr=channels_last(weight),
         bias_ptr=bias,
         scale_ptr=scale,
         y_ptr=outputs.y,
+        residual_ptr=residual,
         sums_ptr=outputs.sums,
         batch=x.shape[0],
         height=height,
@@ -555,13 +600,13 @@ def conv_few_launch_forward(
 
 
 @triton.jit
-def conv_few_activation_gradient(saved, gradient):
+def conv_activation_gradient(saved, gradient):
     """Take a gradient back through relu."""
     return tl.where(saved <= 0, 0.0, gradient)
 
 
 @triton.jit
-def conv_few_unpooled(
+def conv_unpooled(
     gradient_ptr,
     saved_ptr,
     offset,
@@ -573,14 +618,14 @@ def conv_few_unpooled(
     Where there is a residual, of which this is the gradient too, that has been done before.
     """
     gradient = tl.load(gradient_ptr + offset, mask=mask, other=0.0)
-    if C.activation != "none":
+    if C.activation != "none" and not C.residual:
         saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-        gradient = conv_few_activation_gradient(saved, full(gradient))
+        gradient = conv_activation_gradient(saved, full(gradient))
     return gradient.to(gradient_ptr.dtype.element_ty)
 
 
 @triton.jit
-def conv_few_first(
+def conv_first(
     place,
     STRIDE: tl.constexpr,
     STEP: tl.constexpr,
@@ -596,7 +641,7 @@ def conv_few_first(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_input_gradient(
+def conv_input_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
     weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
@@ -639,14 +684,14 @@ def conv_few_input_gradient(
     channel_mask = channel < GROUP_CHANNELS
 
     # The taps of the right remainder; the next one is C.tap_step further.
-    first_down = conv_few_first(
+    first_down = conv_first(
         phase_row + C.pad[0],
         C.stride[0],
         C.tap_step[0],
         C.tap_inverse[0],
         C.kernel[0],
     )
-    first_right = conv_few_first(
+    first_right = conv_first(
         phase_column + C.pad[1],
         C.stride[1],
         C.tap_step[1],
@@ -677,7 +722,7 @@ def conv_few_input_gradient(
         column += cell_column
         mask &= (row >= 0) & (row < out_height) & (column >= 0) & (column < out_width)
         offset = ((image * out_height + row) * out_width + column) * C.filters
-        gradient = conv_few_unpooled(
+        gradient = conv_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset[:, None] + filter[None, :],
@@ -704,7 +749,7 @@ def conv_few_input_gradient(
     )
 
 
-def conv_few_input_gradient_tile(
+def conv_input_gradient_tile(
     geometry: ConvGeometry,
     dx: Tensor,
     precision: str,
@@ -720,7 +765,7 @@ def conv_few_input_gradient_tile(
     return Tile(64, block_size(channels, 64), block_size(filters, most), 4, 3)
 
 
-def conv_few_launch_input_gradient(
+def conv_launch_input_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -731,7 +776,7 @@ def conv_few_launch_input_gradient(
     """Launch the kernel that fills dx; its programs are all phases of all tiles."""
     sizes = conv_sizes(geometry, dx.shape[2], dx.shape[3])
     precision = conv_precision(dx)
-    tile = conv_few_input_gradient_tile(geometry, dx, precision)
+    tile = conv_input_gradient_tile(geometry, dx, precision)
     cell_height = geometry.stride[0] * geometry.pool_stride[0]
     cell_width = geometry.stride[1] * geometry.pool_stride[1]
     cells = dx.shape[0] * count_blocks(sizes.height, cell_height)
@@ -743,7 +788,7 @@ def conv_few_launch_input_gradient(
     programs = count_blocks(cells, tile.rows) * cell_height * cell_width * blocks
     refuse_launch(dx, programs, dx.shape[0] * sizes.height * sizes.width)
     launch(
-        conv_few_input_gradient,
+        conv_input_gradient,
         programs,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -762,7 +807,7 @@ def conv_few_launch_input_gradient(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_weight_gradient(
+def conv_weight_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
     x_ptr,  # [batch, height, width, C.channels]
@@ -785,12 +830,20 @@ def conv_few_weight_gradient(
     TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
     POSITIONS: tl.constexpr = C.pool_size[0] * C.pool_size[1]
     GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
-    # Few channels: a tile's columns are terms of several taps.
-    TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
-    term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    term_mask = term < TERMS
-    tap = term // GROUP_CHANNELS
-    channel = term % GROUP_CHANNELS
+    if C.taps == "packed":
+        # Few channels: a tile's columns are terms of several taps.
+        TERM_BLOCKS: tl.constexpr = (TERMS + COLUMNS - 1) // COLUMNS
+        term = tl.program_id(0) % TERM_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+        term_mask = term < TERMS
+        tap = term // GROUP_CHANNELS
+        channel = term % GROUP_CHANNELS
+    else:
+        CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + COLUMNS - 1) // COLUMNS
+        TERM_BLOCKS: tl.constexpr = C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS
+        tap = tl.program_id(0) % TERM_BLOCKS // CHANNEL_BLOCKS
+        channel = tl.program_id(0) % CHANNEL_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
+        term_mask = channel < GROUP_CHANNELS
+        term = tap * GROUP_CHANNELS + channel
     down = tap // C.kernel[1] * C.dilation[0]
     right = tap % C.kernel[1] * C.dilation[1]
     block = tl.program_id(0) // TERM_BLOCKS % (GROUP_BLOCKS * C.groups)
@@ -809,7 +862,7 @@ def conv_few_weight_gradient(
         exists = window < batch * out_height * out_width
         image, row, column = pixel_place(window, out_height, out_width)
         offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
-        gradient = conv_few_unpooled(
+        gradient = conv_unpooled(
             gradient_ptr=gradient_ptr,
             saved_ptr=saved_ptr,
             offset=offset,
@@ -821,11 +874,16 @@ def conv_few_weight_gradient(
         start = ((image * height + row) * width + column) * C.channels
         start += group * GROUP_CHANNELS
         offset = (down * width + right) * C.channels + channel
-        x_mask = exists[:, None] & term_mask[None, :]
-        x_mask &= row[:, None] + down[None, :] >= 0
-        x_mask &= row[:, None] + down[None, :] < height
-        x_mask &= column[:, None] + right[None, :] >= 0
-        x_mask &= column[:, None] + right[None, :] < width
+        if C.taps == "packed":
+            x_mask = exists[:, None] & term_mask[None, :]
+            x_mask &= row[:, None] + down[None, :] >= 0
+            x_mask &= row[:, None] + down[None, :] < height
+            x_mask &= column[:, None] + right[None, :] >= 0
+            x_mask &= column[:, None] + right[None, :] < width
+        else:
+            exists &= (row + down >= 0) & (row + down < height)
+            exists &= (column + right >= 0) & (column + right < width)
+            x_mask = exists[:, None] & term_mask[None, :]
         x = tl.load(x_ptr + start[:, None] + offset[None, :], mask=x_mask, other=0.0)
         dweight = tl.dot(
             gradient,
@@ -842,7 +900,7 @@ def conv_few_weight_gradient(
     )
 
 
-def conv_few_weight_gradient_tile(
+def conv_weight_gradient_tile(
     geometry: ConvGeometry,
     x: Tensor,
     precision: str,
@@ -850,7 +908,8 @@ def conv_few_weight_gradient_tile(
     """Choose filters x terms, and windows a step, by what compiles without spills."""
     filters = geometry.filters // geometry.groups
     terms = geometry.channels // geometry.groups
-    terms *= geometry.kernel[0] * geometry.kernel[1]
+    if geometry.taps == "packed":
+        terms *= geometry.kernel[0] * geometry.kernel[1]
     most, windows = 64, 32
     if precision == "ieee" and x.element_size() >= 4:
         most, windows = 32, 16
@@ -858,7 +917,7 @@ def conv_few_weight_gradient_tile(
     return Tile(block_size(filters, most), block_size(terms, most_terms), windows, 4, 2)
 
 
-def conv_few_launch_weight_gradient(
+def conv_launch_weight_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
@@ -868,11 +927,14 @@ def conv_few_launch_weight_gradient(
     """Launch the kernel of the weight's gradient: parts of its sum, in float32."""
     sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
     precision = conv_precision(x)
-    tile = conv_few_weight_gradient_tile(geometry, x, precision)
+    tile = conv_weight_gradient_tile(geometry, x, precision)
     channels = geometry.channels // geometry.groups
     taps = geometry.kernel[0] * geometry.kernel[1]
     height, width = sizes.height, sizes.width
-    programs = count_blocks(taps * channels, tile.columns)
+    if geometry.taps == "packed":
+        programs = count_blocks(taps * channels, tile.columns)
+    else:
+        programs = taps * count_blocks(channels, tile.columns)
     programs *= geometry.groups * count_blocks(
         geometry.filters // geometry.groups,
         tile.rows,
@@ -887,7 +949,7 @@ def conv_few_launch_weight_gradient(
     shape = (splits, geometry.filters, *geometry.kernel, channels)
     partial = allocated(x.new_empty(shape, dtype=full_dtype(x)))
     launch(
-        conv_few_weight_gradient,
+        conv_weight_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
@@ -908,9 +970,10 @@ def conv_few_launch_weight_gradient(
 
 
 @triton.jit(do_not_specialize=COUNTS)
-def conv_few_bias_gradient(
+def conv_bias_gradient(
     gradient_ptr,  # [batch, out_height, out_width, C.filters]
     saved_ptr,
+    dz_ptr,  # like the gradient
     partial_ptr,  # [splits, C.filters]
     splits,
     batch,
@@ -938,7 +1001,14 @@ def conv_few_bias_gradient(
         gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
         if C.activation == "relu":
             saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-            gradient = conv_few_activation_gradient(saved, gradient)
+            gradient = conv_activation_gradient(saved, gradient)
+        if C.residual or C.backward == "library":
+            if C.activation != "none":
+                tl.store(
+                    dz_ptr + offset,
+                    gradient.to(dz_ptr.dtype.element_ty),
+                    mask=mask,
+                )
         total += gradient
     tl.store(
         partial_ptr + split.to(tl.int64) * C.filters + filter,
@@ -947,12 +1017,12 @@ def conv_few_bias_gradient(
     )
 
 
-def conv_few_launch_bias_gradient(
+def conv_launch_bias_gradient(
     geometry: ConvGeometry,
     gradient: Tensor,
     _code: Tensor,
     saved: Tensor | None,
-    _dz: Tensor,
+    dz: Tensor,
     height: int,
     width: int,
 ) -> Tensor:
@@ -970,10 +1040,11 @@ def conv_few_launch_bias_gradient(
     shape = (splits, geometry.filters)
     partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
     launch(
-        conv_few_bias_gradient,
+        conv_bias_gradient,
         programs * splits,
         gradient_ptr=gradient,
         saved_ptr=saved,
+        dz_ptr=dz,
         partial_ptr=partial,
         splits=splits,
         batch=gradient.shape[0],
@@ -986,12 +1057,12 @@ def conv_few_launch_bias_gradient(
     return partial
 
 
-conv_few_launches = ConvLaunches(
-    forward=conv_few_launch_forward,
-    input_gradient=conv_few_launch_input_gradient,
-    weight_gradient=conv_few_launch_weight_gradient,
-    bias_gradient=conv_few_launch_bias_gradient,
-    windows=conv_few_launch_windows,
+conv_launches = ConvLaunches(
+    forward=conv_launch_forward,
+    input_gradient=conv_launch_input_gradient,
+    weight_gradient=conv_launch_weight_gradient,
+    bias_gradient=conv_launch_bias_gradient,
+    windows=conv_launch_windows,
 )
 
 
@@ -1441,7 +1512,7 @@ CONV1_BN1_RELU1 = ConvGeometry(
 conv1_bn1_relu1_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1",
     CONV1_BN1_RELU1,
-    conv_few_launches,
+    conv_launches,
 )
 
 
@@ -1456,7 +1527,7 @@ CONV1_BN1_RELU1_SUMS = ConvGeometry(
 conv1_bn1_relu1_sums_op = conv_op(
     f"{NAMESPACE}::conv1_bn1_relu1_sums",
     CONV1_BN1_RELU1_SUMS,
-    conv_few_launches,
+    conv_launches,
 )
 
 
@@ -1495,382 +1566,7 @@ def conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 32 x 32 x 16
-#   The rest of its kernels are those of region 1.
-
-
-@triton.jit
-def conv_shifted(
-    y,
-    bias_ptr,
-    residual_ptr,
-    offset,
-    mask,
-    filter,
-    filter_mask,
-    C: tl.constexpr,
-):
-    """Do all that comes between the pool, or the sum, and the activation."""
-    if C.bias:
-        y += conv_few_each(bias_ptr, filter, filter_mask).to(y.dtype)
-    if C.residual:
-        y += tl.load(residual_ptr + offset, mask=mask, other=0.0)
-    return y
-
-
-@triton.jit
-def conv_products(
-    x_ptr,
-    weight_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Multiply and add: a tile of filters (rows) by pixels (columns)."""
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    GROUP_CHANNELS: tl.constexpr = C.channels // C.groups
-    TERMS: tl.constexpr = C.kernel[0] * C.kernel[1] * GROUP_CHANNELS
-    # Of a pixel: what `conv_rows` lays out has four.
-    VALUES: tl.constexpr = 4 if C.taps == "rows" else C.channels
-    total = full(tl.zeros((ROWS, COLUMNS), x_ptr.dtype.element_ty))
-    # Where the receptive fields start: in the padding, maybe, so nothing is read there yet.
-    row = row * C.stride[0]
-    column = column * C.stride[1]
-    row -= C.pad[0]
-    column -= C.pad[1]
-    x_ptr += ((image * height + row) * width + column) * VALUES
-    x_ptr += group * GROUP_CHANNELS
-    weight_ptr += filter * TERMS
-    # One step takes channels of one tap: whole cache lines, and one bounds check a pixel.
-    CHANNEL_BLOCKS: tl.constexpr = (GROUP_CHANNELS + T.terms - 1) // T.terms
-    for step in range(C.kernel[0] * C.kernel[1] * CHANNEL_BLOCKS):
-        tap = step // CHANNEL_BLOCKS
-        channel = step % CHANNEL_BLOCKS * T.terms + tl.arange(0, T.terms)
-        channel_mask = channel < GROUP_CHANNELS
-        down = tap // C.kernel[1] * C.dilation[0]
-        right = tap % C.kernel[1] * C.dilation[1]
-        inside = pixel_mask & (row + down >= 0) & (row + down < height)
-        inside &= (column + right >= 0) & (column + right < width)
-        offset = (down * width + right) * C.channels + channel
-        x_mask = inside[None, :] & channel_mask[:, None]
-        x = tl.load(x_ptr[None, :] + offset[:, None], mask=x_mask, other=0.0)
-        term = tap * GROUP_CHANNELS + channel
-        weight_mask = filter_mask[:, None] & channel_mask[None, :]
-        weight = tl.load(
-            weight_ptr[:, None] + term[None, :],
-            mask=weight_mask,
-            other=0.0,
-        )
-        total = tl.dot(
-            weight,
-            x,
-            total,
-            input_precision=PRECISION,
-            out_dtype=total.dtype,
-        )
-    return total
-
-
-@triton.jit
-def conv_sum(
-    x_ptr,
-    weight_ptr,
-    scale_ptr,
-    image,
-    row,
-    column,
-    pixel_mask,
-    group,
-    filter,
-    filter_mask,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Convolve: a tile of filters (rows) by pixels (columns).
-
-    Where that was done before, x is the convolution itself.
-    """
-    total = conv_products(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=pixel_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-        T=T,
-        PRECISION=PRECISION,
-    )
-    if C.scale == "sum":
-        total *= conv_few_each(scale_ptr, filter, filter_mask).to(total.dtype)
-    return total
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_forward(
-    x_ptr,  # [batch, height, width, C.channels]
-    weight_ptr,  # [C.filters, *C.kernel, C.channels // C.groups]
-    bias_ptr,  # [C.filters]
-    scale_ptr,  # [C.filters]
-    y_ptr,  # [batch, out_height, out_width, C.filters]
-    residual_ptr,  # like y: added before the activation
-    sums_ptr,  # [tiles, 3, C.filters]: of a tile's values count, mean, squared distances
-    batch,
-    height: tl.constexpr,
-    width: tl.constexpr,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Compute y = pool(activation(conv(x, weight) · scale + bias)), and what backward needs.
-
-    Where that was done before, x is conv(x, weight), of C.filters channels and one group. A scale
-    may also come behind the maximum, a residual may be added before the activation, and statistics
-    of y may be written for a batchnorm that follows.
-    """
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    GROUPS: tl.constexpr = C.forward_groups
-    GROUP_FILTERS: tl.constexpr = C.filters // GROUPS
-    GROUP_BLOCKS: tl.constexpr = (GROUP_FILTERS + ROWS - 1) // ROWS
-    # Programs that differ in their filters only run side by side: they share x in the cache.
-    tile = tl.program_id(0) // (GROUP_BLOCKS * GROUPS)
-    block = tl.program_id(0) % (GROUP_BLOCKS * GROUPS)
-    group = block // GROUP_BLOCKS
-    filter = block % GROUP_BLOCKS * ROWS + tl.arange(0, ROWS)
-    filter_mask = filter < GROUP_FILTERS
-    filter += group * GROUP_FILTERS
-    pixel = tl.arange(0, COLUMNS)
-    window = tile * COLUMNS + pixel
-    window_mask = window < batch * out_height * out_width
-    image, row, column = pixel_place(window, out_height, out_width)
-    y = conv_sum(
-        x_ptr=x_ptr,
-        weight_ptr=weight_ptr,
-        scale_ptr=scale_ptr,
-        image=image,
-        row=row,
-        column=column,
-        pixel_mask=window_mask,
-        group=group,
-        filter=filter,
-        filter_mask=filter_mask,
-        height=height,
-        width=width,
-        C=C,
-        T=T,
-        PRECISION=PRECISION,
-    )
-    offset = window.to(tl.int64)[None, :] * C.filters + filter[:, None]
-    mask = filter_mask[:, None] & window_mask[None, :]
-    # Bias and a rising activation change no order, so they wait until the best is known.
-    y = conv_shifted(
-        y=y,
-        bias_ptr=bias_ptr,
-        residual_ptr=residual_ptr,
-        offset=offset,
-        mask=mask,
-        filter=filter,
-        filter_mask=filter_mask,
-        C=C,
-    )
-    if C.activation != "none":
-        y = conv_few_activation(y)
-    rounded = y.to(y_ptr.dtype.element_ty)
-    tl.store(y_ptr + offset, rounded, mask=mask)
-    if C.statistics:
-        conv_few_statistics(
-            sums_ptr=sums_ptr,
-            y=full(rounded),
-            mask=mask,
-            window_mask=window_mask,
-            tile=tile,
-            filter=filter,
-            filter_mask=filter_mask,
-            C=C,
-        )
-
-
-def conv_forward_tile(geometry: ConvGeometry, x: Tensor, precision: str) -> Tile:
-    """Choose filters x pixels, and terms a step, by what compiles without spills."""
-    filters = geometry.filters // geometry.groups
-    terms = geometry.channels // geometry.groups
-    if precision == "ieee" and x.element_size() >= 4:
-        # No matrix unit multiplies so; each thread holds whole rows and columns of the operands.
-        return Tile(
-            block_size(filters, 32),
-            32 if geometry.window == "loop" else 64,
-            16,
-            4,
-            2,
-        )
-    if x.element_size() == 4:
-        return Tile(block_size(filters, 64), 128, block_size(terms, 32), 4, 3)
-    if terms <= 32:
-        # Little to multiply: what counts is how much is read at a time.
-        return Tile(block_size(filters, 64), 256, block_size(terms, 32), 4, 4)
-    if filters > 64 and terms >= 64:
-        return Tile(128, 128, 64, 8, 3)
-    most = 64 if geometry.taps == "apart" and geometry.stride == (1, 1) else 32
-    return Tile(block_size(filters, 64), 128, block_size(terms, most), 4, 3)
-
-
-def conv_launch_windows(geometry: ConvGeometry, x: Tensor) -> int:
-    """Say how many windows (pixels, where nothing is pooled) a program of forward computes."""
-    tile = conv_forward_tile(geometry, x, conv_precision(x))
-    return tile.columns
-
-
-def conv_launch_forward(
-    geometry: ConvGeometry,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    scale: Tensor | None,
-    residual: Tensor | None,
-    outputs: ConvOutputs,
-) -> None:
-    """Launch the forward kernel, which fills y and all that is kept beside it."""
-    if geometry.residual:
-        residual = channels_last(residual)
-    sizes = conv_sizes(geometry, x.shape[2], x.shape[3])
-    precision = conv_precision(x)
-    tile = conv_forward_tile(geometry, x, precision)
-    windows = x.shape[0] * sizes.out_height * sizes.out_width
-    height, width = sizes.height, sizes.width
-    groups = geometry.forward_groups
-    blocks = groups * count_blocks(geometry.filters // groups, tile.rows)
-    programs = blocks * count_blocks(windows, conv_launch_windows(geometry, x))
-    refuse_launch(x, programs, 4 * windows)
-    launch(
-        conv_forward,
-        programs,
-        x_ptr=channels_last(x),
-        weight_ptr=channels_last(weight),
-        bias_ptr=bias,
-        scale_ptr=scale,
-        y_ptr=outputs.y,
-        residual_ptr=residual,
-        sums_ptr=outputs.sums,
-        batch=x.shape[0],
-        height=height,
-        width=width,
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        C=geometry,
-        T=tile,
-        PRECISION=precision,
-        **tile.options,
-    )
-
-
-@triton.jit(do_not_specialize=COUNTS)
-def conv_bias_gradient(
-    gradient_ptr,  # [batch, out_height, out_width, C.filters]
-    saved_ptr,
-    dz_ptr,  # like the gradient
-    partial_ptr,  # [splits, C.filters]
-    splits,
-    batch,
-    out_height: tl.constexpr,  # after it
-    out_width: tl.constexpr,
-    C: tl.constexpr,
-    T: tl.constexpr,
-):
-    """Compute a part of the bias's gradient: a sum over some windows."""
-    ROWS: tl.constexpr = T.rows
-    COLUMNS: tl.constexpr = T.columns
-    FILTER_BLOCKS: tl.constexpr = (C.filters + COLUMNS - 1) // COLUMNS
-    filter = tl.program_id(0) % FILTER_BLOCKS * COLUMNS + tl.arange(0, COLUMNS)
-    filter_mask = filter < C.filters
-    split = tl.program_id(0) // FILTER_BLOCKS
-    window_blocks = tl.cdiv(batch * out_height * out_width, ROWS)
-    first = split * tl.cdiv(window_blocks, splits)
-    last = tl.minimum(first + tl.cdiv(window_blocks, splits), window_blocks)
-    total = tl.zeros((ROWS, COLUMNS), partial_ptr.dtype.element_ty)
-    for step in range(first, last):
-        window = step * ROWS + tl.arange(0, ROWS)
-        window_mask = window < batch * out_height * out_width
-        offset = window.to(tl.int64)[:, None] * C.filters + filter[None, :]
-        mask = window_mask[:, None] & filter_mask[None, :]
-        gradient = full(tl.load(gradient_ptr + offset, mask=mask, other=0.0))
-        if C.activation == "relu":
-            saved = full(tl.load(saved_ptr + offset, mask=mask, other=0.0))
-            gradient = conv_few_activation_gradient(saved, gradient)
-        if C.activation != "none":
-            tl.store(dz_ptr + offset, gradient.to(dz_ptr.dtype.element_ty), mask=mask)
-        total += gradient
-    tl.store(
-        partial_ptr + split.to(tl.int64) * C.filters + filter,
-        tl.sum(total, axis=0),
-        mask=filter_mask,
-    )
-
-
-def conv_launch_bias_gradient(
-    geometry: ConvGeometry,
-    gradient: Tensor,
-    _code: Tensor,
-    saved: Tensor | None,
-    dz: Tensor,
-    height: int,
-    width: int,
-) -> Tensor:
-    """Launch the kernel of the bias's gradient: parts of its sum.
-
-    It fills dz with the gradient before the activation, where dz is wanted and is not that itself.
-    """
-    sizes = conv_sizes(geometry, height, width)
-    windows = gradient.shape[0] * sizes.out_height * sizes.out_width
-    columns = block_size(geometry.filters, 16 if gradient.element_size() == 8 else 64)
-    tile = Tile(32, columns, 1, 4, 3)
-    programs = count_blocks(geometry.filters, tile.columns)
-    splits = split_count(programs, count_blocks(windows, tile.rows))
-    refuse_launch(gradient, programs * splits, windows)
-    shape = (splits, geometry.filters)
-    partial = allocated(gradient.new_empty(shape, dtype=full_dtype(gradient)))
-    launch(
-        conv_bias_gradient,
-        programs * splits,
-        gradient_ptr=gradient,
-        saved_ptr=saved,
-        dz_ptr=dz,
-        partial_ptr=partial,
-        splits=splits,
-        batch=gradient.shape[0],
-        out_height=sizes.out_height,
-        out_width=sizes.out_width,
-        C=geometry,
-        T=tile,
-        num_warps=tile.warps,
-    )
-    return partial
-
-
-conv_launches = ConvLaunches(
-    forward=conv_launch_forward,
-    bias_gradient=conv_launch_bias_gradient,
-    windows=conv_launch_windows,
-)
+#   Its kernels are those of region 1.
 
 
 LAYER1_CONV1_BN1_RELU1 = ConvGeometry(
@@ -1944,7 +1640,7 @@ def layer1_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 32 x 32 x 16; the
 #   residual, 32 x 32 x 16
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 LAYER1_CONV2_BN2_ADD1_RELU2 = ConvGeometry(
@@ -2033,7 +1729,7 @@ def layer1_conv2_bn2_add1_relu2(
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 16 x 16 x 32
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 LAYER2_CONV1_BN1_RELU1 = ConvGeometry(
@@ -2106,7 +1802,7 @@ def layer2_conv1_bn1_relu1(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> 
 #   backward in training: 2 launches, for the gradients of batchnorm and sums; PyTorch's
 #   library multiplies for those of input and weight
 #   kept for backward in training: the input, 16 x 16 x 32; the sums, 16 x 16 x 32
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 LAYER2_CONV2_BN2 = ConvGeometry(
@@ -2178,7 +1874,7 @@ def layer2_conv2_bn2(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor
 #   sums; PyTorch's library multiplies for those of input and weight
 #   kept for backward in training: the input, 32 x 32 x 16; the sums, 16 x 16 x 32; the
 #   residual, 16 x 16 x 32
-#   Its kernels are those of regions 1 and 2.
+#   Its kernels are those of region 1.
 
 
 LAYER2_DOWNSAMPLE_0_DOWNSAMPLE_1_ADD1_RELU2 = ConvGeometry(
