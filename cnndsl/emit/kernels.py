@@ -75,7 +75,7 @@ def specialised(text: str, own: Signature, loose: frozenset[str]) -> str:
     """The definitions in a kernel file's text for one signature; `loose` sizes are not constant."""
     values: dict[str, object] = {}
     for name, value in own.switches:
-        values |= {name.upper(): value, f"geometry.{name}": value, f"C.{name}": value}
+        values |= {f"geometry.{name}": value, f"C.{name}": value}
     definitions, _ = splice.bare(text)
     settled = settle(splice.fill(definitions, dict(own.holes)), values)
     settled = prune(settled, [f"{own.family}_launch_{name}" for name in launches(own)])
