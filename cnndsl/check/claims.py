@@ -113,7 +113,7 @@ def accepted(layer: Layer, call: tree.LayerCall, x: TensorType, sink: Sink) -> b
     else:
         message = f"`{layer.kind}` needs an image, but gets a vector of {_features(x)}"
         help_ = "put it above the `flatten`, where the image still has rows and columns"
-        if "flatten" not in call.span.source.text[: call.span.start]:
+        if "flatten" not in call.span.source.text:
             help_ = "an image has three sizes, joined by `x`: `input 28 x 28 x 1`"
         fixes = (Fix(help_),)
         sink.add(Diagnostic("E302", message, call.name.span, "", (), (), fixes))

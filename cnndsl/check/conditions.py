@@ -177,7 +177,8 @@ class Judge:
             for promise in self._promises
             if blamed.intersection(promise.condition.symbols)
         ]
-        labels += [Label(other.need.span, "this needs it, too") for other in unmet[1:]]
+        spans = dict.fromkeys(other.need.span for other in unmet[1:])
+        labels += [Label(s, "this needs it, too") for s in spans if s != unmet[0].need.span]
         notes = (_failure(unmet[0].need, unmet[0].known), f"it is valid for exactly {valid}")
         code = "E402" if self._promises else "E401"
         return original.replace(

@@ -289,8 +289,9 @@ class Elaborator:
         wanted = self._wanted(call.expected, where.scope)
         prefix = where.place.prefix + (f"{call.label.text}." if call.label else "")
         self._calls += 1
-        place = Place(prefix, (*where.place.calls, Call(call.head, self._calls)))
-        self._body(definition.block.body, Where(scope, place, where.file))
+        place = Place(prefix, (*where.place.calls, Call(call.name.text, call.head, self._calls)))
+        with self._sink.called(place.labels()):
+            self._body(definition.block.body, Where(scope, place, where.file))
         self._assert(call.expected, wanted)
 
     # ── control ──────────────────────────────────────────────────────────────────────────────────

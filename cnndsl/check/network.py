@@ -272,7 +272,7 @@ class Network:
     def _origin(self, claim: Claim, call: tree.LayerCall, x: Tensor, place: Place) -> Context:
         """Where the dim that a claim is about has its value from."""
         if claim.about is None:
-            return Context()
+            return Context(place.labels())
         origin = self._seen_from(place, call.head.source)
         fixes: tuple[Fix, ...] = ()
         if claim.code == "E301" and claim.left.constant is not None:

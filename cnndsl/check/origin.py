@@ -11,8 +11,9 @@ from cnndsl.diagnostics.model import Fix, Label
 from cnndsl.graph.graph import Call, Node
 from cnndsl.layers.conv import Conv
 from cnndsl.layers.pool import Pool
-from cnndsl.layers.types import ImageType, Unknown, show
+from cnndsl.layers.types import ImageType, TensorType, Unknown, show
 from cnndsl.record import Record
+from cnndsl.sizes.counted import counted
 from cnndsl.sizes.dim import Dim
 from cnndsl.source import Source, Span
 
@@ -22,22 +23,27 @@ _SIDES = ("height", "width", "channels")  # of an image; a vector has features o
 
 
 class Change(Record):
-    """One line that changed a dim: the words there, their place, the dim before and after."""
+    """One line that changed a dim: its layer or block, its place, and the dim before and after.
+
+    `type` is what the tensor is behind it.
+    """
 
     name: str
     span: Span
     before: Dim
     after: Dim
+    type: TensorType
 
 
 class Origin:
     """Where the sizes of tensors come from, seen from one place in one file."""
 
-    __slots__ = ("_nodes", "_place", "_source")
+    __slots__ = ("_is_cut", "_nodes", "_place", "_source")
 
     def __init__(self, nodes: Mapping[str, Node], place: Place, source: Source) -> None:
         """`nodes` by their paths; `place` and `source` are those of the line with a mistake."""
         self._nodes, self._place, self._source = nodes, place, source
+        self._is_cut = False  # the last walk ended before the network did
 
     def span(self, node: Node) -> Span:
         """Where a layer stands; for one in another call of a block, where that is called."""
@@ -47,7 +53,7 @@ class Origin:
     def last_change(self, tensor: Tensor, dim: int) -> tuple[Label, ...]:
         """The line that gave the tensor's dim its value, if one did."""
         for change in self._changes(tensor, dim):
-            return (Label(change.span, f"the image is {show(tensor.type)} from here on"),)
+            return (Label(change.span, f"{_state(tensor.type, dim, change.type)} from here on"),)
         return ()
 
     def story(self, tensor: Tensor, dim: int, whose: str = "its") -> tuple[str, ...]:
@@ -60,6 +66,8 @@ class Origin:
                 break
             links.append(f" → {change.after.pretty()} ({change.name}, {self._line(change.span)})")
             first = change.before.pretty()
+        if self._is_cut and not first.startswith("…"):
+            first = "…"  # what the oldest call of these did before is not known
         if len(links) < 2:
             return ()
         side = _SIDES[dim] if isinstance(tensor.type, ImageType) else "features"
@@ -111,13 +119,15 @@ class Origin:
             if changed is not None and changed.before != changed.after:
                 yield changed
             name = node.layer.kind if call is None else call.name
-            changed = Change(name, self.span(node), before, node.output.dims[dim])
+            after = node.output.dims[dim]
+            changed = Change(name, self.span(node), before, after, node.output)
             inside = call
         if changed is not None and changed.before != changed.after:
             yield changed
 
     def _steps(self, tensor: Tensor, dim: int) -> Iterator[Node]:
         """The layers that changed a dim, the last one first."""
+        self._is_cut = False
         path, kind = tensor.path, type(tensor.type)
         node = self._nodes.get(path)
         if node is None or type(node.output) is not kind or isinstance(node.output, Unknown):
@@ -131,6 +141,19 @@ class Origin:
             if node.arrives.dims[dim] != node.output.dims[dim]:
                 yield node
             path = node.inputs[0]
+        self._is_cut = True
+
+
+def _state(now: TensorType, dim: int, there: TensorType) -> str:
+    """What is so from a line on: the whole shape, if later lines left all of it."""
+    size = now.dims[dim]
+    if not isinstance(now, ImageType):
+        return f"the vector has {counted(size, 'feature')}"
+    if there == now:
+        return f"the image is {show(now)}"
+    if dim == len(_SIDES) - 1:
+        return f"the image has {counted(size, 'channel')}"
+    return f"the image is {counted(size, 'pixel')} {('high', 'wide')[dim]}"
 
 
 def _stride(node: Node, axis: int) -> int:

@@ -59,13 +59,14 @@ class Diagnostic(Record):
 class Sink:
     """Collects diagnostics; drops exact repetitions and, past `limit`, counts only."""
 
-    __slots__ = ("_codes", "_items", "_seen", "dropped", "limit")
+    __slots__ = ("_calls", "_codes", "_items", "_seen", "dropped", "limit")
 
     def __init__(self, limit: int = 200) -> None:
         """Keep at most `limit` diagnostics."""
         self._items: list[Diagnostic] = []
         self._seen: set[tuple[str, int, int, str, str]] = set()
         self._codes: Collection[str] | None = None
+        self._calls: tuple[Label, ...] = ()
         self.limit = limit
         self.dropped = 0
 
@@ -81,7 +82,19 @@ class Sink:
             self.dropped += 1
             return
         self._seen.add(key)
+        if self._calls and diagnostic.code.startswith("E3"):
+            labels = (*self._calls, *(la for la in diagnostic.labels if la not in self._calls))
+            diagnostic = diagnostic.replace(labels=labels)
         self._items.append(diagnostic)
+
+    @contextmanager
+    def called(self, calls: tuple[Label, ...]) -> Generator[None]:
+        """Show these calls with each mistake about sizes (`E3…`) inside: it depends on them."""
+        before, self._calls = self._calls, calls
+        try:
+            yield
+        finally:
+            self._calls = before
 
     @contextmanager
     def only(self, codes: Collection[str]) -> Generator[None]:

@@ -10,18 +10,14 @@ _LONGEST = 80  # characters of a name in a `repr`
 
 
 class Call(Record):
-    """One use of a block: the words that call it, and its number among the calls of a walk.
+    """One use of a block: its name, the words that call it, and its number among all calls.
 
     A call in a `repeat` has one place and, each time, another number.
     """
 
+    name: str
     span: Span
     number: int
-
-    @property
-    def name(self) -> str:
-        """The name of the block."""
-        return self.span.text.partition("(")[0].rstrip()
 
 
 class Node(Record):

@@ -106,3 +106,46 @@ def test_a_line_of_another_file_has_its_name(tmp_path):
         "in this call",
         "the image is 3 x 3 x 2 from here on",
     ]
+
+
+def test_a_block_is_named_however_it_is_called():
+    text = "block d(n) { conv n 3x3 }\ninput 9 x 9 x 1\nd n=4\nd  4\nconv 4 9x9\n"
+    assert _error(text).notes[1] == "its height: 9 → 7 (d, line 3) → 5 (d, line 4)"
+
+
+def test_the_start_is_open_where_the_way_back_is_too_long():
+    block = "block big(n) { conv n 3x3; repeat 500 { relu }; conv n 3x3 }\n"
+    error = _error(f"{block}input 30 x 30 x 1\nbig 4\nconv 4 3x3\nconv 4 99x99\n")
+    assert error.notes[1] == "its height: … → 26 (big, line 3) → 24 (conv, line 4)"
+
+
+def test_a_label_says_no_more_than_is_so_at_its_line():
+    text = "input 20 x 20 x 1\npool max 2\nconv 8 1x1\nconv 4 99x99\n"
+    assert _labels(_error(text)) == [(2, "the image is 10 pixels high from here on")]
+    text = "input 20 x 20 x 1\nconv 8 1x1\npool max 2\nconv 4 2x2 groups=3\n"
+    error = _error(text, "E306")
+    assert _labels(error) == [(2, "the image has 8 channels from here on")]
+    error = _error("input 20\nfc 8\nrelu\ntake 0 20\n", "E317")
+    assert _labels(error) == [(2, "the vector has 8 features from here on")]
+
+
+def test_each_mistake_about_sizes_says_in_which_call_it_is():
+    """The same text, called twice: the first call is right."""
+    for code, body, image, calls in (
+        ("E302", "(n) { conv n 3x3; globalpool avg; flatten; fc n }", "9 x 9 x 1", ("b 4", "b 4")),
+        ("E305", "(n) { conv n 3x3 -> 20 x 20 x 4 }", "22 x 22 x 4", ("b 4", "b 4")),
+        ("E306", "(n) { conv n 3x3 groups=2 }", "22 x 22 x 4", ("b 4", "b 5")),
+        ("E307", "(k) { conv 4 k pad=same }", "22 x 22 x 1", ("b 3", "b 4")),
+        ("E312", "(n, h) { conv n 3x3 pad=? -> h x h x n }", "22 x 22 x 4", ("b 4 20", "b 4 19")),
+    ):
+        text = "\n".join([f"block b{body}", f"input {image}", *calls, ""])
+        assert (4, "in this call") in _labels(_error(text, code)), code
+
+
+def test_what_needs_a_size_too_is_told_once_and_not_at_the_same_place():
+    text = "block d(n) { conv n 3x3 }\nblock e(n) { d n; d n }\ninput H x W x 3\n"
+    text += "require H >= 4, W >= 4\nd 4\ne 4\ne 4\nconv 4 3x3\n"
+    labels = _labels(_error(text, "E402"))
+    assert labels.count((8, "this needs it, too")) == 1
+    assert all(line != 1 for line, _ in labels)
+    assert len(set(labels)) == len(labels)

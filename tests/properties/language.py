@@ -169,7 +169,9 @@ def _arguments(form: type[Layer], given) -> list[str]:
     for name, value in given:
         way = form.slots[name].way
         # Of the one number of a layer, some are written by name and some by place.
-        way = "name" if way == "either" and len(value.text) % 2 else way
+        # Of a place, a minus wants parentheses.
+        by_name = len(value.text) % 2 or value.text.startswith("-")
+        way = "name" if way == "either" and by_name else way
         before = {"place": "", "either": "", "name": f"{name}="}.get(way, f"{way} ")
         words.append(before + value.text)
     return words
