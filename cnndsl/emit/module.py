@@ -13,7 +13,8 @@ from importlib import metadata
 from cnndsl.emit import imports, kernels, layout, network, region, shared, splice
 from cnndsl.emit.fit import fit
 from cnndsl.emit.guard import inspect
-from cnndsl.emit.jobs import Family, Signature, families, jobs, merged
+from cnndsl.emit.jobs import Family, Signature, families, jobs
+from cnndsl.emit.merge import merged
 from cnndsl.emit.names import BUILTINS, KEYWORDS, Names, identifier, joined
 from cnndsl.emit.region import Section, Use
 from cnndsl.emit.share import Library, Taken

@@ -39,7 +39,7 @@ class _Branch(Record):
 def settle(text: str, switches: Mapping[str, object]) -> str:
     """Resolve each `if` whose test speaks of switches alone; what is dead goes, the rest stays.
 
-    `switches` has their values by their text: `POOL` in a kernel, `geometry.pool` in a launch.
+    `switches` has their values by their text: `C.pool` in a kernel, `geometry.pool` in a launch.
     """
     source = Lines(text)
     lines: list[str | None] = list(source.lines)
