@@ -111,21 +111,19 @@ class Network:
         if failed:
             values = {name: getattr(layer, name) for name in layer.slots}
             return self._open(type(layer), values, _arguments(failed), x.type)
-        self._look_at(layer, call, arrives, place)
+        self._look_at(layer, call, arrives)
         after = self._short(layer.output(arrives))
         if isinstance(x.type, Unknown) and len(layer.accepts) > 1:
             return of_open_kind(after, self.unknowns)
         return after
 
-    def _look_at(
-        self, layer: Layer, call: tree.LayerCall, x: ImageType | VectorType, place: Place
-    ) -> None:
+    def _look_at(self, layer: Layer, call: tree.LayerCall, x: ImageType | VectorType) -> None:
         """Report weights without a size, and pixels that are not read."""
         if not weights_are_fixed(layer, call, x, tuple(self.size_symbols), self._sink):
             self.is_doubtful = True
             return
-        skipped_pixels(layer, x, call, place, self._sink)
-        loss = lost_pixels(layer, x, call, place, self._sink)
+        skipped_pixels(layer, x, call, self._sink)
+        loss = lost_pixels(layer, x, call, self._sink)
         if loss is not None and len(self.losses) < MOST_LOSSES:
             self.losses.append(loss)
 
@@ -270,7 +268,10 @@ class Network:
         return failed
 
     def _origin(self, claim: Claim, call: tree.LayerCall, x: Tensor, place: Place) -> Context:
-        """Where the dim that a claim is about has its value from."""
+        """Where the dim that a claim is about has its value from.
+
+        The calls are told here, too, for a claim on free sizes is reported when the walk is over.
+        """
         if claim.about is None:
             return Context(place.labels())
         origin = self._seen_from(place, call.head.source)

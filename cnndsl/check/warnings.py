@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from cnndsl import sizes
-from cnndsl.check.places import Place
 from cnndsl.diagnostics.model import Diagnostic, Edit, Fix, Label, Sink
 from cnndsl.graph.graph import Node
 from cnndsl.layers.base import Layer
@@ -23,9 +22,7 @@ if TYPE_CHECKING:
     from cnndsl.sizes.condition import Condition
 
 
-def skipped_pixels(
-    layer: Layer, x: TensorType, call: tree.LayerCall, place: Place, sink: Sink
-) -> None:
+def skipped_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> None:
     """Report pixels between the windows."""
     if not isinstance(layer, (Conv, Pool)) or not isinstance(x, ImageType):
         return
@@ -43,7 +40,6 @@ def skipped_pixels(
                     "W602",
                     f"between two windows {what} never read",
                     call.head,
-                    labels=place.labels(),
                     notes=(f"the window reaches over {reach}, its stride is {stride}",),
                     fixes=(Fix(f"use a stride of at most {extent}, or a larger window"),),
                 )
@@ -51,9 +47,7 @@ def skipped_pixels(
             return
 
 
-def lost_pixels(
-    layer: Layer, x: TensorType, call: tree.LayerCall, place: Place, sink: Sink
-) -> "Loss | None":
+def lost_pixels(layer: Layer, x: TensorType, call: tree.LayerCall, sink: Sink) -> "Loss | None":
     """Report pixels that a pool loses; for free sizes, say how that depends on them.
 
     Convolutions are left out: their windows overlap, and every framework rounds down there.
@@ -71,8 +65,7 @@ def lost_pixels(
         if lost.constant is None:
             free.append((axis, lost))
         elif lost.constant >= 1:
-            warning = _certain_loss(layer, x, call, axis, lost.constant)
-            sink.add(warning.replace(labels=place.labels()))
+            sink.add(_certain_loss(layer, x, call, axis, lost.constant))
             return None
     return Loss(tuple(free), geometry, x, call.head) if free else None
 

@@ -56,6 +56,9 @@ class Diagnostic(Record):
         return "warning" if self.code.startswith("W") else "error"
 
 
+_OF_SIZES = ("E3", "W6")  # how the codes begin of what is said of sizes
+
+
 class Sink:
     """Collects diagnostics; drops exact repetitions and, past `limit`, counts only."""
 
@@ -82,14 +85,14 @@ class Sink:
             self.dropped += 1
             return
         self._seen.add(key)
-        if self._calls and diagnostic.code.startswith("E3"):
+        if self._calls and diagnostic.code.startswith(_OF_SIZES):
             labels = (*self._calls, *(la for la in diagnostic.labels if la not in self._calls))
             diagnostic = diagnostic.replace(labels=labels)
         self._items.append(diagnostic)
 
     @contextmanager
     def called(self, calls: tuple[Label, ...]) -> Generator[None]:
-        """Show these calls with each mistake about sizes (`E3…`) inside: it depends on them."""
+        """Show these calls with what is said of sizes inside, which depends on them."""
         before, self._calls = self._calls, calls
         try:
             yield
